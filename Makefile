@@ -1,0 +1,53 @@
+# Everything starts from a machine with Python 3.11 or newer and make. `make` alone lists the targets.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format lint types contracts lock models campaign clean
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(VENV)/ready: requirements-dev.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; set PYTHON=/path/to/python3.11" if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(VENV)/ready ## a practice ward, scored live: first a check of 200 results, then a page to open
+	$(BIN)/sidecar demo --check 200
+	$(BIN)/sidecar demo
+
+test: $(VENV)/ready ## the tests; peers that are not installed are skipped, each with one line
+	$(BIN)/python -m pytest
+
+check: format lint types contracts ## everything CI checks: format, lint, types, imports, tests with branch coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered
+
+format: $(VENV)/ready ## is everything formatted?
+	$(BIN)/ruff format --check .
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+
+types: $(VENV)/ready
+	$(BIN)/mypy
+
+contracts: $(VENV)/ready
+	$(BIN)/lint-imports
+
+lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index addresses
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements-dev.lock
+
+models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
+	$(BIN)/python models/news2/1.0.0/build.py
+
+campaign: $(VENV)/ready ## the long fault campaigns (kill points), seeded and bounded
+	$(BIN)/python -m tests.campaigns.kill --points 200
+
+clean: ## remove what was built
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

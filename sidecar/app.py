@@ -1,0 +1,324 @@
+"""The composition root: the one place that builds adapters and lists every task that runs."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+from zoneinfo import ZoneInfo
+
+from aiohttp import web
+
+from sidecar import log, metrics, operations
+from sidecar.context import ContextReader, Need
+from sidecar.deid import Rules, load_rules
+from sidecar.delivery import Delivery
+from sidecar.errors import Misconfigured, SidecarError, Unavailable
+from sidecar.evidence import Archive
+from sidecar.explanation import rationale, reason_in_words
+from sidecar.features import Extractor, SiteChoices
+from sidecar.fhir.auth import credentials
+from sidecar.fhir.client import EhrClient
+from sidecar.fhir.gate import Gate
+from sidecar.inbox import EventBox, ModelWait, WorkBox
+from sidecar.intake import CatchUp, Source, Subscriptions, sources_for
+from sidecar.monitoring import Bins, bins_for
+from sidecar.pipeline import RunningModel
+from sidecar.records import Arm, Event
+from sidecar.review import review
+from sidecar.routing import Router
+from sidecar.scoring import LoadedModel, load_models
+from sidecar.settings import ModelSettings, Settings, secret
+from sidecar.store import Store, load_keys
+from sidecar.web.admin import admin_app
+from sidecar.web.notifications import NotificationDoor
+from sidecar.web.ops import ops_app
+from sidecar.worker import Worker
+from sidecar.writeback import Deliverer, Outbox, Wording
+
+STOP_S = 12.0
+PRUNE_S = 600.0
+Clock = Callable[[], datetime]
+Built = TypeVar("Built")
+
+
+def system_clock() -> datetime:
+    """The time of day."""
+    return datetime.now(UTC)
+
+
+def shipped(name: str) -> Path:
+    """A folder that ships with the project (`models`, `ward`), in a checkout or an installed package."""
+    package = Path(__file__).parent
+    checkout = {"models": package.parent / "models", "ward": package.parent / "fhir_fixtures" / "ward"}[name]
+    return checkout if checkout.is_dir() else package / "shipped" / name
+
+
+def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
+    """A loaded model with the site's decisions. Without a named promotion it runs in shadow.
+
+    Raises:
+        Misconfigured: the settings name a switch or an input that the model does not have.
+    """
+    manifest = loaded.manifest
+    unknown = [f"models.{manifest.name}.switches.{n}" for n in site.switches if n not in manifest.switches]
+    unknown += [f"models.{manifest.name}.max_age.{n}" for n in site.max_age if n not in manifest.features]
+    if unknown:
+        raise Misconfigured([f"{name}: the model has no such name" for name in unknown])
+    debounce = site.debounce or manifest.events.debounce
+    max_wait = site.max_wait or manifest.events.max_wait
+    return RunningModel(
+        loaded=loaded,
+        extractor=Extractor(manifest, SiteChoices(site.switches, site.max_age, site.spread)),
+        need=Need.of(manifest),
+        arm=Arm.CHAMPION if site.promoted_by else Arm.SHADOW,
+        wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
+    )
+
+
+def running_models(settings: Settings) -> dict[str, RunningModel]:
+    """Every model that the settings name.
+
+    Raises:
+        Misconfigured: listing what is wrong with them.
+    """
+    root = settings.models_dir or shipped("models")
+    loaded = load_models(root, {name: site.version for name, site in settings.models.items()})
+    return {name: running_model(loaded[name], site) for name, site in settings.models.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """The adapters, built once."""
+
+    store: Store
+    client: EhrClient
+    gate: Gate
+    box: EventBox
+    archive: Archive
+    catch_up: CatchUp
+    subscriptions: Subscriptions
+    sources: tuple[Source, ...]
+
+
+class Sidecar:
+    """A running sidecar: `start`, then `run_until(stop)`; `clock` is the time of the ward."""
+
+    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
+        """Build everything; nothing runs yet.
+
+        Raises:
+            Misconfigured: listing every problem found.
+        """
+        self.settings, self.clock = settings, clock
+        problems: list[str] = []
+        cipher = _try(lambda: load_keys(settings.store.key_file), problems)
+        hook = _try(
+            lambda: secret("server.hook_secret", "SIDECAR_HOOK_SECRET", settings.server.hook_secret_file),
+            problems,
+        )
+        signer = _try(lambda: credentials(settings.ehr), problems)
+        models = _try(lambda: running_models(settings), problems)
+        rules = _try(load_rules, problems)
+        if problems or not (cipher and hook and signer and models and rules):
+            raise Misconfigured(problems)
+        self.models, self._rules = models, rules
+        ehr = settings.ehr
+        client = EhrClient(ehr.base_url, signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
+        store = Store(settings.store.url)
+        box = EventBox(store, cipher)
+        self.rooms = Rooms(
+            store=store,
+            client=client,
+            gate=Gate(client),
+            box=box,
+            archive=Archive(store, cipher),
+            catch_up=CatchUp(client, store, box.record, settings.work.catch_up_overlap),
+            subscriptions=Subscriptions(client, store, settings.server.public_url, hook.get_secret_value()),
+            sources=sources_for([m.loaded.manifest for m in models.values()]),
+        )
+        self._build_loops(WorkBox(store, cipher), Outbox(store, cipher), rules)
+        self.door = NotificationDoor(
+            self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
+        )
+        self._runners: list[web.AppRunner] = []
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def _build_loops(self, work_box: WorkBox, outbox: Outbox, rules: Rules) -> None:
+        rooms, settings = self.rooms, self.settings
+        reader = ContextReader(rooms.client, ZoneInfo(settings.facility.time_zone))
+        bins = {name: bins_for(m.loaded.reference) for name, m in self.models.items()}
+        _announce(self.models, bins)
+        deliverer = Deliverer(rooms.client, outbox, Wording(rationale, reason_in_words), settings.ehr.score_value)
+        forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
+        self.delivery = Delivery(
+            rooms.client, rooms.gate, rooms.store, outbox, rooms.archive, deliverer, self.models, forced,
+            settings.work, self.clock,
+        )  # fmt: skip
+        self.worker = Worker(
+            reader, rooms.gate, rooms.store, work_box, rooms.archive, outbox, self.models, bins, rules,
+            settings.work, self.clock, self.delivery.pump.wake,
+        )  # fmt: skip
+        self.router = Router(
+            rooms.client, rooms.gate, rooms.store, rooms.box, rooms.archive, rooms.catch_up, self.models,
+            rooms.sources, settings.work, self.worker.pump.wake,
+        )  # fmt: skip
+
+    async def _record(self, event: Event) -> None:
+        await self.rooms.box.record(event)
+        self.router.pump.wake()
+
+    def wake(self) -> None:
+        """Look for work now."""
+        for pump in (self.router.pump, self.worker.pump, self.delivery.pump):
+            pump.wake()
+
+    async def start(self) -> None:
+        """Open the doors and start every task."""
+        server = self.settings.server
+        await self._serve(self.door.app, server.host, server.port)
+        ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
+        await self._serve(ops, server.ops_host, server.ops_port)
+        await self._serve_admin()
+        tasks: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "route": self.router.pump.run,
+            "assess": self.worker.pump.run,
+            "write": self.delivery.pump.run,
+            "subscriptions": self._keep_subscriptions,
+            "catch-up": self._keep_catching_up,
+            "review": self._keep_reviewing,
+            "prune": self._keep_pruning,
+        }
+        self._tasks = [asyncio.ensure_future(run()) for run in tasks.values()]
+        log.get().info("serving", address=self.addresses[0], count=len(self.models))
+
+    @property
+    def addresses(self) -> list[str]:
+        """Where the notification and ops doors listen."""
+        return [f"{host}:{port}" for runner in self._runners[:2] for host, port, *_ in runner.addresses]
+
+    async def run_until(self, stop: asyncio.Event) -> None:
+        """Serve until `stop`; a task that ends by itself stops everything, since a half-alive server helps nobody.
+
+        Raises:
+            RuntimeError: a task ended.
+        """
+        waiting = asyncio.ensure_future(stop.wait())
+        done, _ = await asyncio.wait([waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        if waiting not in done:
+            raise RuntimeError("a background task ended")
+
+    async def close(self) -> None:
+        """Stop taking, settle or release what is claimed, close. Within 20 s."""
+        self.door.close()
+        pumps = (self.router.pump, self.worker.pump, self.delivery.pump)
+        await asyncio.gather(*(pump.stop(STOP_S) for pump in pumps))
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for runner in self._runners:
+            await runner.cleanup()
+        await self.rooms.gate.close()
+        await self.rooms.client.close()
+        await asyncio.to_thread(self.rooms.store.close)
+        if self._socket is not None:
+            self._socket.unlink(missing_ok=True)
+
+    async def _serve(self, app: web.Application, host: str, port: int) -> None:
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=2.0)
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.TCPSite(runner, host, port, backlog=1024).start()
+        except OSError as error:
+            raise Misconfigured([f"cannot listen on {host}:{port} ({error.strerror})"]) from None
+
+    async def _serve_admin(self) -> None:
+        self._socket = admin_socket(self.settings)
+        self._socket.unlink(missing_ok=True)
+        runner = web.AppRunner(admin_app(self.rooms.store, self.wake), access_log=None, shutdown_timeout=1.0)
+        await runner.setup()
+        self._runners.append(runner)
+        try:
+            await web.UnixSite(runner, str(self._socket)).start()
+        except OSError as error:
+            raise Misconfigured([f"server.admin_socket: cannot listen on {self._socket} ({error})"]) from None
+        self._socket.chmod(0o600)
+
+    _socket: Path | None = None
+
+    async def _ready(self) -> bool:
+        try:
+            await self.rooms.store.read(operations.BY_STATE)
+        except SidecarError:
+            return False
+        return bool(self.models)
+
+    async def _keep_subscriptions(self) -> None:
+        """Create or adopt, then look again: often while one is not active, rarely after."""
+        while True:
+            await self.rooms.gate.ready()
+            healthy = await self._outside(lambda: self.rooms.subscriptions.ensure(self.rooms.sources, time.time()))
+            await asyncio.sleep(60.0 if healthy else 0.5)
+
+    async def _keep_catching_up(self) -> None:
+        """Search for missed events: at start, and at every interval."""
+        while True:
+            await self.rooms.gate.ready()
+            for source in self.rooms.sources:
+                await self._record(Event(source.name, time.time()))
+            await asyncio.sleep(self.settings.work.catch_up_interval.total_seconds())
+
+    async def _keep_reviewing(self) -> None:
+        rooms = self.rooms
+        while True:
+            await asyncio.sleep(self.settings.work.review_interval.total_seconds())
+            await rooms.gate.ready()
+            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.box, self.clock)):
+                self.router.pump.wake()
+
+    async def _keep_pruning(self) -> None:
+        store = self.settings.store
+        while True:
+            await self.rooms.box.prune(
+                time.time(), store.retention.total_seconds(), store.dedupe_retention.total_seconds()
+            )
+            await asyncio.sleep(PRUNE_S)
+
+    async def _outside(self, call: Callable[[], Awaitable[bool | int]]) -> bool | int:
+        """A call to the EHR by a task of its own: a failure is logged, and shuts the gate when the EHR is away."""
+        try:
+            return await call()
+        except Unavailable as down:
+            self.rooms.gate.shut(down)
+        except SidecarError as error:
+            log.get().warning("ehr call failed", reason=error.reason)
+        return False
+
+
+def admin_socket(settings: Settings) -> Path:
+    """Where the admin door is: the setting, else beside the database."""
+    return settings.server.admin_socket or Path(settings.store.url.removeprefix("sqlite:///") + ".admin")
+
+
+def _announce(models: Mapping[str, RunningModel], bins: Mapping[str, Mapping[str, Bins]]) -> None:
+    """Make every child of the model metrics exist, with its reference."""
+    for name, model in models.items():
+        version = model.loaded.manifest.version
+        metrics.MODEL_INFO.labels(name, version, model.loaded.digest[:12], model.arm.value).set(1)
+        for feature, spec in bins[name].items():
+            metrics.REFERENCE_OBSERVATIONS.labels(name, version, feature).set(spec.observations)
+            for bin_name in spec.names:
+                metrics.BIN_OBSERVATIONS.labels(name, version, feature, bin_name)
+                metrics.BIN_REFERENCE.labels(name, version, feature, bin_name).set(spec.ratios[bin_name])
+
+
+def _try(build: Callable[[], Built], problems: list[str]) -> Built | None:
+    try:
+        return build()
+    except Misconfigured as error:
+        problems += error.problems
+        return None

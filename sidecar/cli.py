@@ -1,0 +1,140 @@
+"""The command line. Imports are lazy: `--help` pays for none of the machinery behind a command."""
+
+import sys
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from sidecar import __version__
+from sidecar.errors import Misconfigured, SidecarError
+
+EXIT_MISCONFIGURED = 2
+EXIT_FAILED = 1
+
+CONFIG = click.option(
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("sidecar.toml"),
+    show_default=True,
+    help="Settings file.",
+)
+JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
+
+
+class _Doors(click.Group):
+    """Turns refusals into sentences: what is wrong, how to mend it, exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except Misconfigured as error:
+            _stop(error.problems, EXIT_MISCONFIGURED)
+        except SidecarError as error:
+            _stop([error.reason], EXIT_FAILED)
+
+
+def _stop(problems: list[str], code: int) -> NoReturn:
+    for problem in problems:
+        click.echo(f"sidecar: {problem}", err=True)
+    sys.exit(code)
+
+
+@click.group(cls=_Doors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="sidecar")
+def main() -> None:
+    r"""Put a risk model into an EHR: FHIR events in, explained RiskAssessments out.
+
+    \b
+    Try it:        sidecar demo
+    Run it:        sidecar keys new sidecar-keys.toml; sidecar serve --config sidecar.toml
+    Score a file:  sidecar score bundle.json --model news2
+    """
+
+
+@main.command()
+@CONFIG
+def serve(config: Path) -> None:
+    """Listen to the EHR, score, write back. Ends cleanly on SIGTERM or Ctrl-C."""
+    from sidecar.commands.serve import serve as run
+
+    sys.exit(run(config))
+
+
+@main.command()
+@click.argument("file", type=click.File("rb"))
+@click.option("--model", required=True, help="Model to run, for example news2.")
+@click.option("--at", help="Judge as of this moment (ISO 8601 with offset); default: the latest reading's time.")
+@click.option("--models-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of models.")
+@click.option("--time-zone", default="UTC", show_default=True, help="The facility's IANA time zone.")
+@click.option("--switch", "switches", multiple=True, metavar="NAME", help="Turn a switch of the manifest on.")
+def score(file: Any, **options: Any) -> None:
+    """Score FILE (- for standard input): a Bundle, or NDJSON with a Bundle a line. One JSON line out for each."""
+    from sidecar.commands.score import score as run
+
+    sys.exit(run(file, options))
+
+
+@main.command()
+@click.option("--check", type=click.IntRange(min=1), metavar="N", help="End after N RiskAssessments and verify them.")
+@click.option("--speed", type=click.FloatRange(min=1), default=4000.0, show_default=True, help="Ward hours an hour.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8088, show_default=True, help="Port of the practice EHR."
+)
+@click.option(
+    "--ward", type=click.Path(path_type=Path, file_okay=False), help="Folder of stays; default: the shipped ward."
+)
+def demo(check: int | None, **options: Any) -> None:
+    """Run a practice EHR, a ward of synthetic patients and the sidecar on this machine. Loopback only."""
+    from sidecar.commands.demo import demo as run
+
+    sys.exit(run(check, options))
+
+
+@main.command()
+@CONFIG
+@JSON
+def status(config: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """How the queue, the Subscriptions and the assessments stand."""
+    from sidecar.commands.operate import status as run
+
+    run(config, as_json=as_json)
+
+
+@main.command("dead-letters")
+@CONFIG
+@JSON
+def dead_letters(config: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Events and writes that were set aside, each with its reason; and results to review after a merge."""
+    from sidecar.commands.operate import dead_letters as run
+
+    run(config, as_json=as_json)
+
+
+@main.command()
+@CONFIG
+@click.argument("letter", required=False)
+@click.option("--all", "everything", is_flag=True, help="Every dead letter.")
+def replay(config: Path, letter: str | None, everything: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Set a dead letter going again, by its id, or --all."""
+    from sidecar.commands.operate import replay as run
+
+    if (letter is None) != everything:
+        raise click.UsageError("give the id of a dead letter, or --all")
+    run(config, letter)
+
+
+@main.group()
+def keys() -> None:
+    """Keys of the encrypted columns."""
+
+
+@keys.command("new")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+def keys_new(path: Path) -> None:
+    """Make a key ring at PATH, readable by you only. Never overwrites."""
+    from sidecar.store.cipher import new_keys
+
+    new_keys(path)
+    click.echo(f"wrote {path}; keep it safe, and back it up apart from the database")

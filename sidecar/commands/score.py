@@ -1,0 +1,150 @@
+"""`sidecar score`: the same path on a file, without an EHR."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+from zoneinfo import ZoneInfo
+
+import orjson
+
+from sidecar.app import running_model, shipped
+from sidecar.context import from_bundle
+from sidecar.deid import load_rules
+from sidecar.errors import Misconfigured, Rejected
+from sidecar.explanation import rationale, reason_in_words
+from sidecar.pipeline import RunningModel, conclude
+from sidecar.records import Conclusion, Outcome
+from sidecar.scoring import load_models
+from sidecar.settings import ModelSettings
+from sidecar.writeback import Links, device, observation, risk_assessment
+
+MAX_FILE_BYTES = 512 * 1024 * 1024
+
+
+def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
+    """One JSON line for each Bundle in `file`; 0 when every line was a Bundle that could be judged, else 1.
+
+    Raises:
+        Misconfigured: an unknown model or switch, a wrong digest, a time that is not one.
+    """
+    tz, at = _zone(options["time_zone"]), _moment(options["at"])
+    root: Path = options["models_dir"] or shipped("models")
+    loaded = load_models(root, {options["model"]: None})[options["model"]]
+    model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True)))
+    rules = load_rules()
+    codes = model.loaded.manifest.observation_codes
+    failed = False
+    for bundle in _bundles(file):
+        try:
+            if isinstance(bundle, Rejected):
+                raise bundle
+            conclusion = conclude(from_bundle(bundle, codes, at, tz), model, rules)
+            line = _line(conclusion, model)
+        except Rejected as refusal:
+            failed = True
+            line = _refused(model, refusal.reason)
+        sys.stdout.write(orjson.dumps(line).decode() + "\n")
+    return 1 if failed else 0
+
+
+def _bundles(file: BinaryIO) -> Iterator[object]:
+    """A whole-file Bundle, or one a line. A line that does not parse is a refusal of its own."""
+    raw = file.read(MAX_FILE_BYTES + 1)
+    if len(raw) > MAX_FILE_BYTES:
+        raise Misconfigured([f"the file is larger than {MAX_FILE_BYTES} bytes; split it into several"])
+    whole = _parse(raw)
+    if not isinstance(whole, Rejected):
+        yield whole
+        return
+    lines = [line for line in raw.splitlines() if line.strip()]
+    first = _parse(lines[0]) if lines else whole
+    if len(lines) < 2 or isinstance(first, Rejected):
+        yield whole
+        return
+    yield from (_parse(line) for line in lines)
+
+
+def _parse(raw: bytes) -> object:
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return Rejected("shape:JSON")
+
+
+def _line(conclusion: Conclusion, model: RunningModel) -> dict[str, Any]:
+    a = conclusion.assessment
+    return {
+        "model": a.model,
+        "version": a.version,
+        "outcome": a.outcome.value,
+        "reasons": list(a.reasons),
+        "score": a.score,
+        "at_least": a.at_least,
+        "probabilities": dict(a.probabilities),
+        "risk": a.risk,
+        "contributions": dict(a.contributions),
+        "resources": _resources(conclusion, model),
+    }
+
+
+def _resources(conclusion: Conclusion, model: RunningModel) -> list[dict[str, Any]]:
+    """What write-back would put into the chart; empty when it would put nothing there."""
+    import hashlib
+
+    a, e, manifest = conclusion.assessment, conclusion.evidence, model.loaded.manifest
+    if a.outcome is Outcome.NOT_SCORED:
+        return []
+    # A file has no key ring: this identity is stable for the file's content and is not the one a server would use.
+    said = f"{a.model}|{e.patient.value}|{e.encounter.id if e.encounter else ''}|{e.occurred_at.timestamp():.3f}"
+    made = device(manifest, a.model_digest)
+    links = Links(
+        identity=hashlib.sha256(said.encode()).digest(),
+        status="final" if a.outcome is Outcome.SCORED else "preliminary",
+        device=f"Device/{made['id']}",
+        rationale=rationale(a, manifest),
+        reasons=tuple(reason_in_words(r, manifest, a.vector.features) for r in a.reasons),
+    )
+    total = observation(conclusion, manifest, links)
+    if total is None:
+        return [made, risk_assessment(conclusion, manifest, links)]
+    from dataclasses import replace
+
+    pointing = replace(links, observation=f"Observation/{total['id']}")
+    return [made, total, risk_assessment(conclusion, manifest, pointing)]
+
+
+def _refused(model: RunningModel, reason: str) -> dict[str, Any]:
+    manifest = model.loaded.manifest
+    return {
+        "model": manifest.name,
+        "version": manifest.version,
+        "outcome": Outcome.NOT_SCORED.value,
+        "reasons": [reason],
+        "score": None,
+        "at_least": None,
+        "probabilities": {},
+        "risk": None,
+        "contributions": {},
+        "resources": [],
+    }
+
+
+def _zone(name: str) -> ZoneInfo:
+    try:
+        return ZoneInfo(name)
+    except (ValueError, OSError, KeyError):
+        raise Misconfigured([f'--time-zone: "{name}" is not an IANA time zone such as Europe/London']) from None
+
+
+def _moment(text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise Misconfigured(["--at: give a time with its offset, for example 2026-03-01T14:30:00+00:00"])
+    return moment

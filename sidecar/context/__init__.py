@@ -1,0 +1,6 @@
+"""What the models need to know of a patient, and no more: from the EHR or a Bundle. Goes on to `sidecar.deid`."""
+
+from sidecar.context.bundle import from_bundle
+from sidecar.context.reader import ContextReader, Need
+
+__all__ = ["ContextReader", "Need", "from_bundle"]

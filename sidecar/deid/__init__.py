@@ -1,0 +1,10 @@
+"""The boundary: what a model may know of a patient. Pure. The event goes on to `sidecar.features`.
+
+Deny by default: `rules.toml` names what crosses, in FHIR's element names; everything else is dropped.
+"""
+
+from sidecar.deid.boundary import deidentify
+from sidecar.deid.rules import Rules, load_rules
+from sidecar.deid.times import instant
+
+__all__ = ["Rules", "deidentify", "instant", "load_rules"]

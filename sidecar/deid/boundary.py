@@ -1,0 +1,270 @@
+"""`deidentify`: the one way from an identified snapshot to what a model may see. Pure.
+
+Ages, and whether an encounter is open, are computed here, inside the boundary; times become seconds relative to
+the trigger. What has a meaning we do not interpret makes its statement unusable, never silently plain: see
+`Fact.trouble`. An explanation finds its source again only by the opaque `Fact.index`.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from sidecar.deid.rules import Rule, Rules
+from sidecar.deid.times import days, instant, years_between
+from sidecar.errors import Rejected
+from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot
+
+UCUM = "http://unitsofmeasure.org"
+_OPEN = {"arrived", "triaged", "in-progress", "onleave"}
+_ENDED = {"finished", "cancelled", "entered-in-error"}
+
+
+@dataclass(slots=True)
+class _Draft:
+    """What the rules have gathered of one resource so far."""
+
+    at: datetime
+    codes: tuple[str, ...] = ()
+    seconds: float | None = None
+    recorded: float = -math.inf
+    value: float | None = None
+    unit: str | None = None
+    value_codes: tuple[str, ...] = ()
+    trouble: str | None = None
+    void: bool = False
+    absent: bool = False
+    parts: list["_Draft"] = field(default_factory=list)
+    age: tuple[int, int] | None = None
+    deceased: bool = False
+    inactive: bool = False
+    open: bool | None = None
+    ended_at: float | None = None
+
+
+Action = Callable[[_Draft, Any, Rule, Rules], None]
+
+
+def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
+    """What of `snapshot` may be computed with.
+
+    Raises:
+        Rejected: the Patient or Encounter itself carries a modifier that we do not interpret.
+    """
+    patient = _walk("Patient", snapshot.patient, snapshot.at, rules)
+    stay = _walk("Encounter", snapshot.encounter, snapshot.at, rules) if snapshot.encounter else None
+    for name, draft in (("patient", patient), ("encounter", stay)):
+        if draft is not None and draft.trouble:
+            raise Rejected(f"{draft.trouble}:{name}")
+    facts: list[Fact] = []
+    for index, resource in enumerate(snapshot.resources):
+        facts.extend(_facts(index, resource, snapshot.at, rules))
+    return DeidentifiedSnapshot(
+        age_years=patient.age,
+        deceased=patient.deceased,
+        inactive=patient.inactive,
+        encounter_open=_is_open(stay),
+        facts=tuple(facts),
+        policy_digest=rules.digest,
+    )
+
+
+def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) -> list[Fact]:
+    type_name = resource.get("resourceType")
+    if type_name not in rules.types or type_name in {"Patient", "Encounter"}:
+        return []
+    draft = _walk(str(type_name), resource, at, rules)
+    if draft.void:
+        return []
+    return [
+        Fact(
+            index=index,
+            type=str(type_name),
+            codes=part.codes,
+            seconds=draft.seconds,
+            value=None if part.absent else part.value,
+            unit=part.unit,
+            value_codes=() if part.absent else part.value_codes,
+            trouble=draft.trouble or part.trouble,
+            recorded=draft.recorded,
+        )
+        for part in (draft, *draft.parts)
+        if part.codes
+    ]
+
+
+def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rules) -> _Draft:
+    draft = _Draft(at)
+    elements = rules.types[type_name]
+    for name, value in resource.items():
+        rule = elements.get(name)
+        if rule is not None and value is not None:
+            _ACTIONS[rule.do](draft, value, rule, rules)
+    return draft
+
+
+def _is_open(stay: _Draft | None) -> bool | None:
+    """Open at the trigger? A stay that ended later was open then; one without an end is as open as its status."""
+    if stay is None or stay.open is None:
+        return None
+    if stay.open:
+        return stay.ended_at is None or stay.ended_at >= 0
+    return stay.ended_at is not None and stay.ended_at >= 0
+
+
+def _codings(concept: object, rules: Rules) -> tuple[str, ...]:
+    codings = concept.get("coding", ()) if isinstance(concept, Mapping) else ()
+    return tuple(
+        f"{c['system']}|{c['code']}"
+        for c in codings
+        if isinstance(c, Mapping) and c.get("system") in rules.systems and isinstance(c.get("code"), str)
+    )
+
+
+def _codes(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+    draft.codes = _codings(value, rules)
+
+
+def _value_codes(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+    draft.value_codes = _codings(value, rules)
+    if not draft.value_codes:
+        draft.trouble = draft.trouble or "unmapped"
+
+
+def _quantity(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+    if not isinstance(value, Mapping):
+        draft.trouble = "shape"
+        return
+    if value.get("comparator") is not None:
+        draft.trouble = draft.trouble or "comparator"
+    number = value.get("value")
+    if number is None:
+        return
+    _take_number(draft, number)
+    draft.unit = _unit(value, rules)
+
+
+def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
+    """The UCUM code, from a closed list: a code may carry text in braces, and some EHRs fill only `unit`."""
+    written = quantity.get("code") if quantity.get("system") == UCUM else quantity.get("unit")
+    if written is None:
+        return None
+    return written if written in rules.units else "unknown"
+
+
+def _number(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    _take_number(draft, value)
+    draft.unit = "{count}"
+
+
+def _take_number(draft: _Draft, number: object) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+        draft.trouble = "shape"
+    else:
+        draft.value = float(number)
+
+
+def _seconds(draft: _Draft, value: object) -> float | None:
+    moment = instant(value)
+    return None if moment is None else (moment - draft.at).total_seconds()
+
+
+def _time(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    draft.seconds = _seconds(draft, value)
+
+
+def _period(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    if isinstance(value, Mapping):
+        draft.seconds = _seconds(draft, value.get("end") or value.get("start"))
+
+
+def _recorded(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    seconds = _seconds(draft, value)
+    draft.recorded = -math.inf if seconds is None else seconds
+
+
+def _status(draft: _Draft, value: Any, rule: Rule, _: Rules) -> None:
+    if value in rule.void:
+        draft.void = True
+    elif value not in rule.usable:
+        draft.trouble = draft.trouble or "status"
+
+
+def _coded_status(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    codes = {code.rpartition("|")[2] for code in _codings(value, rules)}
+    if codes & rule.void:
+        draft.void = True
+    elif not codes & rule.usable:
+        draft.trouble = draft.trouble or "status"
+
+
+def _components(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+    for component in value if isinstance(value, list) else ():
+        if isinstance(component, Mapping):
+            draft.parts.append(_walk("Observation", {**component, "component": None}, draft.at, rules))
+
+
+def _absent(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+    draft.absent = True
+
+
+def _refuse(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+    draft.trouble = "modifier"
+
+
+def _age(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    span = days(value)
+    if span is not None:
+        today = draft.at.date()
+        draft.age = (years_between(span[1], today), years_between(span[0], today))
+
+
+def _deceased(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    if isinstance(value, str):
+        moment = instant(value)
+        draft.deceased = moment is None or moment <= draft.at
+    else:
+        draft.deceased = value is True
+
+
+def _inactive(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    draft.inactive = draft.inactive or value is False
+
+
+def _merged(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    links = value if isinstance(value, list) else ()
+    draft.inactive = draft.inactive or any(
+        isinstance(link, Mapping) and link.get("type") == "replaced-by" for link in links
+    )
+
+
+def _open_status(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    draft.open = True if value in _OPEN else False if value in _ENDED else None
+
+
+def _open_until(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    end = value.get("end") if isinstance(value, Mapping) else None
+    draft.ended_at = _seconds(draft, end)
+
+
+_ACTIONS: Mapping[str, Action] = {
+    "absent": _absent,
+    "age": _age,
+    "coded_status": _coded_status,
+    "codes": _codes,
+    "components": _components,
+    "deceased": _deceased,
+    "inactive": _inactive,
+    "merged": _merged,
+    "number": _number,
+    "open_status": _open_status,
+    "open_until": _open_until,
+    "period": _period,
+    "quantity": _quantity,
+    "recorded": _recorded,
+    "refuse": _refuse,
+    "status": _status,
+    "time": _time,
+    "value_codes": _value_codes,
+}

@@ -1,0 +1,76 @@
+"""Read the allow-list. A rule that does not parse stops the start: a silently dead rule protects nobody. Pure."""
+
+import hashlib
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any
+
+from sidecar.errors import Misconfigured
+
+ACTIONS = frozenset(
+    {
+        "absent", "age", "coded_status", "codes", "components", "deceased", "inactive", "merged", "number",
+        "open_status", "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "value_codes",
+    }
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """What happens to one element. `usable` and `void` are the codes of a status element."""
+
+    do: str
+    usable: frozenset[str] = frozenset()
+    void: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The policy: element rules by resource type, the systems and units that may cross, the digest of it all."""
+
+    types: Mapping[str, Mapping[str, Rule]]
+    systems: frozenset[str]
+    units: frozenset[str]
+    digest: str
+
+
+def load_rules(text: bytes | None = None) -> Rules:
+    """The shipped policy, or the one in `text`.
+
+    Raises:
+        Misconfigured: listing every rule that does not parse.
+    """
+    raw = text if text is not None else files("sidecar.deid").joinpath("rules.toml").read_bytes()
+    try:
+        content = tomllib.loads(raw.decode())
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise Misconfigured([f"deid rules: not valid TOML: {error}"]) from None
+    if content.pop("schema", None) != 1:
+        raise Misconfigured(["deid rules: schema must be 1"])
+    systems = frozenset(content.pop("systems", ()))
+    units = frozenset(content.pop("units", ()))
+    problems: list[str] = []
+    types = {name: _elements(name, table, problems) for name, table in content.items()}
+    if problems:
+        raise Misconfigured(problems)
+    return Rules(types=types, systems=systems, units=units, digest=hashlib.sha256(raw).hexdigest())
+
+
+def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:
+    if not isinstance(table, dict):
+        problems.append(f"deid rules: {type_name} must be a table of elements")
+        return {}
+    return {element: _rule(f"{type_name}.{element}", value, problems) for element, value in table.items()}
+
+
+def _rule(path: str, value: object, problems: list[str]) -> Rule:
+    detail: dict[str, Any] = value if isinstance(value, dict) else {"do": value}
+    action = detail.get("do")
+    if action not in ACTIONS:
+        problems.append(f"deid rules: {path}: unknown action; one of {', '.join(sorted(ACTIONS))}")
+        return Rule("refuse")
+    if extra := set(detail) - {"do", "usable", "void"}:
+        problems.append(f"deid rules: {path}: unknown key {', '.join(sorted(extra))}")
+    return Rule(action, frozenset(detail.get("usable", ())), frozenset(detail.get("void", ())))

@@ -1,0 +1,40 @@
+"""FHIR dates and times as instants or local days. Pure. https://hl7.org/fhir/R4/datatypes.html#dateTime."""
+
+import re
+from datetime import date, datetime, timedelta
+
+_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})")
+_DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
+
+
+def instant(value: object) -> datetime | None:
+    """The moment `value` names, or None: a date without a time of day never satisfies an hourly window."""
+    if not isinstance(value, str) or not _INSTANT.fullmatch(value):
+        return None
+    try:
+        return datetime.fromisoformat(value)
+    except ValueError:
+        return None
+
+
+def days(value: object) -> tuple[date, date] | None:
+    """The first and last day a (partial) FHIR date may mean, or None when it is not one."""
+    if not isinstance(value, str):
+        return None
+    text = value[:10] if "T" in value else value
+    if not _DATE.fullmatch(text):
+        return None
+    parts = [int(p) for p in text.split("-")]
+    try:
+        first = date(parts[0], parts[1] if len(parts) > 1 else 1, parts[2] if len(parts) > 2 else 1)
+    except ValueError:
+        return None
+    if len(parts) == 3:
+        return first, first
+    after = date(first.year + 1, 1, 1) if len(parts) == 1 or first.month == 12 else first.replace(month=first.month + 1)
+    return first, after - timedelta(days=1)
+
+
+def years_between(born: date, on: date) -> int:
+    """Completed years of age; someone born on 29 February completes a year on 1 March of a common year."""
+    return on.year - born.year - ((on.month, on.day) < (born.month, born.day))

@@ -1,0 +1,8 @@
+"""What was concluded and on what it rests: the record from which an assessment can be replayed or corrected.
+
+Goes on to `sidecar.writeback` as a queued delivery, in the same transaction.
+"""
+
+from sidecar.evidence.archive import Archive
+
+__all__ = ["Archive"]

@@ -1,0 +1,253 @@
+"""Store assessments under one identity each, with revisions, and find those that rest on a changed resource.
+
+Identity is a keyed hash of model, patient, encounter and observation-set time: new readings make a new assessment,
+a corrected or voided one makes a new revision of the assessment that rested on it. A revision with the same content
+as the last one is not stored again.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from sidecar.records import (
+    Arm,
+    Assessment,
+    Conclusion,
+    Consent,
+    Evidence,
+    Feature,
+    FeatureVector,
+    Outcome,
+    PatientId,
+    Reference,
+    Stored,
+)
+from sidecar.store import Cipher, Statement, Step, Store
+
+COLUMNS = (
+    "id, identity, revision, patient_key, model, version, model_digest, policy_digest, arm, consent, status, outcome, "
+    "reasons, score, at_least, risk, urgent, vector, contributions, content, assessed_at, occurred_at, valid_until, "
+    "latest, review, evidence"
+)
+LATEST = Statement(
+    "latest_revision",
+    f"SELECT {COLUMNS} FROM assessment WHERE identity = :identity ORDER BY revision DESC LIMIT 1",  # noqa: S608 -- a constant
+)
+BY_ID = Statement("assessment_by_id", f"SELECT {COLUMNS} FROM assessment WHERE id = :id")  # noqa: S608 -- a constant
+RESTING_ON = Statement(
+    "resting_on",
+    f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND status <> 'entered-in-error' AND model = :model "  # noqa: S608 -- a constant
+    "AND patient_key = :patient_key AND id IN (SELECT assessment_id FROM basis WHERE resource_key = :resource_key) "
+    "ORDER BY occurred_at",
+)
+OWNERS = Statement(
+    "owners",
+    "SELECT DISTINCT assessment.model, assessment.patient_key, assessment.identity, assessment.revision, "
+    "assessment.evidence FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
+    "WHERE basis.resource_key = :resource_key AND assessment.latest = 1",
+)
+VALID = Statement(
+    "valid",
+    f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND valid_until > :now AND status <> 'entered-in-error' "  # noqa: S608 -- a constant
+    "AND outcome <> 'not_scored' AND id > :after ORDER BY id LIMIT :most",
+)
+SUPERSEDE = Statement("supersede", "UPDATE assessment SET latest = 0 WHERE identity = :identity AND latest = 1")
+INSERT = Statement(
+    "insert_assessment",
+    f"INSERT INTO assessment ({COLUMNS}) VALUES (:id, :identity, :revision, :patient_key, :model, :version, "  # noqa: S608 -- a constant
+    ":model_digest, :policy_digest, :arm, :consent, :status, :outcome, :reasons, :score, :at_least, :risk, :urgent, "
+    ":vector, :contributions, :content, :assessed_at, :occurred_at, :valid_until, 1, NULL, :evidence)",
+)
+BASIS = Statement(
+    "basis",
+    "INSERT INTO basis (assessment_id, resource_key, version) VALUES (:assessment_id, :resource_key, :version) "
+    "ON CONFLICT DO NOTHING",
+)
+REVIEW = Statement(
+    "review", "UPDATE assessment SET review = :reason WHERE patient_key = :patient_key AND latest = 1 "
+    "AND review IS NULL AND identity IN (SELECT identity FROM effect)",
+)  # fmt: skip
+CURRENT = Statement(
+    "current",
+    f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model "  # noqa: S608 -- a constant
+    "AND latest = 1 ORDER BY assessed_at DESC LIMIT 1",
+)
+
+
+class Archive:
+    """The verbs of stored assessments."""
+
+    def __init__(self, store: Store, cipher: Cipher) -> None:
+        self._store, self._cipher = store, cipher
+
+    def resource_key(self, reference: Reference) -> bytes:
+        """The fingerprint of a resource, whatever its version."""
+        return self._cipher.token("resource", reference.type, reference.id)
+
+    def identity(self, conclusion: Conclusion) -> bytes:
+        """One identity for one observation set of one stay, whoever computes it and how often."""
+        evidence = conclusion.evidence
+        return self._cipher.token(
+            "assessment",
+            conclusion.assessment.model,
+            evidence.patient.value,
+            evidence.encounter.id if evidence.encounter else "",
+            f"{evidence.occurred_at.timestamp():.3f}",
+        )
+
+    async def latest(self, identity: bytes) -> Stored | None:
+        """The newest revision under `identity`."""
+        rows = await self._store.read(LATEST, identity=identity)
+        return self._open(rows[0]) if rows else None
+
+    async def by_id(self, assessment_id: str) -> Stored | None:
+        """One revision."""
+        rows = await self._store.read(BY_ID, id=assessment_id)
+        return self._open(rows[0]) if rows else None
+
+    async def current(self, patient: PatientId, model: str) -> Stored | None:
+        """What was last concluded of a patient, scored or not."""
+        key = self._cipher.token("patient", patient.value)
+        rows = await self._store.read(CURRENT, patient_key=key, model=model)
+        return self._open(rows[0]) if rows else None
+
+    async def resting_on(self, patient_key: bytes, model: str, focus_keys: Iterable[bytes]) -> list[Stored]:
+        """Live assessments of a patient whose basis holds one of the resources, each once, oldest first."""
+        found: dict[str, Stored] = {}
+        for key in focus_keys:
+            for row in await self._store.read(RESTING_ON, patient_key=patient_key, model=model, resource_key=key):
+                found.setdefault(row["id"], self._open(row))
+        return sorted(found.values(), key=lambda s: s.conclusion.evidence.occurred_at)
+
+    async def owners(self, focus_key: bytes) -> set[tuple[str, str]]:
+        """(patient id, model) of assessments that rest on a resource which can no longer be read."""
+        rows = await self._store.read(OWNERS, resource_key=focus_key)
+        return {(self._evidence(r).patient.value, r["model"]) for r in rows}
+
+    async def valid(self, now: float, after: str, most: int) -> list[Stored]:
+        """A page of assessments that still hold at `now`, by id after `after`."""
+        return [self._open(r) for r in await self._store.read(VALID, now=now, after=after, most=most)]
+
+    def content(self, conclusion: Conclusion, status: str) -> bytes:
+        """A hash of everything a reader of the result could notice."""
+        a, e = conclusion.assessment, conclusion.evidence
+        said = {
+            "status": status,
+            "model": [a.version, a.model_digest],
+            "outcome": a.outcome,
+            "reasons": a.reasons,
+            "score": a.score,
+            "at_least": a.at_least,
+            "risk": a.risk,
+            "contributions": sorted(a.contributions.items()),
+            "features": [[f.name, _number(f.value), _number(f.shown)] for f in a.vector.features],
+            "remarks": a.vector.remarks,
+            "basis": sorted(r.versioned for r in e.basis),
+            "valid_until": e.valid_until.timestamp(),
+        }
+        return hashlib.sha256(orjson.dumps(said)).digest()
+
+    def store(self, conclusion: Conclusion, previous: Stored | None, status: str, arm: Arm) -> tuple[str, list[Step]]:
+        """The id and the steps that store the next revision under the conclusion's identity (or `previous`'s)."""
+        a, e = conclusion.assessment, conclusion.evidence
+        identity = previous.identity if previous else self.identity(conclusion)
+        revision = previous.revision + 1 if previous else 1
+        assessment_id = f"{identity.hex()[:40]}.{revision}"
+        row = {
+            "id": assessment_id,
+            "identity": identity,
+            "revision": revision,
+            "patient_key": self._cipher.token("patient", e.patient.value),
+            "model": a.model,
+            "version": a.version,
+            "model_digest": a.model_digest,
+            "policy_digest": a.policy_digest,
+            "arm": arm.value,
+            "consent": a.consent.value,
+            "status": status,
+            "outcome": a.outcome.value,
+            "reasons": orjson.dumps(a.reasons).decode(),
+            "score": a.score,
+            "at_least": a.at_least,
+            "risk": a.risk,
+            "urgent": int(a.urgent),
+            "vector": _vector(a.vector),
+            "contributions": orjson.dumps(dict(a.contributions)).decode(),
+            "content": self.content(conclusion, status),
+            "assessed_at": e.at.timestamp(),
+            "occurred_at": e.occurred_at.timestamp(),
+            "valid_until": e.valid_until.timestamp(),
+            "evidence": self._cipher.seal(
+                "assessment.evidence", _row_key(identity, revision), orjson.dumps(e.to_json())
+            ),
+        }
+        rests = [
+            {"assessment_id": assessment_id, "resource_key": self.resource_key(r), "version": r.version or ""}
+            for r in e.basis
+        ]
+        return assessment_id, [
+            Step(SUPERSEDE, [{"identity": identity}]),
+            Step(INSERT, [row]),
+            Step(BASIS, rests),
+        ]
+
+    def for_review(self, patient: PatientId, reason: str) -> Step:
+        """A step that marks what was written for a patient, for a person to look at."""
+        return Step(REVIEW, [{"patient_key": self._cipher.token("patient", patient.value), "reason": reason}])
+
+    def _evidence(self, row: Any) -> Evidence:
+        key = _row_key(row["identity"], row["revision"])
+        return Evidence.from_json(orjson.loads(self._cipher.open("assessment.evidence", key, row["evidence"])))
+
+    def _open(self, row: Any) -> Stored:
+        assessment = Assessment(
+            model=row["model"],
+            version=row["version"],
+            model_digest=row["model_digest"],
+            policy_digest=row["policy_digest"],
+            outcome=Outcome(row["outcome"]),
+            reasons=tuple(orjson.loads(row["reasons"])),
+            score=row["score"],
+            at_least=row["at_least"],
+            risk=row["risk"],
+            urgent=bool(row["urgent"]),
+            vector=_read_vector(row["vector"]),
+            contributions=orjson.loads(row["contributions"]),
+            consent=Consent(row["consent"]),
+        )
+        return Stored(
+            id=row["id"],
+            identity=row["identity"],
+            revision=row["revision"],
+            patient_key=row["patient_key"],
+            status=row["status"],
+            arm=Arm(row["arm"]),
+            content=row["content"],
+            conclusion=Conclusion(assessment, self._evidence(row)),
+        )
+
+
+def _row_key(identity: bytes, revision: int) -> bytes:
+    return identity + b"|" + str(revision).encode()
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value
+
+
+def _vector(vector: FeatureVector) -> str:
+    rows = [
+        [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in vector.features
+    ]
+    return orjson.dumps({"features": rows, "remarks": vector.remarks}).decode()
+
+
+def _read_vector(text: str) -> FeatureVector:
+    stored = orjson.loads(text)
+    features = tuple(
+        Feature(name, math.nan if value is None else value, *rest) for name, value, *rest in stored["features"]
+    )
+    return FeatureVector(features, tuple(stored["remarks"]))

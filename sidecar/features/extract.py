@@ -1,0 +1,229 @@
+"""The feature language, compiled once from a manifest to plain closures. Pure.
+
+Two readings of the same moment are ordered by source, then by when they were charted, then by value, so the order of
+a Bundle never changes a feature.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from sidecar.features.units import converter
+from sidecar.manifest import FeatureSpec, Manifest, Source
+from sidecar.records import DeidentifiedSnapshot, Fact, Feature, FeatureVector
+
+CLOCK_SKEW_S = 300.0
+"""A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
+
+
+@dataclass(frozen=True, slots=True)
+class SiteChoices:
+    """What a site decided for a model: its switches, and maximum ages that differ from the manifest's."""
+
+    switches: Mapping[str, bool] = field(default_factory=dict)
+    max_age: Mapping[str, timedelta] = field(default_factory=dict)
+    spread: timedelta | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Reading:
+    seconds: float
+    value: float
+    trouble: str | None
+    index: int
+
+
+_Read = Callable[[Fact], tuple[float, str | None] | None]
+
+
+class Extractor:
+    """A manifest's features, ready to run on any snapshot."""
+
+    def __init__(self, manifest: Manifest, site: SiteChoices) -> None:
+        self._manifest = manifest
+        self._switches = {n: site.switches.get(n, s.default) for n, s in manifest.switches.items()}
+        self._spread = (site.spread or manifest.spread).total_seconds()
+        self._compiled = {
+            name: _Compiled(name, spec, self._switches, site.max_age.get(name, spec.max_age))
+            for name, spec in manifest.features.items()
+        }
+
+    def run(self, clean: DeidentifiedSnapshot) -> tuple[FeatureVector, dict[str, Feature]]:
+        """The graph's inputs in order with remarks, and every feature by name (the cohort reads the others)."""
+        found = {name: compiled.run(clean.facts) for name, compiled in self._compiled.items()}
+        self._apply_spread(found)
+        ordered = tuple(self._needed(found[name]) for name in self._manifest.graph.features)
+        return FeatureVector(ordered, self._remarks(clean, found)), found
+
+    def _needed(self, feature: Feature) -> Feature:
+        """A feature that is not required may be missing without a reason being counted."""
+        return feature if self._manifest.features[feature.name].required else replace(feature, reason=None)
+
+    def _apply_spread(self, found: dict[str, Feature]) -> None:
+        """Inputs belong to one observation set: what is too far behind the latest one is stale."""
+        members = [n for n in self._manifest.graph.features if self._manifest.features[n].in_set]
+        times = [s for n in members if (s := found[n].seconds) is not None and not math.isnan(found[n].value)]
+        for name in members if times else ():
+            feature = found[name]
+            if feature.seconds is not None and feature.seconds < max(times) - self._spread:
+                found[name] = Feature(name, math.nan, feature.unit, index=feature.index, reason=f"stale:{name}")
+
+    def _remarks(self, clean: DeidentifiedSnapshot, found: Mapping[str, Feature]) -> tuple[str, ...]:
+        remarks = [self._manifest.switches[f.assumed].on for f in found.values() if f.assumed]
+        for name, switch in self._manifest.switches.items():
+            text = switch.on if self._switches[name] else switch.off
+            if text and text not in remarks and name not in self._absent_switches():
+                remarks.append(text)
+        remarks += [
+            rule.unknown
+            for rule in self._manifest.cohort.exclude_when
+            if rule.unknown and math.isnan(found[rule.feature].value)
+        ]
+        if clean.encounter_open is None:
+            remarks.append("Encounter not stated.")
+        return tuple(remarks)
+
+    def _absent_switches(self) -> set[str | None]:
+        return {spec.absent_switch for spec in self._manifest.features.values()}
+
+
+class _Compiled:
+    """One feature: candidate codes to readers, then a selection."""
+
+    def __init__(self, name: str, spec: FeatureSpec, switches: Mapping[str, bool], max_age: timedelta) -> None:
+        self._name, self._spec = name, spec
+        self._max_age = max_age.total_seconds()
+        self._window = (spec.window or max_age).total_seconds()
+        self._readers: dict[tuple[str, str], _Read] = {}
+        self._rank: dict[tuple[str, str], int] = {}
+        for rank, source in enumerate(spec.sources):
+            for code in source.codes:
+                self._readers.setdefault((source.type, code), _reader(source, spec, switches))
+                self._rank.setdefault((source.type, code), rank)
+        allowed = spec.absent is not None and (spec.absent_switch is None or switches[spec.absent_switch])
+        self._absent = spec.absent if allowed else None
+        self._assumed = spec.absent_switch if allowed else None
+
+    def run(self, facts: Sequence[Fact]) -> Feature:
+        readings, future = self._gather(facts)
+        if not readings:
+            return self._nothing(f"future:{self._name}" if future else f"missing:{self._name}")
+        latest = readings[0]
+        if latest.seconds < -self._max_age:
+            return self._nothing(f"stale:{self._name}", latest)
+        if self._spec.select != "latest":
+            return self._aggregate(readings)
+        if latest.trouble:
+            return _missing(self._name, self._spec.unit, f"{latest.trouble}:{self._name}", latest)
+        return Feature(self._name, latest.value, self._spec.unit, latest.seconds, latest.index)
+
+    def _gather(self, facts: Sequence[Fact]) -> tuple[list[_Reading], bool]:
+        """Candidate readings, newest first, and whether any lay in the future."""
+        future = False
+        keyed: list[tuple[tuple[float, int, float, float], _Reading]] = []
+        for fact in facts:
+            key = next((k for c in fact.codes if (k := (fact.type, c)) in self._readers), None)
+            if key is None:
+                continue
+            got = self._readers[key](fact)
+            if got is None:
+                continue
+            seconds = fact.seconds if fact.seconds is not None else math.nan
+            if math.isnan(seconds):
+                if fact.type != "Condition":
+                    continue
+                seconds = 0.0
+            if seconds > CLOCK_SKEW_S:
+                future = True
+                continue
+            reading = _Reading(seconds, got[0], got[1], fact.index)
+            keyed.append(((seconds, -self._rank[key], fact.recorded, got[0]), reading))
+        keyed.sort(key=lambda pair: pair[0], reverse=True)
+        return [reading for _, reading in keyed], future
+
+    def _nothing(self, reason: str, reading: _Reading | None = None) -> Feature:
+        if self._absent is not None:
+            said = self._assumed
+            return Feature(self._name, self._absent, self._spec.unit, assumed=said)
+        return _missing(self._name, self._spec.unit, reason, reading)
+
+    def _aggregate(self, readings: list[_Reading]) -> Feature:
+        inside = [r for r in readings if r.seconds >= -self._window]
+        bad = next((r for r in inside if r.trouble), None)
+        if bad is not None:
+            return _missing(self._name, self._spec.unit, f"{bad.trouble}:{self._name}", bad)
+        values = [r.value for r in inside]
+        chosen = _SELECT[self._spec.select](values)
+        source = next((r for r in inside if r.value == chosen), inside[0])
+        return Feature(self._name, float(chosen), self._spec.unit, inside[0].seconds, source.index)
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
+
+
+_SELECT: Mapping[str, Callable[[list[float]], float]] = {"min": min, "max": max, "mean": _mean, "count": len}
+
+
+def _missing(name: str, unit: str, reason: str, reading: _Reading | None = None) -> Feature:
+    if reading is None:
+        return Feature(name, math.nan, unit, reason=reason)
+    shown = reading.value if reading.trouble == "implausible" else None
+    return Feature(name, math.nan, unit, index=reading.index, reason=reason, shown=shown)
+
+
+def _reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> _Read:
+    """Compile one source: fact -> (value, trouble), or None when the fact holds no value at all."""
+    if source.values:
+        decided = source.ambiguous_switch is not None and switches[source.ambiguous_switch]
+        values = {**source.values, **source.ambiguous} if decided else source.values
+        return _present(values) if source.type == "Condition" else _coded(values, frozenset(source.ambiguous))
+    plausible = source.plausible or (spec.plausible if source.above is None and source.below is None else None)
+    return _numeric(source.unit or spec.unit, plausible or (-math.inf, math.inf), _cut(source))
+
+
+def _present(values: Mapping[str, float]) -> _Read:
+    value = next(iter(values.values()))
+    return lambda fact: (value, fact.trouble)
+
+
+def _coded(values: Mapping[str, float], ambiguous: frozenset[str]) -> _Read:
+    def read(fact: Fact) -> tuple[float, str | None] | None:
+        if not fact.value_codes and fact.trouble is None:
+            return None
+        for code in fact.value_codes:
+            if code in values:
+                return values[code], fact.trouble
+            if code in ambiguous:
+                return math.nan, fact.trouble or "ambiguous"
+        return math.nan, fact.trouble or "unmapped"
+
+    return read
+
+
+def _numeric(unit: str, plausible: tuple[float, float], cut: Callable[[float], float]) -> _Read:
+    def read(fact: Fact) -> tuple[float, str | None] | None:
+        if fact.trouble:
+            return math.nan, fact.trouble
+        if fact.value is None:
+            return None
+        convert = converter(fact.unit, unit)
+        if convert is None:
+            return math.nan, "unit"
+        value = convert(fact.value)
+        if not plausible[0] <= value <= plausible[1]:
+            return value, "implausible"
+        return cut(value), None
+
+    return read
+
+
+def _cut(source: Source) -> Callable[[float], float]:
+    """A number as it is, or as yes (1) and no (0) beyond a threshold."""
+    above, below = source.above, source.below
+    if above is not None:
+        return lambda value: float(value > above)
+    if below is not None:
+        return lambda value: float(value < below)
+    return float

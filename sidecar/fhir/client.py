@@ -1,0 +1,250 @@
+"""One client for one EHR: origin pinned, redirects off, answers bounded, errors named by what happens next.
+
+Nothing from a payload chooses where we connect: paths are built from checked types and ids, and a `next` link is
+followed only when it stays under the configured base. https://hl7.org/fhir/R4/http.html
+"""
+
+import time
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import Any, Protocol
+from urllib.parse import urljoin, urlsplit
+
+import aiohttp
+import orjson
+from yarl import URL
+
+from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
+from sidecar.metrics import EHR_REQUEST_SECONDS
+from sidecar.records import Reference, is_fhir_id
+
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+MAX_PAGES = 50
+MAX_RETRY_AFTER_S = 300.0
+FHIR_JSON = "application/fhir+json"
+
+
+class Credentials(Protocol):
+    """What signs requests. `renew` is called once after a 401."""
+
+    async def header(self) -> str | None:
+        """The Authorization header, or None."""
+
+    def renew(self) -> None:
+        """Drop what is held; the next `header` fetches anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An EHR's answer: status, the parsed body (None when empty), where a new resource is."""
+
+    status: int
+    body: Any
+    location: str | None
+    etag: str | None
+
+
+class EhrClient:
+    """FHIR interactions with the configured server."""
+
+    def __init__(self, base_url: str, credentials: Credentials, *, timeout_s: float, connections: int) -> None:
+        self.base_url = base_url.rstrip("/")
+        self._credentials = credentials
+        self._timeout = aiohttp.ClientTimeout(total=timeout_s)
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+
+    async def close(self) -> None:
+        """Close connections."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def read(self, reference: Reference) -> Mapping[str, Any] | None:
+        """The current version, or None when it is gone (404, 410)."""
+        answer = await self.send("read", "GET", f"{reference.type}/{_id(reference)}", ok={200, 404, 410})
+        return _resource(answer.body, reference) if answer.status == 200 else None
+
+    async def search(
+        self, type_name: str, parameters: Mapping[str, str], most: int = 5000, pages: int = MAX_PAGES
+    ) -> AsyncIterator[Mapping[str, Any]]:
+        """Every matching or included resource, page by page, at most `most`.
+
+        Raises:
+            Rejected: a page links off the configured base, or there are more than the limits allow.
+        """
+        path = f"{type_name}?" + "&".join(f"{name}={_quote(value)}" for name, value in parameters.items())
+        seen = 0
+        for _ in range(pages):
+            answer = await self.send("search", "GET", path, ok={200})
+            bundle = answer.body
+            if not isinstance(bundle, Mapping) or bundle.get("resourceType") != "Bundle":
+                raise Retryable("ehr_shape:search")
+            for entry in bundle.get("entry") or ():
+                resource = entry.get("resource") if isinstance(entry, Mapping) else None
+                if isinstance(resource, Mapping) and resource.get("resourceType") != "OperationOutcome":
+                    seen += 1
+                    if seen > most:
+                        raise Rejected("too_many:search")
+                    yield resource
+            following = _next(bundle)
+            if following is None:
+                return
+            path = self._inside(following)
+        raise Rejected("too_many:pages")
+
+    async def send(  # noqa: PLR0913 -- HTTP has this many parts
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        *,
+        ok: set[int],
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request under the base. Statuses in `ok` return; the rest raise by what happens next.
+
+        Raises:
+            Unavailable: no connection, time-out, 401/403, 429 or 502 to 504.
+            Retryable: another 5xx.
+            Conflict: 409 or 412.
+            Rejected: any other 4xx, or a redirect.
+        """
+        answer = await self._once(operation, method, path, body, headers)
+        if answer.status == 401 and 401 not in ok:
+            self._credentials.renew()
+            answer = await self._once(operation, method, path, body, headers)
+        if answer.status in ok:
+            return answer
+        if answer.status in {401, 403}:
+            raise Unavailable(f"ehr_denied:{answer.status}", 5.0)
+        if answer.status in {409, 412}:
+            raise Conflict(f"ehr_conflict:{answer.status}")
+        if answer.status >= 500:
+            raise Retryable(f"ehr_error:{answer.status}")
+        raise Rejected(f"ehr_refused:{answer.status}")
+
+    async def _once(self, operation: str, method: str, path: str, body: Any, extra: Mapping[str, str] | None) -> Answer:
+        headers = {"Accept": FHIR_JSON, **(extra or {})}
+        authorization = await self._credentials.header()
+        if authorization:
+            headers["Authorization"] = authorization
+        payload = None
+        if body is not None:
+            headers["Content-Type"] = FHIR_JSON
+            payload = orjson.dumps(body)
+        started = time.perf_counter()
+        status_class = "none"
+        try:
+            async with self._open().request(
+                method,
+                URL(f"{self.base_url}{'' if path.startswith('?') else '/'}{path}", encoded=True),
+                data=payload,
+                headers=headers,
+                allow_redirects=False,
+            ) as response:
+                status_class = f"{response.status // 100}xx"
+                return await _answer(response)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise Unavailable(f"ehr_unreachable:{type(error).__name__}") from None
+        finally:
+            EHR_REQUEST_SECONDS.labels(operation, status_class).observe(time.perf_counter() - started)
+
+    def _open(self) -> aiohttp.ClientSession:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                timeout=self._timeout,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                trust_env=False,
+            )
+        return self._session
+
+    def _inside(self, link: str) -> str:
+        """A server's link as a path under our base; anything else is refused before a connection is made."""
+        if any(ord(c) <= 32 or c == "\\" for c in link):
+            raise Rejected("off_origin:next")
+        absolute, base = urlsplit(urljoin(self.base_url + "/", link)), urlsplit(self.base_url)
+        same = (absolute.scheme, absolute.netloc) == (base.scheme, base.netloc)
+        segments = absolute.path.split("/")
+        if not same or ".." in segments or "%2e" in absolute.path.lower():
+            raise Rejected("off_origin:next")
+        if absolute.path != base.path and not absolute.path.startswith(base.path + "/"):
+            raise Rejected("off_origin:next")
+        rest = absolute.path[len(base.path) :].lstrip("/")
+        return f"{rest}?{absolute.query}" if absolute.query else rest
+
+    def located(self, location: str | None, type_name: str) -> str | None:
+        """The id in a Location header that stays under our base, else None."""
+        if location is None:
+            return None
+        try:
+            path = self._inside(location)
+        except Rejected:
+            return None
+        parts = path.split("/")
+        return parts[1] if len(parts) > 1 and parts[0] == type_name and is_fhir_id(parts[1]) else None
+
+
+async def _answer(response: aiohttp.ClientResponse) -> Answer:
+    if response.status in {429, 502, 503, 504}:
+        raise Unavailable(f"ehr_busy:{response.status}", _retry_after(response.headers.get("Retry-After")))
+    raw = await _bounded(response)
+    try:
+        body = orjson.loads(raw) if raw.strip() else None
+    except orjson.JSONDecodeError:
+        if response.status < 400:
+            raise Retryable("ehr_shape:json") from None
+        body = None
+    return Answer(response.status, body, response.headers.get("Location"), response.headers.get("ETag"))
+
+
+async def _bounded(response: aiohttp.ClientResponse) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response.content.iter_any():
+        size += len(chunk)
+        if size > MAX_ANSWER_BYTES:
+            raise Rejected("too_large:answer")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _retry_after(value: str | None) -> float:
+    """Seconds to wait: a number or an HTTP date (RFC 9110 §10.2.3), bounded; one second when unreadable."""
+    if value is None:
+        return 1.0
+    if value.strip().isdigit():
+        return min(float(value), MAX_RETRY_AFTER_S)
+    try:
+        at = parsedate_to_datetime(value)
+    except ValueError:
+        return 1.0
+    wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)
+    return min(max(wait.total_seconds(), 0.0), MAX_RETRY_AFTER_S)
+
+
+def _next(bundle: Mapping[str, Any]) -> str | None:
+    for link in bundle.get("link") or ():
+        if isinstance(link, Mapping) and link.get("relation") == "next":
+            url = link.get("url")
+            return url if isinstance(url, str) else None
+    return None
+
+
+def _id(reference: Reference) -> str:
+    if not is_fhir_id(reference.id):
+        raise Rejected("grammar:id")
+    return reference.id
+
+
+def _resource(body: Any, wanted: Reference) -> Mapping[str, Any]:
+    if not isinstance(body, Mapping) or body.get("resourceType") != wanted.type or body.get("id") != wanted.id:
+        raise Retryable("ehr_shape:read")
+    return body
+
+
+def _quote(value: str) -> str:
+    return str(URL.build(path="/", query={"v": value}).raw_query_string)[2:]

@@ -1,0 +1,45 @@
+"""Parse FHIR references. They are compared and put into paths, never followed as URLs.
+
+https://hl7.org/fhir/R4/references.html#literal
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.records import Reference, is_fhir_id, is_type_name
+
+_RELATIVE = re.compile(
+    r"(?P<type>[A-Z][A-Za-z]{1,63})/(?P<id>[A-Za-z0-9\-.]{1,64})(/_history/(?P<version>[A-Za-z0-9\-.]{1,64}))?"
+)
+
+
+def parse(value: object, base_url: str | None = None) -> Reference | None:
+    """The resource that `value` names in the configured EHR, or None.
+
+    Absolute references count only when they begin with exactly `base_url`; other hosts, logical references, fragments
+    and anything outside FHIR's grammar are None.
+    """
+    if not isinstance(value, str):
+        return None
+    if base_url is not None and value.startswith(base_url + "/"):
+        value = value[len(base_url) + 1 :]
+    match = _RELATIVE.fullmatch(value)
+    if match is None or not is_fhir_id(match["id"]):
+        return None
+    return Reference(match["type"], match["id"], match["version"])
+
+
+def of(element: object, base_url: str | None = None) -> Reference | None:
+    """The same for a Reference element (`{"reference": "Patient/1"}`)."""
+    return parse(element.get("reference"), base_url) if isinstance(element, Mapping) else None
+
+
+def identity(resource: Mapping[str, Any]) -> Reference | None:
+    """The reference, with version, of a resource as read; None when its id or type is outside the grammar."""
+    type_name, logical_id = resource.get("resourceType"), resource.get("id")
+    if not is_type_name(type_name) or not is_fhir_id(logical_id):
+        return None
+    meta = resource.get("meta")
+    version = meta.get("versionId") if isinstance(meta, Mapping) else None
+    return Reference(str(type_name), str(logical_id), version if is_fhir_id(version) else None)

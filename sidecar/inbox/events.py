@@ -1,0 +1,202 @@
+"""Events as they were heard, until their patient is known.
+
+`record` is idempotent: a versioned event on (source, type, id, version, lastUpdated); an unversioned one, and an empty
+ping, merges only with one that is not yet claimed, since after the claim it may be news. `lastUpdated` is part of the
+key because a server that restarts from nothing numbers its versions from 1 again.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sidecar.records import Event, PatientId, Redacted, Reference
+from sidecar.store import Cipher, Statement, Step, Store
+
+RECORD = Statement(
+    "record",
+    "INSERT INTO event (source, focus_type, focus, focus_key, dedupe_key, merge_key, heard_at) "
+    "SELECT :source, :focus_type, :focus, :focus_key, :dedupe_key, :merge_key, :heard_at "
+    "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.dedupe_key = :dedupe_key) "
+    "ON CONFLICT DO NOTHING",
+)
+CLAIM = Statement(
+    "claim_events",
+    "UPDATE event SET claim = :claim, lease_until = :lease_until, merge_key = NULL WHERE id IN ("
+    "SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
+    "ORDER BY id LIMIT :most) "
+    "RETURNING id, source, focus_type, focus, focus_key, heard_at, attempts",
+)
+RELEASE = Statement(
+    "release_events",
+    "UPDATE event SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts + :tried "
+    "WHERE id = :id AND claim = :claim",
+)
+BURY = Statement(
+    "bury_event",
+    "UPDATE event SET state = 'buried', reason = :reason, claim = NULL, lease_until = 0, done_at = :now "
+    "WHERE id = :id AND claim = :claim",
+)
+FINISH = Statement(
+    "finish_event",
+    "UPDATE event SET state = 'done', reason = :reason, claim = NULL, lease_until = 0, done_at = :now "
+    "WHERE id = :id AND claim = :claim",
+)
+ROUTE = Statement(
+    "route_event",
+    "UPDATE event SET state = 'routed', patient_key = :patient_key, claim = NULL, lease_until = 0 "
+    "WHERE id = :id AND claim = :claim",
+)
+CAUSE = Statement(
+    "cause",
+    "INSERT INTO cause (event_id, model, patient_key) VALUES (:id, :model, :patient_key) ON CONFLICT DO NOTHING",
+)
+WAIT = Statement(
+    "wait",
+    "INSERT INTO work (patient_key, model, patient, first_heard_at, due_at, last_event_id) "
+    "VALUES (:patient_key, :model, :patient, :heard_at, :due_at, :id) "
+    "ON CONFLICT (patient_key, model) DO UPDATE SET "
+    "first_heard_at = CASE WHEN work.last_event_id <= work.claimed_event_id "
+    "THEN excluded.first_heard_at ELSE work.first_heard_at END, "
+    "due_at = CASE WHEN work.last_event_id <= work.claimed_event_id THEN excluded.due_at "
+    "WHEN excluded.due_at < work.first_heard_at + :max_wait THEN excluded.due_at "
+    "ELSE work.first_heard_at + :max_wait END, "
+    "last_event_id = CASE WHEN excluded.last_event_id > work.last_event_id "
+    "THEN excluded.last_event_id ELSE work.last_event_id END",
+)
+REPLAY = Statement(
+    "replay_events",
+    "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL "
+    "WHERE state = 'buried' AND patient_key IS NULL AND (:id IS NULL OR id = :id) RETURNING id",
+)
+REMEMBER = Statement(
+    "remember",
+    "INSERT INTO seen (dedupe_key, seen_at) SELECT dedupe_key, done_at FROM event "
+    "WHERE state = 'done' AND done_at < :before AND dedupe_key IS NOT NULL ON CONFLICT DO NOTHING",
+)
+PRUNE_CAUSES = Statement(
+    "prune_causes",
+    "DELETE FROM cause WHERE event_id IN (SELECT id FROM event WHERE state = 'done' AND done_at < :before)",
+)
+PRUNE = Statement("prune", "DELETE FROM event WHERE state = 'done' AND done_at < :before")
+FORGET = Statement("forget", "DELETE FROM seen WHERE seen_at < :before")
+DEPTH = Statement(
+    "depth",
+    "SELECT count(*) AS waiting, min(heard_at) AS oldest FROM event WHERE state IN ('pending', 'routed')",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class ClaimedEvent(Redacted):
+    """An event that this worker owns until its lease ends. `focus` is None for a request to catch up."""
+
+    id: int
+    claim: str
+    source: str
+    focus: Reference | None
+    focus_key: bytes | None
+    heard_at: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWait:
+    """How long events wait for each other before a model runs."""
+
+    model: str
+    debounce_s: float
+    max_wait_s: float
+
+
+class EventBox:
+    """The verbs of the inbox before a patient is known."""
+
+    def __init__(self, store: Store, cipher: Cipher) -> None:
+        self._store, self._cipher = store, cipher
+
+    async def record(self, *events: Event) -> None:
+        """Make events durable; returning means they are on disk. Safe to repeat."""
+        await self._store.commit(Step(RECORD, [self._row(event) for event in events]))
+
+    def _row(self, event: Event) -> dict[str, object]:
+        token = self._cipher.token
+        focus = event.focus
+        row: dict[str, object] = {
+            "source": event.source, "focus_type": None, "focus": None, "focus_key": None,
+            "dedupe_key": None, "merge_key": None, "heard_at": event.heard_at,
+        }  # fmt: skip
+        if focus is None:
+            row["merge_key"] = token("catch_up", event.source)
+            return row
+        key = token("resource", focus.type, focus.id)
+        row |= {"focus_type": focus.type, "focus_key": key}
+        row["focus"] = self._cipher.seal("event.focus", key, focus.id.encode())
+        if focus.version is not None and event.updated_at is not None:
+            row["dedupe_key"] = token("event", event.source, focus.relative, focus.version, event.updated_at)
+        else:
+            row["merge_key"] = token("unversioned", event.source, focus.relative)
+        return row
+
+    async def claim(self, claim: str, now: float, lease_s: float, most: int = 32) -> list[ClaimedEvent]:
+        """Own up to `most` pending events until `now + lease_s`, oldest first."""
+        row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
+        (rows,) = await self._store.commit(Step(CLAIM, [row]))
+        return [
+            ClaimedEvent(
+                id=r["id"],
+                claim=claim,
+                source=r["source"],
+                focus=self._focus(r["focus_type"], r["focus"], r["focus_key"]),
+                focus_key=r["focus_key"],
+                heard_at=r["heard_at"],
+                attempts=r["attempts"],
+            )
+            for r in sorted(rows, key=lambda r: r["id"])
+        ]
+
+    def _focus(self, type_name: str | None, sealed: bytes | None, key: bytes | None) -> Reference | None:
+        if type_name is None or sealed is None or key is None:
+            return None
+        return Reference(type_name, self._cipher.open("event.focus", key, sealed).decode())
+
+    def patient_key(self, patient: PatientId) -> bytes:
+        """The fingerprint under which everything of a patient is stored."""
+        return self._cipher.token("patient", patient.value)
+
+    def routed(self, event: ClaimedEvent, patient: PatientId, waits: Sequence[ModelWait], now: float) -> list[Step]:
+        """Steps that hand `event` to its patient's work, one row a model. Fenced by the claim."""
+        key = self.patient_key(patient)
+        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": key}], expect=1)]
+        for wait in waits:
+            row = key + b"|" + wait.model.encode()
+            steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
+            values = {
+                "patient_key": key,
+                "model": wait.model,
+                "patient": self._cipher.seal("work.patient", row, patient.value.encode()),
+                "heard_at": event.heard_at,
+                "due_at": now + wait.debounce_s,
+                "max_wait": wait.max_wait_s,
+                "id": event.id,
+            }
+            steps.append(Step(WAIT, [values]))
+        return steps
+
+    async def release(self, event: ClaimedEvent, due_at: float, *, tried: bool) -> None:
+        """Give a claim back, counting the attempt or not. A lost claim is left alone."""
+        row = {"id": event.id, "claim": event.claim, "due_at": due_at, "tried": int(tried)}
+        await self._store.commit(Step(RELEASE, [row]))
+
+    def finished(self, event: ClaimedEvent, reason: str, now: float) -> Step:
+        """A step that ends an event which concerns no model, with its reason."""
+        return Step(FINISH, [{"id": event.id, "claim": event.claim, "reason": reason, "now": now}], expect=1)
+
+    def buried(self, event: ClaimedEvent, reason: str, now: float) -> Step:
+        """A step that sets an event aside as a dead letter."""
+        return Step(BURY, [{"id": event.id, "claim": event.claim, "reason": reason, "now": now}], expect=1)
+
+    async def prune(self, now: float, retention_s: float, dedupe_retention_s: float) -> None:
+        """Delete completed events past their retention; keep their dedupe keys for longer."""
+        before = {"before": now - retention_s}
+        await self._store.commit(
+            Step(REMEMBER, [before]), Step(PRUNE_CAUSES, [before]), Step(PRUNE, [before]),
+            Step(FORGET, [{"before": now - dedupe_retention_s}]),
+        )  # fmt: skip

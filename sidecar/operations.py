@@ -1,0 +1,92 @@
+"""What operators ask of the database: how it stands, what is set aside, and setting it going again."""
+
+import time
+from typing import Any
+
+import orjson
+
+from sidecar.inbox import events, work
+from sidecar.intake import subscriptions
+from sidecar.metrics import QUEUE_DEPTH, QUEUE_OLDEST
+from sidecar.store import Statement, Step, Store
+from sidecar.writeback import outbox
+
+BY_STATE = Statement("events_by_state", "SELECT state, count(*) AS n FROM event GROUP BY state")
+WRITES_BY_STATE = Statement("writes_by_state", "SELECT state, count(*) AS n FROM delivery GROUP BY state")
+OUTCOMES = Statement(
+    "outcomes",
+    "SELECT model, outcome, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY model, outcome",
+)
+REASONS = Statement("reasons", "SELECT reasons, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY reasons")
+FOR_REVIEW = Statement(
+    "for_review",
+    "SELECT id, model, review AS reason FROM assessment WHERE review IS NOT NULL ORDER BY id LIMIT 1000",
+)
+BURIED_EVENTS = Statement(
+    "buried_events",
+    "SELECT id, source, reason, heard_at, attempts FROM event WHERE state = 'buried' ORDER BY id LIMIT 1000",
+)
+BURIED_WRITES = Statement(
+    "buried_writes",
+    "SELECT assessment_id AS id, reason, heard_at, attempts FROM delivery WHERE state = 'buried' "
+    "ORDER BY queued_at LIMIT 1000",
+)
+
+
+async def status(store: Store) -> dict[str, Any]:
+    """Counts by state, the oldest waiting, Subscriptions, outcomes and why there was no score."""
+    waiting = (await store.read(events.DEPTH))[0]
+    writes = (await store.read(outbox.DEPTH))[0]
+    now = time.time()
+    return {
+        "events": {r["state"]: r["n"] for r in await store.read(BY_STATE)},
+        "oldest_event_s": round(now - waiting["oldest"], 1) if waiting["oldest"] else None,
+        "writes": {r["state"]: r["n"] for r in await store.read(WRITES_BY_STATE)},
+        "oldest_write_s": round(now - writes["oldest"], 1) if writes["oldest"] else None,
+        "assessments": [dict(r) for r in await store.read(OUTCOMES)],
+        "not_scored": await reasons(store),
+        "for_review": len(await store.read(FOR_REVIEW)),
+        "subscriptions": [dict(r) for r in await store.read(subscriptions.ALL)],
+    }
+
+
+async def reasons(store: Store) -> dict[str, int]:
+    """How often each reason stood in the way of a score or a total."""
+    counts: dict[str, int] = {}
+    for row in await store.read(REASONS):
+        for reason in orjson.loads(row["reasons"]):
+            counts[reason] = counts.get(reason, 0) + row["n"]
+    return dict(sorted(counts.items(), key=lambda pair: -pair[1]))
+
+
+async def dead_letters(store: Store) -> list[dict[str, Any]]:
+    """Everything set aside, with its reason. Nothing here identifies anyone."""
+    kinds = (("event", BURIED_EVENTS), ("write", BURIED_WRITES), ("review", FOR_REVIEW))
+    return [{"kind": kind, **row} for kind, statement in kinds for row in await store.read(statement)]
+
+
+async def replay(store: Store, wanted: str | None) -> int:
+    """Set dead letters going again: one by id, or all. How many there were."""
+    is_event = wanted is not None and wanted.isdigit()
+    event_id = int(wanted) if is_event and wanted else None
+    count = 0
+    if wanted is None or is_event:
+        results = await store.commit(
+            Step(events.REPLAY, [{"id": event_id}]),
+            Step(work.REPLAY, [{"id": event_id}]),
+            Step(work.FORGET_CAUSES),
+        )
+        count += len(results[0]) + len(results[1])
+    if wanted is None or not is_event:
+        (rows,) = await store.commit(Step(outbox.REPLAY, [{"id": wanted}]))
+        count += len(rows)
+    return count
+
+
+async def refresh_gauges(store: Store) -> None:
+    """Set the queue gauges, before a scrape."""
+    now = time.time()
+    for name, statement in (("events", events.DEPTH), ("writes", outbox.DEPTH)):
+        row = (await store.read(statement))[0]
+        QUEUE_DEPTH.labels(name).set(row["waiting"])
+        QUEUE_OLDEST.labels(name).set(now - row["oldest"] if row["oldest"] else 0)

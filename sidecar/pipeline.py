@@ -1,0 +1,126 @@
+"""THE PATH, one screen: consent, context, de-identification, features, scoring, explanation.
+
+A subscription event, a file on the command line and, later, a CDS Hooks call all come through here.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sidecar.context import ContextReader, Need
+from sidecar.deid import Rules, deidentify
+from sidecar.errors import Rejected
+from sidecar.explanation import conclude as explain
+from sidecar.features import Extractor, exclusion
+from sidecar.fhir import references
+from sidecar.inbox import ModelWait
+from sidecar.records import (
+    Arm,
+    Assessment,
+    Conclusion,
+    Consent,
+    Evidence,
+    FeatureVector,
+    Outcome,
+    PatientId,
+    PatientSnapshot,
+)
+from sidecar.scoring import LoadedModel
+
+
+@dataclass(frozen=True, slots=True)
+class RunningModel:
+    """A loaded model with this site's decisions about it."""
+
+    loaded: LoadedModel
+    extractor: Extractor
+    need: Need
+    arm: Arm
+    wait: ModelWait
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.manifest.name
+
+
+async def assess(
+    reader: ContextReader, patient: PatientId, model: RunningModel, rules: Rules, at: datetime
+) -> tuple[Conclusion, PatientSnapshot | None]:
+    """Read a patient's context and conclude. What can never succeed is a conclusion too: not scored, because.
+
+    Raises:
+        Unavailable, Retryable: the EHR did not answer.
+    """
+    try:
+        snapshot = await reader.read(patient, model.need, at)
+    except Rejected as refusal:
+        return _refused(patient, model, rules, at, refusal.reason), None
+    return conclude(snapshot, model, rules), snapshot
+
+
+def conclude(snapshot: PatientSnapshot, model: RunningModel, rules: Rules) -> Conclusion:
+    """From an identified snapshot to a conclusion. Only `deidentify` sees the former; the model sees numbers."""
+    consent = Consent.NOT_EVALUATED
+    patient = PatientId(str(snapshot.patient.get("id")))
+    try:
+        clean = deidentify(snapshot, rules)
+    except Rejected as refusal:
+        return _refused(patient, model, rules, snapshot.at, refusal.reason)
+    vector, facts = model.extractor.run(clean)
+    manifest = model.loaded.manifest
+    outside = exclusion(manifest.cohort, clean, facts)
+    if outside is not None:
+        return _refused(patient, model, rules, snapshot.at, outside)
+    concluded = explain(manifest, vector, model.loaded.score(vector))
+    assessment = Assessment(
+        model=manifest.name,
+        version=manifest.version,
+        model_digest=model.loaded.digest,
+        policy_digest=rules.digest,
+        outcome=concluded.outcome,
+        reasons=vector.reasons if concluded.outcome is not Outcome.SCORED else (),
+        score=concluded.score,
+        at_least=concluded.at_least,
+        risk=concluded.risk,
+        urgent=concluded.urgent,
+        vector=vector,
+        contributions=concluded.contributions,
+        consent=consent,
+    )
+    return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest.validity))
+
+
+def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVector, validity: timedelta) -> Evidence:
+    used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
+    sources: Mapping[int, Any] = {f.index: snapshot.resources[f.index] for f in used if f.index is not None}
+    latest = max((f.seconds for f in used if f.seconds is not None), default=0.0)
+    occurred_at = snapshot.at + timedelta(seconds=latest)
+    return Evidence(
+        patient=patient,
+        encounter=references.identity(snapshot.encounter) if snapshot.encounter else None,
+        basis=tuple(r for i in sorted(sources) if (r := references.identity(sources[i])) is not None),
+        at=snapshot.at,
+        occurred_at=occurred_at,
+        valid_until=occurred_at + validity,
+    )
+
+
+def _refused(patient: PatientId, model: RunningModel, rules: Rules, at: datetime, reason: str) -> Conclusion:
+    manifest = model.loaded.manifest
+    assessment = Assessment(
+        model=manifest.name,
+        version=manifest.version,
+        model_digest=model.loaded.digest,
+        policy_digest=rules.digest,
+        outcome=Outcome.NOT_SCORED,
+        reasons=(reason,),
+        score=None,
+        at_least=None,
+        risk=None,
+        urgent=False,
+        vector=FeatureVector(()),
+        contributions={},
+    )
+    return Conclusion(assessment, Evidence(patient, None, (), at, at, at))

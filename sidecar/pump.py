@@ -1,0 +1,98 @@
+"""A loop that claims as much as it has room for, runs it, and sleeps until it is woken or something falls due.
+
+It is also the outermost frame of background work: an error nobody expected is logged by class, counted, and handed
+to `bury`, so that it can neither be lost nor stop the loop.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sidecar import log, metrics
+
+Item = TypeVar("Item")
+POLL_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Verbs(Generic[Item]):
+    """What a pump does: `claim(most)`, `run(item)`, `bury(item, reason)`, and when the next row falls due."""
+
+    claim: Callable[[int], Awaitable[Sequence[Item]]]
+    run: Callable[[Item], Awaitable[None]]
+    bury: Callable[[Item, str], Awaitable[None]]
+    next_due: Callable[[], Awaitable[float | None]] | None = None
+
+
+class Pump(Generic[Item]):
+    """Runs up to `room` items at once. `ready` is awaited before each claim: a closed gate means no claims."""
+
+    def __init__(self, name: str, room: int, ready: Callable[[], Awaitable[None]], verbs: Verbs[Item]) -> None:
+        self.name, self._room, self._ready, self._verbs = name, room, ready, verbs
+        self._woken = asyncio.Event()
+        self._stopping = False
+        self._running: set[asyncio.Task[None]] = set()
+
+    def wake(self) -> None:
+        """Something may be claimable now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Until cancelled or stopped."""
+        while not self._stopping:
+            await self._ready()
+            self._woken.clear()
+            free = self._room - len(self._running)
+            claimed = await self._claim(free) if free > 0 and not self._stopping else ()
+            for item in claimed:
+                task = asyncio.create_task(self._guarded(item), name=self.name)
+                self._running.add(task)
+                task.add_done_callback(self._finished)
+            if len(claimed) < free or free == 0:
+                await self._sleep()
+
+    async def stop(self, within_s: float) -> None:
+        """Claim no more; wait for what is running, then cancel it (its claim is released or its lease runs out)."""
+        self._stopping = True
+        self._woken.set()
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=within_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+
+    async def _claim(self, most: int) -> Sequence[Item]:
+        try:
+            return await self._verbs.claim(most)
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
+            self._unexpected(error)
+            return ()
+
+    async def _guarded(self, item: Item) -> None:
+        try:
+            await self._verbs.run(item)
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
+            self._unexpected(error)
+            with contextlib.suppress(Exception):
+                await self._verbs.bury(item, f"unexpected:{type(error).__name__}")
+
+    def _unexpected(self, error: Exception) -> None:
+        metrics.LOGGED_ERRORS.labels(self.name).inc()
+        log.get().error("unexpected", place=self.name, error=type(error).__name__)
+
+    def _finished(self, task: "asyncio.Task[None]") -> None:
+        self._running.discard(task)
+        self._woken.set()
+
+    async def _sleep(self) -> None:
+        wait = POLL_S
+        if self._verbs.next_due is not None and len(self._running) < self._room:
+            due = await self._verbs.next_due()
+            if due is not None:
+                wait = min(wait, max(due - time.time(), 0.001))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), wait)

@@ -1,0 +1,263 @@
+"""The values rooms pass to each other: frozen, slotted, and typed so that identity cannot leak by accident.
+
+Identified values (`PatientId`, `Reference`, `PatientSnapshot`, `Evidence`) redact their `repr`, so a log line, an
+exception or a debugger shows their type and nothing else. `extract` accepts only a `DeidentifiedSnapshot`.
+Times named `_at` are aware datetimes or, where a number, seconds since the Unix epoch in UTC.
+"""
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Self
+
+# FHIR R4 id: https://hl7.org/fhir/R4/datatypes.html#id. "." and ".." are legal ids and illegal paths.
+_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
+_TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+
+
+def is_fhir_id(value: object) -> bool:
+    """Whether `value` may be put into a path as a resource id."""
+    return isinstance(value, str) and bool(_ID.fullmatch(value)) and value.strip(".") != ""
+
+
+def is_type_name(value: object) -> bool:
+    """Whether `value` has the form of a FHIR resource type name."""
+    return isinstance(value, str) and bool(_TYPE.fullmatch(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """Base of identified values: their `repr` names the type and nothing else."""
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__}>"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PatientId(Redacted):
+    """The logical id of a Patient in the EHR. Never logged, never a metric label."""
+
+    value: str
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Reference(Redacted):
+    """A resource in the configured EHR, with the version that was read where one is known."""
+
+    type: str
+    id: str
+    version: str | None = None
+
+    @property
+    def relative(self) -> str:
+        """`Type/id`, the form written into references."""
+        return f"{self.type}/{self.id}"
+
+    @property
+    def versioned(self) -> str:
+        """`Type/id/_history/version` when the version is known, else `Type/id`."""
+        return f"{self.relative}/_history/{self.version}" if self.version else self.relative
+
+
+class Consent(StrEnum):
+    """What is known of the patient's consent. Unevaluated consent is never recorded as permission."""
+
+    NOT_EVALUATED = "not_evaluated"
+
+
+class Outcome(StrEnum):
+    """How an assessment ended."""
+
+    SCORED = "scored"
+    INCOMPLETE = "incomplete"
+    NOT_SCORED = "not_scored"
+
+
+class Arm(StrEnum):
+    """What a model version may do: `shadow` scores are stored and never written."""
+
+    SHADOW = "shadow"
+    CHAMPION = "champion"
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Event(Redacted):
+    """Something happened in the EHR: which resource, as far as the notification says, and when we heard.
+
+    `focus is None` is an empty ping: a request to catch up from the watermark. `version` and `updated_at` come
+    from a hint that is used for nothing but telling a repeat from news.
+    """
+
+    source: str
+    heard_at: float
+    focus: Reference | None = None
+    updated_at: str | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class PatientSnapshot(Redacted):
+    """Identified: what was read of one patient, as the EHR sent it, seen from the moment `at`."""
+
+    patient: Mapping[str, Any]
+    encounter: Mapping[str, Any] | None
+    resources: tuple[Mapping[str, Any], ...]
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One coded statement after de-identification. `index` points into the snapshot; only write-back resolves it.
+
+    `seconds` and `recorded` (when it was charted) are relative to the trigger, negative = before it. `codes` and
+    `value_codes` are `system|code` of known systems only. `unit` is a UCUM code. `trouble` says why the value must
+    not be used, else None.
+    """
+
+    index: int
+    type: str
+    codes: tuple[str, ...]
+    seconds: float | None
+    value: float | None = None
+    unit: str | None = None
+    value_codes: tuple[str, ...] = ()
+    trouble: str | None = None
+    recorded: float = -math.inf
+
+
+@dataclass(frozen=True, slots=True)
+class DeidentifiedSnapshot:
+    """What may reach a model: codes, numbers and seconds relative to the trigger. No id, date, name or text."""
+
+    age_years: tuple[int, int] | None
+    deceased: bool
+    inactive: bool
+    encounter_open: bool | None
+    facts: tuple[Fact, ...]
+    policy_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Feature:
+    """One input of a model. `value` is NaN when missing, and then `reason` says why.
+
+    `assumed` names the site switch under which an absent value was given one. `seconds` is relative to the
+    trigger; `index` is the opaque pointer to the source. `shown` is an implausible value, to be shown as
+    "check patient" and never computed with.
+    """
+
+    name: str
+    value: float
+    unit: str
+    seconds: float | None = None
+    index: int | None = None
+    reason: str | None = None
+    assumed: str | None = None
+    shown: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureVector:
+    """A model's inputs in the order of its graph, and what a clinician should be told about them."""
+
+    features: tuple[Feature, ...]
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def reasons(self) -> tuple[str, ...]:
+        """Why each missing feature is missing."""
+        return tuple(f.reason for f in self.features if f.reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """What the graph said, raw: a total (NaN when not computable) and the points behind it."""
+
+    total: float
+    points: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What was concluded, with nothing that identifies anyone.
+
+    `score` is a total of all inputs; `at_least` the least it can be when some are missing. They are never both
+    set. `risk` is the band's code; `urgent` means an incomplete result must still be shown.
+    """
+
+    model: str
+    version: str
+    model_digest: str
+    policy_digest: str
+    outcome: Outcome
+    reasons: tuple[str, ...]
+    score: float | None
+    at_least: float | None
+    risk: str | None
+    urgent: bool
+    vector: FeatureVector
+    contributions: Mapping[str, float]
+    consent: Consent = Consent.NOT_EVALUATED
+    probabilities: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Evidence(Redacted):
+    """Identified: whom an assessment is about, what it rests on, and until when it holds."""
+
+    patient: PatientId
+    encounter: Reference | None
+    basis: tuple[Reference, ...]
+    at: datetime
+    occurred_at: datetime
+    valid_until: datetime
+
+    def to_json(self) -> dict[str, Any]:
+        """The form that is encrypted into the evidence column."""
+        return {
+            "patient": self.patient.value,
+            "encounter": [self.encounter.id, self.encounter.version] if self.encounter else None,
+            "basis": [[r.type, r.id, r.version] for r in self.basis],
+            "at": self.at.isoformat(),
+            "occurred_at": self.occurred_at.isoformat(),
+            "valid_until": self.valid_until.isoformat(),
+        }
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The inverse of `to_json`."""
+        encounter = stored["encounter"]
+        return cls(
+            patient=PatientId(stored["patient"]),
+            encounter=Reference("Encounter", *encounter) if encounter else None,
+            basis=tuple(Reference(*r) for r in stored["basis"]),
+            at=datetime.fromisoformat(stored["at"]),
+            occurred_at=datetime.fromisoformat(stored["occurred_at"]),
+            valid_until=datetime.fromisoformat(stored["valid_until"]),
+        )
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Conclusion(Redacted):
+    """An assessment and the identified evidence it rests on."""
+
+    assessment: Assessment
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Stored(Redacted):
+    """One stored revision of an assessment. `status` is its FHIR status; `content` a hash of what a reader sees."""
+
+    id: str
+    identity: bytes
+    revision: int
+    patient_key: bytes
+    status: str
+    arm: Arm
+    content: bytes
+    conclusion: Conclusion

@@ -1,0 +1,112 @@
+"""What this practice EHR can do, and the CapabilityStatement that says exactly that.
+
+Pure. Switch something off to practise with a server that lacks it: Epic's has no conditional create, Oracle's
+no transaction, many have no RiskAssessment. https://hl7.org/fhir/R4/capabilitystatement.html
+"""
+
+from dataclasses import dataclass
+
+from sidecar.sandbox.outcome import Resource
+from sidecar.sandbox.parameters import PARAMETERS, parameters_of
+
+ALL_TYPES = frozenset(PARAMETERS)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What the server supports; each field is one thing a real EHR may lack."""
+
+    update_create: bool = True
+    conditional_create: bool = True
+    transaction: bool = True
+    batch: bool = True
+    identifier_search: bool = True
+    """Whether RiskAssessment, Observation and Device can be searched by identifier."""
+    include: bool = True
+    subscriptions: bool = True
+    history: bool = True
+    """vread and history."""
+    types: frozenset[str] = ALL_TYPES
+
+    def supported(self) -> frozenset[str]:
+        """Return the types served; without subscriptions there is no Subscription."""
+        return self.types if self.subscriptions else self.types - {"Subscription"}
+
+    def interactions(self) -> list[str]:
+        """Return the interactions every supported type has."""
+        always = ["read", "update", "delete", "create", "search-type"]
+        return always + (["vread", "history-instance", "history-type"] if self.history else [])
+
+    def system_interactions(self) -> list[str]:
+        """Return what `POST [base]` takes."""
+        return [name for name, on in (("transaction", self.transaction), ("batch", self.batch)) if on]
+
+
+def includes_of(type_name: str) -> list[str]:
+    """Return the `_include` values of a type: each of its reference parameters."""
+    known = PARAMETERS[type_name].values()
+    return [f"{type_name}:{parameter.name}" for parameter in known if parameter.kind == "reference"]
+
+
+def capability_statement(
+    capabilities: Capabilities,
+    base_url: str,
+    date: str,
+    token_url: str | None,
+    *,
+    secured: bool,
+) -> Resource:
+    """State what the server at `base_url` does; `token_url` is where clients get a token, if they can."""
+    rest: Resource = {
+        "mode": "server",
+        "resource": [_resource(capabilities, type_name) for type_name in sorted(capabilities.supported())],
+        "searchParam": [{"name": "_id", "type": "token"}, {"name": "_lastUpdated", "type": "date"}],
+    }
+    if capabilities.system_interactions():
+        rest["interaction"] = [{"code": code} for code in capabilities.system_interactions()]
+    if secured:
+        rest["security"] = _security(token_url)
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "date": date,
+        "kind": "instance",
+        "software": {"name": "EHR sidecar practice EHR"},
+        "implementation": {"description": "An in-memory EHR to practise with", "url": base_url},
+        "fhirVersion": "4.0.1",
+        "format": ["application/fhir+json", "json"],
+        "rest": [rest],
+    }
+
+
+def _resource(capabilities: Capabilities, type_name: str) -> Resource:
+    known = parameters_of(type_name, identifier_search=capabilities.identifier_search)
+    resource: Resource = {
+        "type": type_name,
+        "interaction": [{"code": code} for code in capabilities.interactions()],
+        "versioning": "versioned",
+        "readHistory": capabilities.history,
+        "updateCreate": capabilities.update_create,
+        "conditionalCreate": capabilities.conditional_create,
+        "conditionalRead": "not-supported",
+        "conditionalUpdate": False,
+        "conditionalDelete": "not-supported",
+        "searchParam": [{"name": p.name, "type": p.kind} for p in known.values()],
+    }
+    if capabilities.include and includes_of(type_name):
+        resource["searchInclude"] = includes_of(type_name)
+    return resource
+
+
+def _security(token_url: str | None) -> Resource:
+    """Name OAuth, and where to get a token, as SMART App Launch 1.0 did: old clients look here."""
+    coding = {
+        "system": "http://terminology.hl7.org/CodeSystem/restful-security-service",
+        "code": "SMART-on-FHIR" if token_url else "OAuth",
+    }
+    security: Resource = {"service": [{"coding": [coding]}]}
+    if token_url:
+        oauth = "http://fhir-registry.smarthealthit.org/StructureDefinition/oauth-uris"
+        uris = [{"url": "token", "valueUri": token_url}]
+        security["extension"] = [{"url": oauth, "extension": uris}]
+    return security

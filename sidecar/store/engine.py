@@ -1,0 +1,245 @@
+"""Run statements with group commit: one writer thread per file takes what has gathered and commits it at once.
+
+A transaction is a value: a tuple of `Step`s. It is all or nothing, also when it shares a commit with others. `commit`
+returns only after the data is on disk (`synchronous=FULL`): only then may a notification be acknowledged.
+Measured: group commit is 6 to 20 times the rate of one commit an event, and more writers only add waiting.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, TextClause, create_engine, text
+from sqlalchemy.exc import DBAPIError
+
+from sidecar.errors import ClaimLost, Misconfigured, Unavailable
+
+HEAD = "0001"
+"""The newest migration; alembic is imported only when the file is not there yet."""
+
+MAX_GROUP = 512
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A named piece of SQL with `:named` parameters, the same on either engine."""
+
+    name: str
+    sql: str
+
+    @cached_property
+    def compiled(self) -> TextClause:
+        """The statement as SQLAlchemy runs it, parsed once."""
+        return text(self.sql)
+
+    @cached_property
+    def returns(self) -> bool:
+        """Whether rows come back."""
+        return "RETURNING" in self.sql or self.sql.lstrip().startswith("SELECT")
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One statement with its rows. `expect` is the number of rows it must touch; else the claim was lost."""
+
+    statement: Statement
+    rows: Sequence[Row] = ({},)
+    expect: int | None = None
+
+
+@dataclass(slots=True)
+class _Job:
+    steps: tuple[Step, ...]
+    done: "Future[list[list[Row]]]" = field(default_factory=Future)
+    result: list[list[Row]] | Exception | None = None
+
+
+class Store:
+    """An open database. Every verb is a coroutine; blocking work happens on threads of its own."""
+
+    def __init__(self, url: str, *, lock: bool = True) -> None:
+        """Open, lock and migrate.
+
+        Raises:
+            Misconfigured: another server holds the file, or it cannot be opened or migrated.
+        """
+        self.path = Path(url.removeprefix("sqlite:///"))
+        self._lock_file = _lock(self.path) if lock else None
+        try:
+            self._engine = create_engine(url)
+            self._writer = self._connect()
+            _migrate(url, self._writer)
+            self._reader = self._connect()
+        except (DBAPIError, sqlite3.Error, OSError) as error:
+            self._unlock()
+            raise Misconfigured([f"{self.path}: cannot be used as a database ({type(error).__name__})"]) from None
+        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
+        self._thread.start()
+        self._read_pool = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
+
+    def _connect(self) -> Connection:
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "busy_timeout=5000",
+            "wal_autocheckpoint=4000",
+        ):
+            connection.exec_driver_sql(f"PRAGMA {pragma}")
+        return connection
+
+    async def commit(self, *steps: Step) -> list[list[Row]]:
+        """Run `steps` as one durable transaction; rows returned, step by step.
+
+        Raises:
+            ClaimLost: a step touched another number of rows than expected; nothing of the transaction remains.
+            Unavailable: the database could not commit (disk full, for example).
+        """
+        job = _Job(steps)
+        self._queue.put(job)
+        return await asyncio.shield(asyncio.wrap_future(job.done))
+
+    async def read(self, statement: Statement, **parameters: object) -> list[Row]:
+        """Rows of a SELECT, from a connection of its own: never behind a writer."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._read_pool, self._read, statement, parameters)
+
+    def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
+        return [dict(r) for r in self._reader.execute(statement.compiled, parameters).mappings()]
+
+    def close(self) -> None:
+        """Finish what was handed in, then close and unlock."""
+        self._queue.put(None)
+        self._thread.join()
+        self._read_pool.shutdown()
+        self._reader.close()
+        self._writer.close()
+        self._engine.dispose()
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock_file is not None:
+            os.close(self._lock_file)
+            self._lock_file = None
+
+    def _write_forever(self) -> None:
+        while True:
+            group, closing = self._gather()
+            if group:
+                self._commit(group)
+            if closing:
+                return
+
+    def _gather(self) -> tuple[list[_Job], bool]:
+        first = self._queue.get()
+        group: list[_Job] = []
+        while first is not None:
+            group.append(first)
+            if len(group) >= MAX_GROUP:
+                return group, False
+            try:
+                first = self._queue.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: list[_Job]) -> None:
+        try:
+            self._writer.exec_driver_sql("BEGIN IMMEDIATE")
+            self._run_all(group)
+            self._writer.exec_driver_sql("COMMIT")
+        except (DBAPIError, sqlite3.Error) as error:
+            with contextlib.suppress(DBAPIError, sqlite3.Error):
+                self._writer.exec_driver_sql("ROLLBACK")
+            failure = Unavailable(f"store:{type(error).__name__}")
+            for job in group:
+                job.result = failure
+        for job in group:
+            if isinstance(job.result, Exception):
+                job.done.set_exception(job.result)
+            else:
+                job.done.set_result(job.result or [])
+
+    def _run_all(self, group: list[_Job]) -> None:
+        """Plain single statements of one kind become one executemany; the rest run one by one."""
+        at = 0
+        while at < len(group):
+            end = at + 1
+            while end < len(group) and _mergeable(group[at], group[end]):
+                end += 1
+            if end - at > 1:
+                rows = [row for job in group[at:end] for row in job.steps[0].rows]
+                self._writer.execute(group[at].steps[0].statement.compiled, rows)
+                for job in group[at:end]:
+                    job.result = [[]]
+            else:
+                self._run_one(group[at])
+            at = end
+
+    def _run_one(self, job: _Job) -> None:
+        self._writer.exec_driver_sql("SAVEPOINT one")
+        try:
+            job.result = [self._run_step(step) for step in job.steps]
+        except ClaimLost as lost:
+            self._writer.exec_driver_sql("ROLLBACK TO one")
+            job.result = lost
+        self._writer.exec_driver_sql("RELEASE one")
+
+    def _run_step(self, step: Step) -> list[Row]:
+        if not step.rows:
+            return []
+        result = self._writer.execute(step.statement.compiled, list(step.rows))
+        if step.statement.returns:
+            return [dict(r) for r in result.mappings()]
+        if step.expect is not None and result.rowcount != step.expect:
+            raise ClaimLost(f"claim_lost:{step.statement.name}")
+        return []
+
+
+def _mergeable(first: _Job, other: _Job) -> bool:
+    if len(first.steps) != 1 or len(other.steps) != 1:
+        return False
+    one, two = first.steps[0], other.steps[0]
+    return one.statement is two.statement and one.expect is None and two.expect is None and not one.statement.returns
+
+
+def _lock(path: Path) -> int:
+    """One server a file: a lock that the kernel drops with the process."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Misconfigured([f"{path}: cannot be created ({type(error).__name__})"]) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise Misconfigured([f"{path}: another server has this database open; one server a SQLite file"]) from None
+    return descriptor
+
+
+def _migrate(url: str, connection: Connection) -> None:
+    """Bring the schema to `HEAD`; under the file lock, so two starts cannot race."""
+    Path(url.removeprefix("sqlite:///")).chmod(0o600)
+    known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first()
+    if known and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD:
+        return
+    from alembic import command  # noqa: PLC0415 -- 0.2 s that only a first start pays
+    from alembic.config import Config  # noqa: PLC0415 -- as above
+
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")

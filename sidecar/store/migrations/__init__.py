@@ -1,0 +1,1 @@
+"""Migrations, one file each; `sidecar.store.engine` runs them under a lock."""

@@ -1,0 +1,212 @@
+"""The tables. Columns marked `identified` hold ciphertext (see `sidecar.store.cipher`), never plain values.
+
+Times are seconds since the epoch. `*_key` columns are keyed fingerprints. No payload body is stored anywhere.
+"""
+
+from sqlalchemy import (
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData()
+IDENTIFIED = {"identified": True}
+
+event = Table(
+    "event",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("focus_type", Text),
+    Column("focus", LargeBinary, info=IDENTIFIED),
+    Column("focus_key", LargeBinary),
+    Column("dedupe_key", LargeBinary, unique=True),
+    Column("merge_key", LargeBinary, unique=True),
+    Column("patient_key", LargeBinary),
+    Column("heard_at", Float, nullable=False),
+    Column("state", Text, nullable=False, server_default="pending"),
+    Column("reason", Text),
+    Column("due_at", Float, nullable=False, server_default="0"),
+    Column("claim", Text),
+    Column("lease_until", Float, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("done_at", Float),
+    sqlite_autoincrement=True,
+)
+Index(
+    "event_open",
+    event.c.due_at,
+    sqlite_where=text("state = 'pending'"),
+    postgresql_where=text("state = 'pending'"),
+)
+Index(
+    "event_done",
+    event.c.done_at,
+    sqlite_where=text("done_at IS NOT NULL"),
+    postgresql_where=text("done_at IS NOT NULL"),
+)
+Index(
+    "event_buried",
+    event.c.id,
+    sqlite_where=text("state = 'buried'"),
+    postgresql_where=text("state = 'buried'"),
+)
+
+seen = Table(
+    "seen",
+    metadata,
+    Column("dedupe_key", LargeBinary, primary_key=True),
+    Column("seen_at", Float, nullable=False),
+)
+Index("seen_at", seen.c.seen_at)
+
+work = Table(
+    "work",
+    metadata,
+    Column("patient_key", LargeBinary, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("patient", LargeBinary, nullable=False, info=IDENTIFIED),
+    Column("first_heard_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("last_event_id", Integer, nullable=False),
+    Column("claimed_event_id", Integer, nullable=False, server_default="0"),
+    Column("claim", Text),
+    Column("lease_until", Float, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    PrimaryKeyConstraint("patient_key", "model"),
+)
+Index("work_due", work.c.due_at)
+
+cause = Table(
+    "cause",
+    metadata,
+    Column("event_id", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("patient_key", LargeBinary, nullable=False),
+    Column("assessment_id", Text),
+    PrimaryKeyConstraint("event_id", "model"),
+)
+Index(
+    "cause_open",
+    cause.c.patient_key,
+    cause.c.model,
+    sqlite_where=text("assessment_id IS NULL"),
+    postgresql_where=text("assessment_id IS NULL"),
+)
+
+assessment = Table(
+    "assessment",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("identity", LargeBinary, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("patient_key", LargeBinary, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("model_digest", Text, nullable=False),
+    Column("policy_digest", Text, nullable=False),
+    Column("arm", Text, nullable=False),
+    Column("consent", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("outcome", Text, nullable=False),
+    Column("reasons", Text, nullable=False),
+    Column("score", Float),
+    Column("at_least", Float),
+    Column("risk", Text),
+    Column("urgent", Integer, nullable=False),
+    Column("vector", Text, nullable=False),
+    Column("contributions", Text, nullable=False),
+    Column("content", LargeBinary, nullable=False),
+    Column("assessed_at", Float, nullable=False),
+    Column("occurred_at", Float, nullable=False),
+    Column("valid_until", Float, nullable=False),
+    Column("latest", Integer, nullable=False),
+    Column("review", Text),
+    Column("evidence", LargeBinary, nullable=False, info=IDENTIFIED),
+    UniqueConstraint("identity", "revision"),
+)
+Index("assessment_of_patient", assessment.c.patient_key, assessment.c.model, assessment.c.occurred_at)
+Index(
+    "assessment_valid",
+    assessment.c.valid_until,
+    sqlite_where=text("latest = 1"),
+    postgresql_where=text("latest = 1"),
+)
+
+basis = Table(
+    "basis",
+    metadata,
+    Column("assessment_id", Text, nullable=False),
+    Column("resource_key", LargeBinary, nullable=False),
+    Column("version", Text, nullable=False),
+    PrimaryKeyConstraint("assessment_id", "resource_key"),
+)
+Index("basis_resource", basis.c.resource_key)
+
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("assessment_id", Text, primary_key=True),
+    Column("identity", LargeBinary, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default="queued"),
+    Column("reason", Text),
+    Column("heard_at", Float, nullable=False),
+    Column("queued_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),
+    Column("claim", Text),
+    Column("lease_until", Float, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("settled_at", Float),
+)
+Index(
+    "delivery_open",
+    delivery.c.due_at,
+    sqlite_where=text("state = 'queued'"),
+    postgresql_where=text("state = 'queued'"),
+)
+Index("delivery_identity", delivery.c.identity)
+
+effect = Table(
+    "effect",
+    metadata,
+    Column("identity", LargeBinary, primary_key=True),
+    Column("risk_assessment", LargeBinary, info=IDENTIFIED),
+    Column("observation", LargeBinary, info=IDENTIFIED),
+    Column("revision", Integer, nullable=False),
+    Column("written_at", Float, nullable=False),
+)
+
+device = Table(
+    "device",
+    metadata,
+    Column("model_digest", Text, primary_key=True),
+    Column("remote_id", Text, nullable=False),
+)
+
+subscription = Table(
+    "subscription",
+    metadata,
+    Column("source", Text, primary_key=True),
+    Column("remote_id", Text),
+    Column("status", Text, nullable=False),
+    Column("reason", Text),
+    Column("watermark", Text),
+    Column("last_event_at", Float),
+    Column("checked_at", Float),
+)
+
+IDENTIFIED_COLUMNS = tuple(
+    f"{table.name}.{column.name}"
+    for table in metadata.sorted_tables
+    for column in table.columns
+    if column.info.get("identified")
+)

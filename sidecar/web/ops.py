@@ -1,0 +1,28 @@
+"""/metrics, /livez and /readyz. Ready means: the database works, models are loaded; never: the EHR answers."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from sidecar.metrics import exposition
+
+
+def ops_app(ready: Callable[[], Awaitable[bool]], refresh: Callable[[], Awaitable[None]]) -> web.Application:
+    """`refresh` sets the gauges that are read from the database; it runs before each scrape."""
+
+    async def metrics(_: web.Request) -> web.Response:
+        await refresh()
+        return web.Response(body=exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
+
+    async def livez(_: web.Request) -> web.Response:
+        return web.Response(text="alive\n")
+
+    async def readyz(_: web.Request) -> web.Response:
+        fine = await ready()
+        return web.Response(text="ready\n" if fine else "not ready\n", status=200 if fine else 503)
+
+    app = web.Application()
+    app.router.add_get("/metrics", metrics)
+    app.router.add_get("/livez", livez)
+    app.router.add_get("/readyz", readyz)
+    return app

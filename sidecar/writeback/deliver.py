@@ -1,0 +1,144 @@
+"""Deliver one stored revision: look at the patient again, then write Device, Observation, RiskAssessment in order."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from sidecar.errors import Rejected
+from sidecar.fhir import references
+from sidecar.fhir.client import EhrClient
+from sidecar.manifest import Manifest
+from sidecar.records import Evidence, Outcome, Reference, Stored
+from sidecar.writeback.ladder import LadderWriter
+from sidecar.writeback.outbox import Effect, Outbox, QueuedWrite
+from sidecar.writeback.render import Links, device, observation, risk_assessment
+
+_OPEN = {"arrived", "triaged", "in-progress", "onleave"}
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """How a write ended: `written` with what the chart now holds, or why not."""
+
+    state: str
+    reason: str | None = None
+    effect: Effect | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What explanation says of an assessment; handed in, because rooms do not know each other."""
+
+    rationale: Callable[[Any, Manifest], str]
+    reason: Callable[..., str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Writes:
+    ladder: LadderWriter
+    known: Effect
+    look_first: bool
+
+
+class Deliverer:
+    """Delivers through one client."""
+
+    def __init__(self, client: EhrClient, outbox: Outbox, wording: Wording, score_value: str) -> None:
+        self._client, self._outbox = client, outbox
+        self._wording, self._score_value = wording, score_value
+
+    async def deliver(
+        self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter, now: float
+    ) -> Delivered:
+        """Write `stored`, or say why it must not be written any more. Repeating it has the same single effect.
+
+        Raises:
+            Rejected: it can never be written as it is.
+            Unavailable, Retryable: not known to be written; repeat.
+        """
+        known = await self._outbox.effect(write.identity)
+        if known is None and now > stored.conclusion.evidence.valid_until.timestamp():
+            return Delivered("expired", "expired:before_delivery")
+        refusal = await self._recheck(stored.conclusion.evidence, manifest, already_charted=known is not None)
+        if refusal is not None:
+            return Delivered("cancelled", refusal)
+        if known is None and stored.status == "entered-in-error":
+            return Delivered("cancelled", "never_charted")
+        links = Links(
+            identity=write.identity,
+            status=stored.status,
+            device=await self._device(stored, manifest, ladder),
+            rationale=self._wording.rationale(stored.conclusion.assessment, manifest),
+            reasons=self._reasons(stored, manifest),
+            score_value=self._score_value,
+        )
+        writes = _Writes(ladder, known or Effect(None, None), look_first=write.attempts > 1)
+        return Delivered("written", None, await self._write(stored, manifest, links, writes))
+
+    async def _write(self, stored: Stored, manifest: Manifest, links: Links, writes: "_Writes") -> Effect:
+        takes, known = writes.ladder.takes, writes.known
+        score_id, risk_id = known.observation, known.risk_assessment
+        score = observation(stored.conclusion, manifest, links) if takes("Observation") else None
+        if score is not None:
+            score_id = await writes.ladder.write(score, score_id, look_first=writes.look_first)
+            links = replace(links, observation=f"Observation/{score_id}")
+        elif score_id is not None:
+            await self._withdraw(score_id, writes.ladder)
+        if takes("RiskAssessment"):
+            body = risk_assessment(stored.conclusion, manifest, links)
+            risk_id = await writes.ladder.write(body, risk_id, look_first=writes.look_first)
+        elif score is None:
+            raise Rejected("ehr_cannot:RiskAssessment")
+        return Effect(risk_id, score_id)
+
+    async def _withdraw(self, logical_id: str, ladder: LadderWriter) -> None:
+        """A total that no longer stands: the assessment became incomplete."""
+        there = await self._client.read(Reference("Observation", logical_id))
+        if there is not None and there.get("status") != "entered-in-error":
+            changed = {k: v for k, v in there.items() if k != "meta"} | {"status": "entered-in-error"}
+            await ladder.write(changed, logical_id, look_first=True)
+
+    async def _device(self, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> str:
+        digest = stored.conclusion.assessment.model_digest
+        remote_id = await self._outbox.device(digest)
+        if remote_id is None:
+            remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
+            await self._outbox.keep_device(digest, remote_id)
+        return f"Device/{remote_id}"
+
+    def _reasons(self, stored: Stored, manifest: Manifest) -> tuple[str, ...]:
+        a = stored.conclusion.assessment
+        return tuple(self._wording.reason(r, manifest, a.vector.features) for r in a.reasons)
+
+    async def _recheck(self, evidence: Evidence, manifest: Manifest, *, already_charted: bool) -> str | None:
+        """Why this must not be written now. What is charted already may still be corrected after death or discharge."""
+        patient = await self._client.read(Reference("Patient", evidence.patient.value))
+        if patient is None:
+            return "gone:patient"
+        if _merged(patient):
+            return "patient_merged"
+        if already_charted:
+            return None
+        excluded = manifest.cohort.exclude
+        if "deceased" in excluded and (patient.get("deceasedBoolean") or patient.get("deceasedDateTime")):
+            return "out_of_cohort:deceased"
+        return await self._recheck_stay(evidence) if evidence.encounter and "discharged" in excluded else None
+
+    async def _recheck_stay(self, evidence: Evidence) -> str | None:
+        stay = await self._client.read(Reference("Encounter", evidence.encounter.id if evidence.encounter else ""))
+        if stay is None:
+            return "gone:encounter"
+        subject = references.of(stay.get("subject"), self._client.base_url)
+        if subject is None or subject.id != evidence.patient.value:
+            raise Rejected("another_patient")
+        return None if stay.get("status") in _OPEN else "out_of_cohort:discharged"
+
+
+def _merged(patient: Mapping[str, Any]) -> bool:
+    links = patient.get("link") or ()
+    return patient.get("active") is False or any(link.get("type") == "replaced-by" for link in links)
+
+
+def is_chartable(outcome: Outcome, *, urgent: bool) -> bool:
+    """Whether a first revision goes into the chart: every total, and an incomplete one that cannot wait."""
+    return outcome is Outcome.SCORED or (outcome is Outcome.INCOMPLETE and urgent)

@@ -1,0 +1,151 @@
+"""Write one resource so that repeating it has exactly one effect, by the best way the server supports.
+
+1. PUT with a deterministic id (update-as-create). 2. POST with `If-None-Exist` on the identifier. 3. Search, then POST:
+a time-out means *unknown*, never *failed*, so every further attempt looks first.
+https://hl7.org/fhir/R4/http.html#upsert https://hl7.org/fhir/R4/http.html#ccreate
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.errors import Conflict, Rejected, Retryable
+from sidecar.fhir.capability import Capability, Ladder
+from sidecar.fhir.client import EhrClient
+from sidecar.records import Reference, is_fhir_id
+
+_SERVER_OWNED = {"id", "meta", "text"}
+
+
+class LadderWriter:
+    """Writes through one client with one server's abilities."""
+
+    def __init__(self, client: EhrClient, capability: Capability, forced: Ladder | None = None) -> None:
+        self._client, self._capability, self._forced = client, capability, forced
+
+    def takes(self, type_name: str) -> bool:
+        """Whether the server can hold a resource of this type."""
+        able = self._capability.of(type_name)
+        return able.create or able.update
+
+    async def write(self, resource: Mapping[str, Any], known_id: str | None, *, look_first: bool) -> str:
+        """Make the chart hold `resource`; its id there. `known_id` is where an earlier revision lives.
+
+        Raises:
+            Rejected: the server refuses it, has it twice, or cannot do what is needed.
+            Unavailable, Retryable: unknown whether it happened; repeat with `look_first`.
+        """
+        type_name = str(resource["resourceType"])
+        ladder = self._forced or self._capability.ladder(type_name)
+        try:
+            if ladder == "put":
+                return await self._put(
+                    resource, str(known_id or resource["id"]), look_first=look_first or known_id is not None
+                )
+            if known_id is not None:
+                return await self._bring_up_to_date(resource, known_id)
+            return await (self._conditional(resource) if ladder == "conditional" else self._search_first(resource))
+        except Conflict as conflict:
+            raise Retryable(conflict.reason, 0.2) from None
+
+    async def _put(self, resource: Mapping[str, Any], logical_id: str, *, look_first: bool) -> str:
+        if look_first:
+            there = await self._client.read(Reference(str(resource["resourceType"]), logical_id))
+            if there is not None:
+                if not _same(resource, there):
+                    await self._update(resource, logical_id, there)
+                return logical_id
+        await self._client.send(
+            "update", "PUT", f"{resource['resourceType']}/{logical_id}", ok={200, 201},
+            body={**resource, "id": logical_id}, headers={"Prefer": "return=minimal"},
+        )  # fmt: skip
+        return logical_id
+
+    async def _bring_up_to_date(self, resource: Mapping[str, Any], logical_id: str) -> str:
+        there = await self._client.read(Reference(str(resource["resourceType"]), logical_id))
+        if there is None:
+            raise Rejected("gone:written_resource")
+        if not _same(resource, there):
+            await self._update(resource, logical_id, there)
+        return logical_id
+
+    async def _update(self, resource: Mapping[str, Any], logical_id: str, there: Mapping[str, Any]) -> None:
+        if not self._capability.of(str(resource["resourceType"])).update:
+            raise Rejected("ehr_cannot:update")
+        version = (there.get("meta") or {}).get("versionId")
+        headers = {"Prefer": "return=minimal"}
+        if is_fhir_id(version):
+            headers["If-Match"] = f'W/"{version}"'
+        await self._client.send(
+            "update", "PUT", f"{resource['resourceType']}/{logical_id}", ok={200, 201},
+            body={**resource, "id": logical_id}, headers=headers,
+        )  # fmt: skip
+
+    async def _conditional(self, resource: Mapping[str, Any]) -> str:
+        system, value = _identifier(resource)
+        answer = await self._client.send(
+            "create", "POST", str(resource["resourceType"]), ok={200, 201, 412}, body=_unnamed(resource),
+            headers={"If-None-Exist": f"identifier={_token(system, value)}"},
+        )  # fmt: skip
+        if answer.status == 412:
+            raise Rejected("duplicate:in_ehr")
+        logical_id = self._new_id(answer.location, answer.body, resource)
+        if logical_id is None:
+            return await self._search_first(resource)
+        return logical_id if answer.status == 201 else await self._bring_up_to_date(resource, logical_id)
+
+    async def _search_first(self, resource: Mapping[str, Any]) -> str:
+        found = await self._find(resource)
+        if found is not None:
+            return await self._bring_up_to_date(resource, found)
+        answer = await self._client.send(
+            "create", "POST", str(resource["resourceType"]), ok={200, 201}, body=_unnamed(resource)
+        )
+        logical_id = self._new_id(answer.location, answer.body, resource) or await self._find(resource)
+        if logical_id is None:
+            raise Retryable("ehr_shape:create")
+        return logical_id
+
+    def _new_id(self, location: str | None, body: Any, resource: Mapping[str, Any]) -> str | None:
+        type_name = str(resource["resourceType"])
+        logical_id = self._client.located(location, type_name)
+        if logical_id is None and isinstance(body, Mapping) and body.get("resourceType") == type_name:
+            logical_id = str(body["id"]) if is_fhir_id(body.get("id")) else None
+        return logical_id
+
+    async def _find(self, resource: Mapping[str, Any]) -> str | None:
+        """The one resource with our identifier: by identifier where that can be searched, else among the subject's."""
+        type_name = str(resource["resourceType"])
+        system, value = _identifier(resource)
+        if "identifier" in self._capability.of(type_name).search:
+            query = {"identifier": f"{system}|{value}"}
+        elif isinstance(resource.get("subject"), Mapping):
+            query = {"patient": str(resource["subject"]["reference"]).removeprefix("Patient/")}
+        else:
+            query = {}
+        found = [
+            str(r["id"])
+            async for r in self._client.search(type_name, query)
+            if r.get("resourceType") == type_name
+            and any((i.get("system"), i.get("value")) == (system, value) for i in r.get("identifier") or ())
+        ]
+        if len(found) > 1:
+            raise Rejected("duplicate:in_ehr")
+        return found[0] if found and is_fhir_id(found[0]) else None
+
+
+def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
+    """Whether the chart already says what we would write; the server may have added to it."""
+    return all(theirs.get(key) == value for key, value in ours.items() if key not in _SERVER_OWNED)
+
+
+def _identifier(resource: Mapping[str, Any]) -> tuple[str, str]:
+    first = resource["identifier"][0]
+    return first["system"], first["value"]
+
+
+def _token(system: str, value: str) -> str:
+    return f"{system}%7C{value}"
+
+
+def _unnamed(resource: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in resource.items() if key != "id"}

@@ -1,0 +1,164 @@
+"""Writes that wait for the EHR: queued in the assessment's own transaction, claimed with a lease, settled with a fence.
+
+A newer revision supersedes an older one that nobody has begun to write; revisions of one identity go out in order.
+"""
+
+from dataclasses import dataclass
+
+from sidecar.records import Redacted
+from sidecar.store import Cipher, Statement, Step, Store
+
+REPLACE = Statement(
+    "replace_queued",
+    "UPDATE delivery SET state = 'superseded', settled_at = :now WHERE identity = :identity AND state = 'queued' "
+    "AND claim IS NULL AND attempts = 0",
+)
+QUEUE = Statement(
+    "queue",
+    "INSERT INTO delivery (assessment_id, identity, revision, heard_at, queued_at, due_at) "
+    "VALUES (:assessment_id, :identity, :revision, :heard_at, :now, :now)",
+)
+CLAIM = Statement(
+    "claim_writes",
+    "UPDATE delivery SET claim = :claim, lease_until = :lease_until, attempts = attempts + 1 WHERE assessment_id IN ("
+    "SELECT d.assessment_id FROM delivery AS d WHERE d.state = 'queued' AND d.due_at <= :now AND d.lease_until <= :now "
+    "AND NOT EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = d.identity AND o.revision < d.revision "
+    "AND o.state = 'queued') ORDER BY d.queued_at LIMIT :most) "
+    "RETURNING assessment_id, identity, revision, heard_at, attempts",
+)
+SETTLE = Statement(
+    "settle_write",
+    "UPDATE delivery SET state = :state, reason = :reason, claim = NULL, lease_until = 0, settled_at = :now "
+    "WHERE assessment_id = :assessment_id AND claim = :claim",
+)
+RELEASE = Statement(
+    "release_write",
+    "UPDATE delivery SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - :untried "
+    "WHERE assessment_id = :assessment_id AND claim = :claim",
+)
+EFFECT = Statement(
+    "effect",
+    "INSERT INTO effect (identity, risk_assessment, observation, revision, written_at) "
+    "VALUES (:identity, :risk_assessment, :observation, :revision, :now) "
+    "ON CONFLICT (identity) DO UPDATE SET risk_assessment = excluded.risk_assessment, "
+    "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
+)
+FIND_EFFECT = Statement(
+    "find_effect", "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity"
+)
+WAS_QUEUED = Statement(
+    "was_queued",
+    "SELECT 1 AS yes FROM delivery WHERE identity = :identity AND state IN ('queued', 'written', 'buried') LIMIT 1",
+)
+REPLAY = Statement(
+    "replay_writes",
+    "UPDATE delivery SET state = 'queued', reason = NULL, attempts = 1, due_at = 0, settled_at = NULL "
+    "WHERE state = 'buried' AND (:id IS NULL OR assessment_id = :id) RETURNING assessment_id AS id",
+)
+FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
+KEEP_DEVICE = Statement(
+    "keep_device",
+    "INSERT INTO device (model_digest, remote_id) VALUES (:digest, :remote_id) "
+    "ON CONFLICT (model_digest) DO UPDATE SET remote_id = excluded.remote_id",
+)
+DEPTH = Statement(
+    "delivery_depth",
+    "SELECT count(*) AS waiting, min(queued_at) AS oldest FROM delivery WHERE state = 'queued'",
+)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class QueuedWrite(Redacted):
+    """A write that this worker owns. `attempts` counts this one; above 1, it may have happened already."""
+
+    assessment_id: str
+    claim: str
+    identity: bytes
+    revision: int
+    heard_at: float
+    attempts: int
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Effect(Redacted):
+    """What the chart holds under an identity: ids of its resources."""
+
+    risk_assessment: str | None
+    observation: str | None
+
+
+class Outbox:
+    """The verbs of queued writes."""
+
+    def __init__(self, store: Store, cipher: Cipher) -> None:
+        self._store, self._cipher = store, cipher
+
+    def queue(self, assessment_id: str, identity: bytes, heard_at: float, now: float) -> list[Step]:
+        """Steps that queue a revision and retire older ones nobody has begun."""
+        row = {"assessment_id": assessment_id, "identity": identity, "heard_at": heard_at, "now": now}
+        row["revision"] = int(assessment_id.rpartition(".")[2])
+        return [Step(REPLACE, [{"identity": identity, "now": now}]), Step(QUEUE, [row])]
+
+    async def was_queued(self, identity: bytes) -> bool:
+        """Whether something under `identity` is in the chart or on its way."""
+        return bool(await self._store.read(WAS_QUEUED, identity=identity))
+
+    async def claim(self, claim: str, now: float, lease_s: float, most: int) -> list[QueuedWrite]:
+        """Own up to `most` writes, oldest first, at most one revision of an identity."""
+        row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
+        (rows,) = await self._store.commit(Step(CLAIM, [row]))
+        return [
+            QueuedWrite(r["assessment_id"], claim, r["identity"], r["revision"], r["heard_at"], r["attempts"])
+            for r in rows
+        ]
+
+    def settled(self, write: QueuedWrite, state: str, reason: str | None, now: float) -> Step:
+        """A step that ends a write. Fenced by the claim."""
+        row = {
+            "assessment_id": write.assessment_id,
+            "claim": write.claim,
+            "state": state,
+            "reason": reason,
+            "now": now,
+        }
+        return Step(SETTLE, [row], expect=1)
+
+    async def release(self, write: QueuedWrite, due_at: float, *, tried: bool) -> None:
+        """Give a claim back. An attempt that may have reached the EHR counts, so the next one looks first."""
+        row = {
+            "assessment_id": write.assessment_id,
+            "claim": write.claim,
+            "due_at": due_at,
+            "untried": int(not tried),
+        }
+        await self._store.commit(Step(RELEASE, [row]))
+
+    def keep(self, write: QueuedWrite, effect: Effect, now: float) -> Step:
+        """A step that remembers what the chart holds."""
+        row = {"identity": write.identity, "revision": write.revision, "now": now}
+        for column, value in (
+            ("risk_assessment", effect.risk_assessment),
+            ("observation", effect.observation),
+        ):
+            row[column] = self._cipher.seal(f"effect.{column}", write.identity, value.encode()) if value else None
+        return Step(EFFECT, [row])
+
+    async def effect(self, identity: bytes) -> Effect | None:
+        """What the chart holds under `identity`, as far as we know."""
+        rows = await self._store.read(FIND_EFFECT, identity=identity)
+        if not rows:
+            return None
+        ids = {
+            c: self._cipher.open(f"effect.{c}", identity, rows[0][c]).decode() if rows[0][c] else None
+            for c in ("risk_assessment", "observation")
+        }
+        return Effect(ids["risk_assessment"], ids["observation"])
+
+    async def device(self, digest: str) -> str | None:
+        """The id of a model version's Device in the EHR, once made."""
+        rows = await self._store.read(FIND_DEVICE, digest=digest)
+        return str(rows[0]["remote_id"]) if rows else None
+
+    async def keep_device(self, digest: str, remote_id: str) -> None:
+        """Remember it."""
+        await self._store.commit(Step(KEEP_DEVICE, [{"digest": digest, "remote_id": remote_id}]))
