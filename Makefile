@@ -45,6 +45,7 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 
 models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
 	$(BIN)/python models/news2/1.0.0/build.py
+	$(BIN)/python models/news2/1.0.0/reference.py
 
 campaign: $(VENV)/ready ## the long fault campaigns (kill points), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200

@@ -103,7 +103,7 @@ class Work(Closed):
 class ModelSettings(Closed):
     """What this site decided about one model. Without a promotion it runs in shadow: stored, never written."""
 
-    version: str | None = Field(None, description="Version to run; default: the newest in the folder.")
+    version: str | None = Field(None, description="Version to run; default: the newest in the folder. A promotion names it.")
     promoted_by: str | None = Field(None, description="Who promoted it to write into the chart.")
     promoted_because: str | None = Field(None, description="Why.")
     debounce: Duration | None = Field(None, description="How long events of one patient wait for each other.")
@@ -118,6 +118,8 @@ class ModelSettings(Closed):
     def _promotion_is_named(self) -> Self:
         if (self.promoted_by is None) != (self.promoted_because is None):
             raise ValueError("a promotion needs both promoted_by and promoted_because")
+        if self.promoted_by is not None and self.version is None:
+            raise ValueError("a promotion is of one version: set version too")
         return self
 
 

@@ -107,6 +107,7 @@ def _settings(base_url: str, folder: Path) -> Settings:
             "work": {"catch_up_interval": "5s"},
             "models": {
                 "news2": {
+                    "version": "1.0.0",
                     "promoted_by": "sidecar demo",
                     "promoted_because": "synthetic patients only",
                     "debounce": "0.05s",
