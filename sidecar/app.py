@@ -72,7 +72,7 @@ def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
     return RunningModel(
         loaded=loaded,
         extractor=Extractor(manifest, SiteChoices(site.switches, site.max_age, site.spread)),
-        need=Need.of(manifest),
+        need=Need.of(manifest, site.max_age, site.spread),
         arm=Arm.CHAMPION if site.promoted_by else Arm.SHADOW,
         wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
     )
@@ -237,8 +237,11 @@ class Sidecar:
             raise Misconfigured([f"cannot listen on {host}:{port} ({error.strerror})"]) from None
 
     async def _serve_admin(self) -> None:
-        self._socket = admin_socket(self.settings)
-        self._socket.unlink(missing_ok=True)
+        path = admin_socket(self.settings)
+        if path.exists() and not path.is_socket():
+            raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
+        path.unlink(missing_ok=True)
+        self._socket = path
         runner = web.AppRunner(admin_app(self.rooms.store, self.wake), access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)

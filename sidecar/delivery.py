@@ -30,7 +30,7 @@ class Delivery:
         self._client, self._gate, self._store = client, gate, store
         self._outbox, self._archive, self._deliverer = outbox, archive, deliverer
         self._models, self._ladder, self._work, self._clock = models, ladder, work, clock
-        verbs = Verbs(self._claim, self._run, self._bury)
+        verbs = Verbs(self._claim, self._run, self._bury, self._release)
         self.pump: Pump[QueuedWrite] = Pump("write", work.concurrency, gate.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[QueuedWrite]:
@@ -44,13 +44,16 @@ class Delivery:
             return
         except Unavailable as down:
             self._gate.shut(down)
-            # The request may have arrived: the attempt counts, so the next one looks before it writes.
-            await self._outbox.release(write, time.time(), tried=True)
+            await self._release(write)
         except Rejected as refusal:
             await self._bury(write, refusal.reason)
         except SidecarError as error:
             await self._again(write, error)
         STAGE_SECONDS.labels("write").observe(time.perf_counter() - started)
+
+    async def _release(self, write: QueuedWrite) -> None:
+        """Give it back. The request may have arrived: the attempt counts, so the next one looks before it writes."""
+        await self._outbox.release(write, time.time(), tried=True)
 
     async def _again(self, write: QueuedWrite, error: SidecarError) -> None:
         if write.attempts >= self._work.max_attempts:

@@ -89,8 +89,14 @@ class FeatureSpec(Closed):
         """The value as a clinician reads it."""
         if (word := self.words.get(f"{value:g}")) is not None:
             return word
-        unit = {"Cel": " °C", "mm[Hg]": " mmHg", "%": " %", "/min": "/min"}.get(self.unit, f" {self.unit}")
-        return f"{value:g}{unit}"
+        return in_unit(value, self.unit)
+
+
+def in_unit(value: float, unit: str) -> str:
+    """`value` with its unit as a clinician reads it; a UCUM annotation is not a unit."""
+    plain = "" if unit.startswith("{") or unit == "1" else f" {unit}"
+    said = {"Cel": " °C", "mm[Hg]": " mmHg", "%": " %", "/min": "/min"}.get(unit, plain)
+    return f"{value:g}{said}"
 
 
 class CohortFact(Closed):
@@ -205,12 +211,21 @@ class Manifest(Closed):
         points = {c.points for c in self.result.components} - set(self.graph.point_names)
         if points:
             raise ValueError(f"result.components name unknown points: {', '.join(sorted(points))}")
+        explained = {*self.graph.point_names, *(c.when_feature or c.points for c in self.result.components)}
+        if stray := explained - set(self.graph.features):
+            raise ValueError(f"points and conditions must be named as graph.features are: {', '.join(sorted(stray))}")
         return self
 
     @property
     def observation_codes(self) -> frozenset[str]:
         """Every Observation code a feature reads; a new Observation with one of them triggers the model."""
         return self.codes_of("Observation")
+
+    @property
+    def set_codes(self) -> frozenset[str]:
+        """Codes of the readings that make up an observation set: they decide its time and its encounter."""
+        members = [f for f in self.features.values() if f.in_set]
+        return frozenset(c for f in members for s in f.sources if s.type == "Observation" for c in (*s.codes, *s.panels))
 
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""

@@ -1,5 +1,6 @@
 """What operators ask of the database: how it stands, what is set aside, and setting it going again."""
 
+import re
 import time
 from typing import Any
 
@@ -31,6 +32,8 @@ BURIED_WRITES = Statement(
     "SELECT assessment_id AS id, reason, heard_at, attempts FROM delivery WHERE state = 'buried' "
     "ORDER BY queued_at LIMIT 1000",
 )
+
+_EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 
 async def status(store: Store) -> dict[str, Any]:
@@ -67,7 +70,7 @@ async def dead_letters(store: Store) -> list[dict[str, Any]]:
 
 async def replay(store: Store, wanted: str | None) -> int:
     """Set dead letters going again: one by id, or all. How many there were."""
-    is_event = wanted is not None and wanted.isdigit()
+    is_event = wanted is not None and _EVENT_ID.fullmatch(wanted) is not None
     event_id = int(wanted) if is_event and wanted else None
     count = 0
     if wanted is None or is_event:

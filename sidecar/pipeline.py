@@ -15,6 +15,7 @@ from sidecar.explanation import conclude as explain
 from sidecar.features import Extractor, exclusion
 from sidecar.fhir import references
 from sidecar.inbox import ModelWait
+from sidecar.manifest import Manifest
 from sidecar.records import (
     Arm,
     Assessment,
@@ -25,6 +26,7 @@ from sidecar.records import (
     Outcome,
     PatientId,
     PatientSnapshot,
+    later,
 )
 from sidecar.scoring import LoadedModel
 
@@ -89,21 +91,23 @@ def conclude(snapshot: PatientSnapshot, model: RunningModel, rules: Rules) -> Co
         contributions=concluded.contributions,
         consent=consent,
     )
-    return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest.validity))
+    return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 
 
-def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVector, validity: timedelta) -> Evidence:
+def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVector, manifest: Manifest) -> Evidence:
+    """What the conclusion rests on. Its time is the observation set's: a later scale decision prolongs nothing."""
     used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
     sources: Mapping[int, Any] = {f.index: snapshot.resources[f.index] for f in used if f.index is not None}
-    latest = max((f.seconds for f in used if f.seconds is not None), default=0.0)
-    occurred_at = snapshot.at + timedelta(seconds=latest)
+    members = [f for f in used if manifest.features[f.name].in_set]
+    latest = max((f.seconds for f in members if f.seconds is not None), default=0.0)
+    occurred_at = later(snapshot.at, timedelta(seconds=latest))
     return Evidence(
         patient=patient,
         encounter=references.identity(snapshot.encounter) if snapshot.encounter else None,
         basis=tuple(r for i in sorted(sources) if (r := references.identity(sources[i])) is not None),
         at=snapshot.at,
         occurred_at=occurred_at,
-        valid_until=occurred_at + validity,
+        valid_until=later(occurred_at, manifest.validity),
     )
 
 

@@ -19,11 +19,15 @@ POLL_S = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Verbs(Generic[Item]):
-    """What a pump does: `claim(most)`, `run(item)`, `bury(item, reason)`, and when the next row falls due."""
+    """What a pump does: `claim(most)`, `run(item)`, `bury(item, reason)`, and when the next row falls due.
+
+    `release(item)` gives back the claim of a run that was cut short; a claim that is gone is left alone.
+    """
 
     claim: Callable[[int], Awaitable[Sequence[Item]]]
     run: Callable[[Item], Awaitable[None]]
     bury: Callable[[Item, str], Awaitable[None]]
+    release: Callable[[Item], Awaitable[None]]
     next_due: Callable[[], Awaitable[float | None]] | None = None
 
 
@@ -33,6 +37,7 @@ class Pump(Generic[Item]):
     def __init__(self, name: str, room: int, ready: Callable[[], Awaitable[None]], verbs: Verbs[Item]) -> None:
         self.name, self._room, self._ready, self._verbs = name, room, ready, verbs
         self._woken = asyncio.Event()
+        self._claiming = asyncio.Lock()
         self._stopping = False
         self._running: set[asyncio.Task[None]] = set()
 
@@ -46,20 +51,23 @@ class Pump(Generic[Item]):
             await self._ready()
             self._woken.clear()
             free = self._room - len(self._running)
-            claimed = await self._claim(free) if free > 0 and not self._stopping else ()
-            for item in claimed:
-                task = asyncio.create_task(self._guarded(item), name=self.name)
-                self._running.add(task)
-                task.add_done_callback(self._finished)
+            async with self._claiming:
+                claimed = await self._claim(free) if free > 0 and not self._stopping else ()
+                for item in claimed:
+                    task = asyncio.create_task(self._guarded(item), name=self.name)
+                    self._running.add(task)
+                    task.add_done_callback(self._finished)
             if len(claimed) < free or free == 0:
                 await self._sleep()
 
     async def stop(self, within_s: float) -> None:
-        """Claim no more; wait for what is running, then cancel it (its claim is released or its lease runs out)."""
+        """Claim no more; wait for what is running, then cut it short, which releases its claim."""
         self._stopping = True
         self._woken.set()
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=within_s)
+        async with self._claiming:  # what is being claimed at this moment runs, too
+            running = set(self._running)
+        if running:
+            _, late = await asyncio.wait(running, timeout=within_s)
             for task in late:
                 task.cancel()
             if late:
@@ -69,18 +77,23 @@ class Pump(Generic[Item]):
         try:
             return await self._verbs.claim(most)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
-            self._unexpected(error)
+            self.unexpected(error)
             return ()
 
     async def _guarded(self, item: Item) -> None:
         try:
             await self._verbs.run(item)
+        except asyncio.CancelledError:
+            with contextlib.suppress(Exception):
+                await self._verbs.release(item)
+            raise
         except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
-            self._unexpected(error)
+            self.unexpected(error)
             with contextlib.suppress(Exception):
                 await self._verbs.bury(item, f"unexpected:{type(error).__name__}")
 
-    def _unexpected(self, error: Exception) -> None:
+    def unexpected(self, error: Exception) -> None:
+        """Log and count an error that nobody expected, by its class."""
         metrics.LOGGED_ERRORS.labels(self.name).inc()
         log.get().error("unexpected", place=self.name, error=type(error).__name__)
 
@@ -91,7 +104,11 @@ class Pump(Generic[Item]):
     async def _sleep(self) -> None:
         wait = POLL_S
         if self._verbs.next_due is not None and len(self._running) < self._room:
-            due = await self._verbs.next_due()
+            try:
+                due = await self._verbs.next_due()
+            except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
+                self.unexpected(error)
+                due = None
             if due is not None:
                 wait = min(wait, max(due - time.time(), 0.001))
         with contextlib.suppress(TimeoutError):

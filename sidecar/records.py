@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
@@ -21,6 +21,11 @@ _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
 def is_fhir_id(value: object) -> bool:
     """Whether `value` may be put into a path as a resource id."""
     return isinstance(value, str) and bool(_ID.fullmatch(value)) and value.strip(".") != ""
+
+
+def later(moment: datetime, by: timedelta) -> datetime:
+    """The instant `by` after `moment`, in the same zone. Plain addition counts wall-clock hours across a clock change."""
+    return (moment.astimezone(UTC) + by).astimezone(moment.tzinfo)
 
 
 def is_type_name(value: object) -> bool:
@@ -146,7 +151,7 @@ class Feature:
     """One input of a model. `value` is NaN when missing, and then `reason` says why.
 
     `assumed` names the site switch under which an absent value was given one. `seconds` is relative to the
-    trigger; `index` is the opaque pointer to the source. `shown` is an implausible value, to be shown as
+    trigger; `index` is the opaque pointer to the source. `shown` is an implausible value, in `unit`, to be shown as
     "check patient" and never computed with.
     """
 

@@ -4,6 +4,7 @@ The notification's body was only a hint; what the EHR says now is what counts. E
 `sidecar.worker`; none is dropped without a reason.
 """
 
+import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Router:
         self._box, self._archive, self._catch_up = box, archive, catch_up
         self._models, self._sources = models, {s.name: s for s in sources}
         self._work, self._routed = work, routed
-        self.pump: Pump[Batch] = Pump("route", 2, gate.ready, Verbs(self._claim, self._run, self._bury))
+        self.pump: Pump[Batch] = Pump("route", 2, gate.ready, Verbs(self._claim, self._run, self._bury, self._release))
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease = self._work.lease.total_seconds()
@@ -59,6 +60,9 @@ class Router:
                 await (self._caught_up(event) if event.focus is None else self._route(event, resources))
             except SidecarError as error:
                 await self._after((event,), error)
+            except Exception as error:  # noqa: BLE001 -- the outermost frame of one event; the rest of its batch goes on
+                self.pump.unexpected(error)
+                await self._bury((event,), f"unexpected:{type(error).__name__}")
         STAGE_SECONDS.labels("route").observe(time.perf_counter() - started)
 
     async def _read_back(self, batch: Batch) -> dict[tuple[str, str], Mapping[str, Any]]:
@@ -124,7 +128,7 @@ class Router:
             return None, set()
         patient = PatientId(subject.id)
         if kind == "Observation":
-            codes = _codes(resource)
+            codes = references.codes(resource)
             return patient, {n for n, m in self._models.items() if codes & m.loaded.manifest.observation_codes}
         known = {n for n in self._models if await self._archive.current(patient, n) is not None}
         return patient, known
@@ -154,18 +158,13 @@ class Router:
 
     async def _bury(self, batch: Batch, reason: str) -> None:
         for event in batch:
-            await self._store.commit(self._box.buried(event, reason, time.time()))
-            EVENTS.labels("buried").inc()
+            with contextlib.suppress(ClaimLost):
+                await self._store.commit(self._box.buried(event, reason, time.time()))
+                EVENTS.labels("buried").inc()
 
-
-def _codes(resource: Mapping[str, Any]) -> set[str]:
-    found = set()
-    for holder in (resource, *(resource.get("component") or ())):
-        code = holder.get("code") if isinstance(holder, Mapping) else None
-        for coding in (code.get("coding") or ()) if isinstance(code, Mapping) else ():
-            if isinstance(coding, Mapping):
-                found.add(f"{coding.get('system')}|{coding.get('code')}")
-    return found
+    async def _release(self, batch: Batch) -> None:
+        for event in batch:
+            await self._box.release(event, time.time(), tried=False)
 
 
 def _is_merged(patient: Mapping[str, Any]) -> bool:

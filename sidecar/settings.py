@@ -103,7 +103,9 @@ class Work(Closed):
 class ModelSettings(Closed):
     """What this site decided about one model. Without a promotion it runs in shadow: stored, never written."""
 
-    version: str | None = Field(None, description="Version to run; default: the newest in the folder. A promotion names it.")
+    version: str | None = Field(
+        None, description="Version to run; default: the newest in the folder. A promotion names it."
+    )
     promoted_by: str | None = Field(None, description="Who promoted it to write into the chart.")
     promoted_because: str | None = Field(None, description="Why.")
     debounce: Duration | None = Field(None, description="How long events of one patient wait for each other.")
@@ -230,22 +232,34 @@ def is_loopback(url: str) -> bool:
         return False
 
 
+def _is_plain(url: str) -> bool:
+    """Whether `url` is http(s)://host[:port][/path] and nothing more."""
+    try:
+        parts = urlsplit(url)
+        fine = parts.port is None or parts.port > 0
+    except ValueError:
+        return False
+    fine = fine and parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return fine and not (parts.query or parts.fragment or "@" in parts.netloc)
+
+
 def check(settings: Settings) -> list[str]:
     """What is wrong with settings that are well-formed one by one."""
     found = []
     ehr = settings.ehr
     for name, url in (("ehr.base_url", ehr.base_url), ("server.public_url", settings.server.public_url)):
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.username:
+        if not _is_plain(url):
             found.append(f"{name} must be a plain http(s) URL without query or user")
-        elif parts.scheme == "http" and not is_loopback(url):
+        elif urlsplit(url).scheme == "http" and not is_loopback(url):
             found.append(f"{name} must be https: it is not on this machine")
     if ehr.auth == "none" and not is_loopback(ehr.base_url):
         found.append('ehr.auth = "none" is allowed on loopback only; use "bearer" or "client_credentials"')
     if ehr.auth == "client_credentials":
         if not ehr.token_url or not ehr.client_id:
             found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
-        elif urlsplit(ehr.token_url).scheme != "https" and not is_loopback(ehr.token_url):
+        elif not _is_plain(ehr.token_url):
+            found.append("ehr.token_url must be a plain http(s) URL without query or user")
+        elif urlsplit(ehr.token_url).scheme == "http" and not is_loopback(ehr.token_url):
             found.append("ehr.token_url must be https: it is not on this machine")
     if not settings.store.url.startswith("sqlite:///"):
         found.append("store.url must be a SQLite file URL: sqlite:///path/sidecar.db")

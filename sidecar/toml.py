@@ -73,7 +73,8 @@ def _sentence(problem: Mapping[str, Any], text: str, source: str, known: list[st
     line = line_of(text, location)
     where = f"{source}:{line}" if line else source
     if problem["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(location[-1], known, n=1)
+        # A key of another table may be spelt exactly so: that is no help here.
+        near = difflib.get_close_matches(location[-1], [name for name in known if name != location[-1]], n=1)
         hint = f'; did you mean "{near[0]}"?' if near else ""
         return f"{where}: unknown key {dotted}{hint}"
     return f"{where}: {dotted}: {problem['msg']}"

@@ -42,7 +42,7 @@ class Worker:
         self._reader, self._gate, self._store, self._box = reader, gate, store, box
         self._archive, self._outbox, self._models, self._bins = archive, outbox, models, bins
         self._rules, self._work, self._clock, self._written = rules, work, clock, written
-        verbs = Verbs(self._claim, self._run, self._bury, self._next_due)
+        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._next_due)
         self.pump: Pump[WorkItem] = Pump("assess", work.concurrency, gate.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[WorkItem]:
@@ -76,6 +76,9 @@ class Worker:
     async def _bury(self, item: WorkItem, reason: str) -> None:
         await self._store.commit(*self._box.buried(item.claim, reason, time.time()))
         EVENTS.labels("buried").inc()
+
+    async def _release(self, item: WorkItem) -> None:
+        await self._box.release(item.claim, time.time(), tried=False)
 
     async def _assess(self, item: WorkItem) -> None:
         model = self._models.get(item.claim.model)

@@ -2,13 +2,15 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,7 +22,7 @@ from sidecar import operations
 from sidecar.app import Sidecar, system_clock
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import Settings, load
-from sidecar.store import Statement, new_keys
+from sidecar.store import Cipher, Statement, Store, load_keys, new_keys
 
 SECRET = "a-hook-secret-for-tests-only"
 LOINC = "http://loinc.org"
@@ -79,7 +81,7 @@ def observation_set(patient_id: str, at: datetime, **changes: float | None) -> l
 
 
 def settings_text(ehr_url: str, port: int, ops_port: int, *, promoted: bool = True, **sections: str) -> str:
-    """A sidecar.toml for `ehr_url`; `sections` append lines to a table (`work="lease = '2s'"`)."""
+    """A sidecar.toml for `ehr_url`; `sections` add lines to a table, in place of its own lines with the same keys."""
     tables = {
         "facility": 'time_zone = "Europe/London"',
         "ehr": f'base_url = "{ehr_url}"',
@@ -93,7 +95,9 @@ def settings_text(ehr_url: str, port: int, ops_port: int, *, promoted: bool = Tr
         tables["models.news2"] += '\nversion = "1.0.0"\npromoted_by = "tests"\npromoted_because = "tests"'
     for name, lines in sections.items():
         key = name.replace("__", ".")
-        tables[key] = tables.get(key, "") + "\n" + lines
+        named = {line.partition("=")[0].strip() for line in lines.splitlines()}
+        kept = [line for line in tables.get(key, "").splitlines() if line.partition("=")[0].strip() not in named]
+        tables[key] = "\n".join([*kept, *lines.splitlines()])
     return "\n".join(f"[{name}]\n{lines}\n" for name, lines in tables.items())
 
 
@@ -106,6 +110,34 @@ def write_site(folder: Path, ehr_url: str, *, promoted: bool = True, **sections:
     config = folder / "sidecar.toml"
     config.write_text(settings_text(ehr_url, free_port(), free_port(), promoted=promoted, **sections))
     return config
+
+
+@functools.cache
+def _migrated() -> bytes:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "sidecar.db"
+        Store(f"sqlite:///{path}").close()
+        return path.read_bytes()
+
+
+@contextlib.contextmanager
+def open_store(folder: Path) -> Iterator[Store]:
+    """A real database in `folder`, migrated once a test run and copied."""
+    path = folder / "sidecar.db"
+    path.write_bytes(_migrated())
+    store = Store(f"sqlite:///{path}")
+    try:
+        yield store
+    finally:
+        store.close()
+
+
+def cipher_in(folder: Path) -> Cipher:
+    """The key ring of `folder`, made when it is not there."""
+    path = folder / "keys.toml"
+    if not path.exists():
+        new_keys(path)
+    return load_keys(path)
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float = 20.0) -> None:

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from sidecar import operations, settings
 from sidecar.app import admin_socket
-from sidecar.errors import Misconfigured
+from sidecar.errors import Misconfigured, Unavailable
 from sidecar.settings import Settings
 from sidecar.store import Store
 
@@ -66,9 +66,13 @@ def _ask(found: Settings, method: str, path: str) -> Any:
             transport = httpx.HTTPTransport(uds=str(socket))
             with httpx.Client(transport=transport, base_url="http://sidecar", timeout=30) as client:
                 answer = client.request(method, path)
-                return orjson.loads(answer.content)
+            if answer.status_code != httpx.codes.OK:
+                raise Unavailable("the running server could not answer; its log says why")
+            return orjson.loads(answer.content)
         except httpx.ConnectError:
             pass  # a socket left behind by a killed server: the file is free
+        except httpx.TransportError as error:
+            raise Unavailable(f"the running server did not answer ({type(error).__name__})") from None
     if not Path(found.store.url.removeprefix("sqlite:///")).exists():
         raise Misconfigured([f"{found.store.url}: no such database; has the server run with this file yet?"])
     return asyncio.run(_alone(found, path))

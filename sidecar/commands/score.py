@@ -34,7 +34,7 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     loaded = load_models(root, {options["model"]: None})[options["model"]]
     model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True)))
     rules = load_rules()
-    codes = model.loaded.manifest.observation_codes
+    codes = model.loaded.manifest.set_codes
     failed = False
     for bundle in _bundles(file):
         try:
@@ -58,12 +58,10 @@ def _bundles(file: BinaryIO) -> Iterator[object]:
     if not isinstance(whole, Rejected):
         yield whole
         return
-    lines = [line for line in raw.splitlines() if line.strip()]
-    first = _parse(lines[0]) if lines else whole
-    if len(lines) < 2 or isinstance(first, Rejected):
-        yield whole
-        return
-    yield from (_parse(line) for line in lines)
+    lines = [_parse(line) for line in raw.splitlines() if line.strip()]
+    # One Bundle on a line of its own makes it NDJSON, whatever the other lines hold: no patient is lost to a bad line.
+    ndjson = any(isinstance(line, dict) and line.get("resourceType") == "Bundle" for line in lines)
+    yield from lines if ndjson else [whole]
 
 
 def _parse(raw: bytes) -> object:
@@ -145,6 +143,6 @@ def _moment(text: str | None) -> datetime | None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         moment = None
-    if moment is None or moment.tzinfo is None:
+    if moment is None or moment.tzinfo is None or not 1900 <= moment.year <= 2999:
         raise Misconfigured(["--at: give a time with its offset, for example 2026-03-01T14:30:00+00:00"])
     return moment

@@ -21,43 +21,40 @@ def from_bundle(bundle: object, codes: frozenset[str], at: datetime | None, tz: 
     """
     if not isinstance(bundle, Mapping) or bundle.get("resourceType") != "Bundle":
         raise Rejected("shape:Bundle")
-    resources = [_localised(r, names) for names in [_names(bundle)] for r in _resources(bundle)]
+    resources = [_localised(r, names) for names in [_names(bundle)] for _, r in _entries(bundle)]
     patients = [r for r in resources if r.get("resourceType") == "Patient"]
     if len(patients) != 1:
         raise Rejected("no_patient:Bundle" if not patients else "several_patients:Bundle")
     who = references.identity(patients[0])
     if who is None:
         raise Rejected("grammar:Patient.id")
-    clinical = tuple(r for r in resources if r.get("resourceType") in {"Observation", "Condition"})
+    clinical = tuple(r for kind in ("Observation", "Condition") for r in resources if r.get("resourceType") == kind)
     stays = [r for r in resources if r.get("resourceType") == "Encounter"]
     for resource in (*clinical, *stays):
         _check(resource, who)
     moment = (at or _latest(clinical, codes)).astimezone(tz)
-    linked = current_encounter(clinical, None, moment)
+    linked = current_encounter((r for r in clinical if codes & references.codes(r)), None, moment)
     encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
     if encounter is None and linked is None and len(stays) == 1:
         encounter = stays[0]
     return PatientSnapshot(patients[0], encounter, clinical, moment)
 
 
-def _resources(bundle: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
+def _entries(bundle: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
     entries = bundle.get("entry")
     for entry in entries if isinstance(entries, list) else ():
         resource = entry.get("resource") if isinstance(entry, Mapping) else None
         if isinstance(resource, Mapping):
-            yield resource
+            yield entry, resource
 
 
 def _names(bundle: Mapping[str, Any]) -> dict[str, str]:
     """FullUrl -> Type/id for every entry, so that urn: and absolute references inside the Bundle are found."""
     names = {}
-    for entry in bundle.get("entry") or ():
-        resource = entry.get("resource") if isinstance(entry, Mapping) else None
-        url = entry.get("fullUrl") if isinstance(entry, Mapping) else None
-        if isinstance(resource, Mapping) and isinstance(url, str):
-            own = references.identity(resource)
-            if own is not None:
-                names[url] = own.relative
+    for entry, resource in _entries(bundle):
+        url, own = entry.get("fullUrl"), references.identity(resource)
+        if isinstance(url, str) and own is not None:
+            names[url] = own.relative
     return names
 
 
@@ -65,8 +62,9 @@ def _localised(resource: Mapping[str, Any], names: Mapping[str, str]) -> Mapping
     changed = dict(resource)
     for element in ("subject", "encounter"):
         target = changed.get(element)
-        if isinstance(target, Mapping) and target.get("reference") in names:
-            changed[element] = {"reference": names[target["reference"]]}
+        written = target.get("reference") if isinstance(target, Mapping) else None
+        if isinstance(written, str) and written in names:
+            changed[element] = {"reference": names[written]}
     return changed
 
 
@@ -84,21 +82,23 @@ def _latest(resources: Iterable[Mapping[str, Any]], codes: frozenset[str]) -> da
     now = datetime.now(UTC)
     found: datetime | None = None
     for resource in resources:
-        when = resource.get("effectiveDateTime") or resource.get("effectiveInstant")
-        if not isinstance(when, str) or not codes & set(_codes(resource)):
+        moment = _moment(resource)
+        if moment is None or moment > now or not codes & references.codes(resource):
             continue
-        try:
-            moment = datetime.fromisoformat(when)
-        except ValueError:
-            continue
-        if moment.tzinfo is not None and moment <= now and (found is None or moment > found):
+        if found is None or moment > found:
             found = moment
     return found or now
 
 
-def _codes(resource: Mapping[str, Any]) -> Iterable[str]:
-    for holder in (resource, *(resource.get("component") or ())):
-        code = holder.get("code") if isinstance(holder, Mapping) else None
-        for coding in (code.get("coding") or ()) if isinstance(code, Mapping) else ():
-            if isinstance(coding, Mapping):
-                yield f"{coding.get('system')}|{coding.get('code')}"
+def _moment(resource: Mapping[str, Any]) -> datetime | None:
+    """When a reading was taken, as `sidecar.deid` reads it; None without a time of day, or before there were EHRs."""
+    period = resource.get("effectivePeriod")
+    ends = (period.get("end"), period.get("start")) if isinstance(period, Mapping) else ()
+    for when in (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), *ends):
+        try:
+            moment = datetime.fromisoformat(when) if isinstance(when, str) else None
+        except ValueError:
+            continue
+        if moment is not None and moment.tzinfo is not None and moment.year >= 1900:
+            return moment
+    return None

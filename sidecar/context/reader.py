@@ -1,7 +1,8 @@
 """Read one patient's context from the EHR: what active manifests name, as far back as they look.
 
 Recent readings and slowly changing facts (pregnancy, a scale decision) are searched apart, so that the cost of an event
-does not grow with the length of the chart.
+does not grow with the length of the chart. Searches come newest first and stop at a bound; a code that the bound cut
+off is then asked for by itself, so a densely monitored patient is scored like any other.
 """
 
 import asyncio
@@ -9,17 +10,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from sidecar.errors import Rejected
 from sidecar.fhir import references
-from sidecar.fhir.client import EhrClient
+from sidecar.fhir.client import EhrClient, Query
 from sidecar.manifest import Manifest
-from sidecar.records import PatientId, PatientSnapshot, Reference
+from sidecar.records import PatientId, PatientSnapshot, Reference, later
 
 RECENT = timedelta(days=2)
-MAX_RECENT = 2000
+MAX_RECENT = 1000
 MAX_SLOW = 200
+MAX_OF_ONE = 20
 OPEN_STATUS = "arrived,triaged,in-progress,onleave"
+Found = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,33 +37,39 @@ class Need:
     condition_codes: tuple[str, ...]
 
     @classmethod
-    def of(cls, manifest: Manifest) -> "Need":
-        """The need of one model. Twice the reach is read, so that what is stale is seen to be stale."""
+    def of(cls, manifest: Manifest, max_age: Mapping[str, timedelta], spread: timedelta | None) -> "Need":
+        """The need of one model at one site. Twice the reach is read, so that what is stale is seen to be stale."""
         recent: set[str] = set()
         slow: set[str] = set()
         recent_reach = slow_reach = timedelta(0)
-        for feature in manifest.features.values():
+        for name, feature in manifest.features.items():
             codes = {c for s in feature.sources if s.type == "Observation" for c in (*s.codes, *s.panels)}
+            reach = max(feature.window or timedelta(0), max_age.get(name, feature.max_age), spread or timedelta(0))
             if feature.reach <= RECENT:
                 recent |= codes
-                recent_reach = max(recent_reach, feature.reach * 2)
+                recent_reach = max(recent_reach, reach * 2)
             else:
                 slow |= codes
-                slow_reach = max(slow_reach, feature.reach)
+                slow_reach = max(slow_reach, reach)
         return cls(
-            tuple(sorted(recent)), recent_reach, tuple(sorted(slow)), slow_reach,
-            tuple(sorted(manifest.codes_of("Condition"))),
-        )  # fmt: skip
+            recent_codes=tuple(sorted(recent)),
+            recent_reach=recent_reach,
+            slow_codes=tuple(sorted(slow)),
+            slow_reach=slow_reach,
+            condition_codes=tuple(sorted(manifest.codes_of("Condition"))),
+        )
 
 
 class ContextReader:
-    """Reads snapshots."""
+    """Reads snapshots. `tz` is the facility's: it decides the local day on which ages are counted."""
 
-    def __init__(self, client: EhrClient, tz: Any) -> None:
+    def __init__(self, client: EhrClient, tz: ZoneInfo) -> None:
         self._client, self._tz = client, tz
 
-    async def read(self, patient: PatientId, need: Need, at: datetime) -> PatientSnapshot:
-        """Everything `need` names about `patient`, as seen from `at`.
+    async def read(
+        self, patient: PatientId, need: Need, at: datetime, until: datetime | None = None
+    ) -> PatientSnapshot:
+        """Everything `need` names about `patient`, as seen from `at`; with `until`, no reading after it.
 
         Raises:
             Rejected: the Patient is gone, or the EHR returned another patient's resource.
@@ -70,68 +80,92 @@ class ContextReader:
         record, stays, recent, slow, conditions = await asyncio.gather(
             self._client.read(who),
             self._collect("Encounter", {"patient": patient.value, "status": OPEN_STATUS}, MAX_SLOW),
-            self._observations(patient, need.recent_codes, at - need.recent_reach, MAX_RECENT),
-            self._observations(patient, need.slow_codes, at - need.slow_reach, MAX_SLOW),
+            self._recent(patient, need, later(at, -need.recent_reach), until),
+            self._observations(patient, need.slow_codes, later(at, -need.slow_reach), until, MAX_SLOW),
             self._conditions(patient, need.condition_codes),
         )
         if record is None:
             raise Rejected("gone:patient")
-        resources = (*recent, *slow, *conditions)
-        for resource in (*stays, *resources):
-            if references.of(resource.get("subject"), self._client.base_url) != who:
+        for resource in (*stays, *recent, *slow, *conditions):
+            if not self._is_about(resource, who):
                 raise Rejected("another_patient")
-        encounter = await self._encounter(resources, stays, who, at)
-        return PatientSnapshot(record, encounter, resources, at)
+        encounter = await self._encounter(recent, stays, who, at)
+        return PatientSnapshot(record, encounter, (*recent, *slow, *conditions), at)
 
-    async def _collect(self, type_name: str, query: Mapping[str, str], most: int) -> list[Mapping[str, Any]]:
-        return [r async for r in self._client.search(type_name, query, most) if r.get("resourceType") == type_name]
+    def _is_about(self, resource: Mapping[str, Any], who: Reference) -> bool:
+        subject = references.of(resource.get("subject"), self._client.base_url)
+        return subject is not None and subject.relative == who.relative
+
+    async def _collect(self, type_name: str, query: Query, most: int) -> Found:
+        """Up to `most` resources of `type_name`; a search that holds more is cut, not refused."""
+        found: Found = []
+        async for resource in self._client.search(type_name, query):
+            if resource.get("resourceType") == type_name:
+                found.append(resource)
+            if len(found) >= most:
+                break
+        return found
+
+    async def _recent(self, patient: PatientId, need: Need, since: datetime, until: datetime | None) -> Found:
+        found = await self._observations(patient, need.recent_codes, since, until, MAX_RECENT)
+        if len(found) < MAX_RECENT:
+            return found
+        cut_off = [c for c in need.recent_codes if not any(c in references.codes(r) for r in found)]
+        more = await asyncio.gather(
+            *(self._observations(patient, (code,), since, until, MAX_OF_ONE) for code in cut_off)
+        )
+        known = {r.get("id") for r in found}
+        return found + [r for batch in more for r in batch if r.get("id") not in known]
 
     async def _observations(
-        self, patient: PatientId, codes: Iterable[str], since: datetime, most: int
-    ) -> list[Mapping[str, Any]]:
+        self, patient: PatientId, codes: Iterable[str], since: datetime, until: datetime | None, most: int
+    ) -> Found:
         wanted = ",".join(codes)
         if not wanted:
             return []
-        query = {"patient": patient.value, "code": wanted, "date": f"ge{since.isoformat(timespec='seconds')}"}
-        return await self._collect("Observation", query | {"_count": "200"}, most)
+        span = (f"ge{_text(since)}",) if until is None else (f"ge{_text(since)}", f"le{_text(until)}")
+        query = {"patient": patient.value, "code": wanted, "date": span, "_sort": "-date", "_count": "200"}
+        return await self._collect("Observation", query, most)
 
-    async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> list[Mapping[str, Any]]:
+    async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:
         wanted = ",".join(codes)
         if not wanted:
             return []
         return await self._collect("Condition", {"patient": patient.value, "code": wanted}, MAX_SLOW)
 
-    async def _encounter(
-        self,
-        resources: Iterable[Mapping[str, Any]],
-        stays: list[Mapping[str, Any]],
-        who: Reference,
-        at: datetime,
-    ) -> Mapping[str, Any] | None:
+    async def _encounter(self, recent: Found, stays: Found, who: Reference, at: datetime) -> Mapping[str, Any] | None:
         """The stay of the latest reading; without one, the open stay that began last."""
-        linked = current_encounter(resources, self._client.base_url, at)
+        linked = current_encounter(recent, self._client.base_url, at)
         if linked is None:
             return max(stays, key=_start, default=None)
         for stay in stays:
             if stay.get("id") == linked.id:
                 return stay
         named = await self._client.read(linked)
-        if named is not None and references.of(named.get("subject"), self._client.base_url) != who:
+        if named is not None and not self._is_about(named, who):
             raise Rejected("another_patient")
         return named
 
 
-def current_encounter(resources: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime) -> Reference | None:
-    """The encounter that the latest reading up to `at` names."""
+def current_encounter(
+    readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime
+) -> Reference | None:
+    """The encounter that the latest reading up to `at` names; readings that never were do not count."""
     latest: tuple[float, Reference] | None = None
-    for resource in resources:
+    for resource in readings:
         encounter = references.of(resource.get("encounter"), base_url)
-        moment = _epoch(resource.get("effectiveDateTime"))
+        moment = _epoch(resource.get("effectiveDateTime") or resource.get("effectiveInstant"))
         if encounter is None or encounter.type != "Encounter" or moment is None or moment > at.timestamp():
+            continue
+        if resource.get("status") in {"entered-in-error", "cancelled"}:
             continue
         if latest is None or (moment, encounter.id) > (latest[0], latest[1].id):
             latest = (moment, encounter)
     return latest[1] if latest else None
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="seconds")
 
 
 def _epoch(value: object) -> float | None:

@@ -6,6 +6,7 @@ the trigger. What has a meaning we do not interpret makes its statement unusable
 """
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,8 +18,15 @@ from sidecar.errors import Rejected
 from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot
 
 UCUM = "http://unitsofmeasure.org"
+_LARGEST = 1e15  # no measurement of a patient; also shuts out infinity, NaN and integers too long for a float
 _OPEN = {"arrived", "triaged", "in-progress", "onleave"}
 _ENDED = {"finished", "cancelled", "entered-in-error"}
+# What a code of a known system looks like. FHIR allows spaces in a code; no system we read has any, and a name does.
+_CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
+# Off the scale of the device: the number beside it is a limit. http://hl7.org/fhir/R4/valueset-observation-interpretation.html
+_LIMITS = {"<", ">"}
+# Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
+_WHOLE = {"modifier", "status"}
 
 
 @dataclass(slots=True)
@@ -71,22 +79,22 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
 
 
 def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) -> list[Fact]:
-    type_name = resource.get("resourceType")
+    type_name = str(resource.get("resourceType"))
     if type_name not in rules.types or type_name in {"Patient", "Encounter"}:
         return []
-    draft = _walk(str(type_name), resource, at, rules)
+    draft = _walk(type_name, resource, at, rules)
     if draft.void:
         return []
     return [
         Fact(
             index=index,
-            type=str(type_name),
+            type=type_name,
             codes=part.codes,
             seconds=draft.seconds,
             value=None if part.absent else part.value,
             unit=part.unit,
             value_codes=() if part.absent else part.value_codes,
-            trouble=draft.trouble or part.trouble,
+            trouble=(draft.trouble if draft.trouble in _WHOLE else None) or part.trouble,
             recorded=draft.recorded,
         )
         for part in (draft, *draft.parts)
@@ -95,11 +103,11 @@ def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) 
 
 
 def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rules) -> _Draft:
+    """Apply the rules in the policy's order, so that the order of elements in the JSON changes nothing."""
     draft = _Draft(at)
-    elements = rules.types[type_name]
-    for name, value in resource.items():
-        rule = elements.get(name)
-        if rule is not None and value is not None:
+    for name, rule in rules.types[type_name].items():
+        value = resource.get(name)
+        if value is not None:
             _ACTIONS[rule.do](draft, value, rule, rules)
     return draft
 
@@ -114,12 +122,17 @@ def _is_open(stay: _Draft | None) -> bool | None:
 
 
 def _codings(concept: object, rules: Rules) -> tuple[str, ...]:
-    codings = concept.get("coding", ()) if isinstance(concept, Mapping) else ()
     return tuple(
-        f"{c['system']}|{c['code']}"
-        for c in codings
-        if isinstance(c, Mapping) and c.get("system") in rules.systems and isinstance(c.get("code"), str)
+        f"{system}|{code}"
+        for system, code in _pairs(concept)
+        if isinstance(system, str) and system in rules.systems and isinstance(code, str) and _CODE.fullmatch(code)
     )
+
+
+def _pairs(concept: object) -> list[tuple[object, object]]:
+    codings = concept.get("coding") if isinstance(concept, Mapping) else None
+    listed = codings if isinstance(codings, list) else ()
+    return [(c.get("system"), c.get("code")) for c in listed if isinstance(c, Mapping)]
 
 
 def _codes(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
@@ -150,7 +163,7 @@ def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
     written = quantity.get("code") if quantity.get("system") == UCUM else quantity.get("unit")
     if written is None:
         return None
-    return written if written in rules.units else "unknown"
+    return written if isinstance(written, str) and written in rules.units else "unknown"
 
 
 def _number(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
@@ -159,10 +172,10 @@ def _number(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
 
 
 def _take_number(draft: _Draft, number: object) -> None:
-    if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
-        draft.trouble = "shape"
-    else:
+    if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _LARGEST:
         draft.value = float(number)
+    else:
+        draft.trouble = "shape"
 
 
 def _seconds(draft: _Draft, value: object) -> float | None:
@@ -185,9 +198,10 @@ def _recorded(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
 
 
 def _status(draft: _Draft, value: Any, rule: Rule, _: Rules) -> None:
-    if value in rule.void:
+    code = value if isinstance(value, str) else ""
+    if code in rule.void:
         draft.void = True
-    elif value not in rule.usable:
+    elif code not in rule.usable:
         draft.trouble = draft.trouble or "status"
 
 
@@ -209,6 +223,16 @@ def _absent(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
     draft.absent = True
 
 
+def _uninterpreted(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+    draft.trouble = draft.trouble or "shape"
+
+
+def _limit(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    concepts = value if isinstance(value, list) else ()
+    if any(code in _LIMITS for concept in concepts for _system, code in _pairs(concept) if isinstance(code, str)):
+        draft.trouble = draft.trouble or "comparator"
+
+
 def _refuse(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
     draft.trouble = "modifier"
 
@@ -221,11 +245,14 @@ def _age(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
 
 
 def _deceased(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
-    if isinstance(value, str):
-        moment = instant(value)
-        draft.deceased = moment is None or moment <= draft.at
-    else:
+    """Dead at the trigger? A day counts from its beginning; what cannot be read counts as dead."""
+    if not isinstance(value, str):
         draft.deceased = value is True
+    elif (moment := instant(value)) is not None:
+        draft.deceased = moment <= draft.at
+    else:
+        span = days(value)
+        draft.deceased = span is None or span[0] <= draft.at.date()
 
 
 def _inactive(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
@@ -240,7 +267,8 @@ def _merged(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
 
 
 def _open_status(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
-    draft.open = True if value in _OPEN else False if value in _ENDED else None
+    status = value if isinstance(value, str) else ""
+    draft.open = True if status in _OPEN else False if status in _ENDED else None
 
 
 def _open_until(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
@@ -256,6 +284,7 @@ _ACTIONS: Mapping[str, Action] = {
     "components": _components,
     "deceased": _deceased,
     "inactive": _inactive,
+    "limit": _limit,
     "merged": _merged,
     "number": _number,
     "open_status": _open_status,
@@ -266,5 +295,6 @@ _ACTIONS: Mapping[str, Action] = {
     "refuse": _refuse,
     "status": _status,
     "time": _time,
+    "uninterpreted": _uninterpreted,
     "value_codes": _value_codes,
 }

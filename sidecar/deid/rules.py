@@ -11,8 +11,9 @@ from sidecar.errors import Misconfigured
 
 ACTIONS = frozenset(
     {
-        "absent", "age", "coded_status", "codes", "components", "deceased", "inactive", "merged", "number",
-        "open_status", "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "value_codes",
+        "absent", "age", "coded_status", "codes", "components", "deceased", "inactive", "limit", "merged", "number",
+        "open_status", "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "uninterpreted",
+        "value_codes",
     }
 )  # fmt: skip
 

@@ -1,7 +1,8 @@
 """FHIR dates and times as instants or local days. Pure. https://hl7.org/fhir/R4/datatypes.html#dateTime."""
 
 import re
-from datetime import date, datetime, timedelta
+from calendar import monthrange
+from datetime import date, datetime
 
 _INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})")
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
@@ -24,15 +25,14 @@ def days(value: object) -> tuple[date, date] | None:
     text = value[:10] if "T" in value else value
     if not _DATE.fullmatch(text):
         return None
-    parts = [int(p) for p in text.split("-")]
+    year, *rest = (int(p) for p in text.split("-"))
     try:
-        first = date(parts[0], parts[1] if len(parts) > 1 else 1, parts[2] if len(parts) > 2 else 1)
+        first = date(year, *[*rest, 1, 1][:2])
+        month = rest[0] if rest else 12
+        last = first if len(rest) == 2 else date(year, month, monthrange(year, month)[1])
     except ValueError:
         return None
-    if len(parts) == 3:
-        return first, first
-    after = date(first.year + 1, 1, 1) if len(parts) == 1 or first.month == 12 else first.replace(month=first.month + 1)
-    return first, after - timedelta(days=1)
+    return first, last
 
 
 def years_between(born: date, on: date) -> int:

@@ -29,11 +29,13 @@ def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Conclud
 
     With nothing at all to go on, the outcome is not scored: "at least 0" would say something.
     """
-    known = {name: points for name, points in score.points.items() if not math.isnan(points)}
+    missing = {f.name for f in vector.features if math.isnan(f.value)}
+    known = {n: points for n, points in score.points.items() if n not in missing and not math.isnan(points)}
     if not math.isnan(score.total) and not vector.reasons:
         risk = _band(manifest, score.total, known)
         return Concluded(Outcome.SCORED, score.total, None, risk, urgent=False, contributions=known)
-    measured = any(f.seconds is not None for f in vector.features)
+    # A decision such as the SpO2 scale is no measurement: alone it is nothing to go on.
+    measured = any(f.seconds is not None and manifest.features[f.name].in_set for f in vector.features)
     implausible = any(f.shown is not None for f in vector.features)
     if not measured and not implausible:
         return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={})

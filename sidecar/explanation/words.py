@@ -1,6 +1,6 @@
 """Reasons and rationales as a clinician reads them. Pure."""
 
-from sidecar.manifest import Manifest
+from sidecar.manifest import Manifest, in_unit
 from sidecar.records import Assessment, Feature
 
 _BY_FEATURE = {
@@ -37,8 +37,7 @@ def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ..
     word, _, name = reason.partition(":")
     if word in _BY_FEATURE and name in manifest.features:
         spec = manifest.features[name]
-        shown = next((f.shown for f in features if f.name == name and f.shown is not None), None)
-        value = spec.say(shown) if shown is not None else ""
+        value = next((in_unit(f.shown, f.unit) for f in features if f.name == name and f.shown is not None), "")
         return " ".join(_BY_FEATURE[word].format(label=spec.label, value=value).split())
     return reason.replace("_", " ").replace(":", ": ")
 

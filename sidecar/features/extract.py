@@ -1,7 +1,7 @@
 """The feature language, compiled once from a manifest to plain closures. Pure.
 
-Two readings of the same moment are ordered by source, then by when they were charted, then by value, so the order of
-a Bundle never changes a feature.
+Two readings of the same moment are ordered by source, then by when they were charted; one that cannot be used comes
+before one that can, and then the larger value, so the order of a Bundle never changes a feature.
 """
 
 import math
@@ -32,6 +32,7 @@ class _Reading:
     value: float
     trouble: str | None
     index: int
+    unit: str
 
 
 _Read = Callable[[Fact], tuple[float, str | None] | None]
@@ -97,6 +98,7 @@ class _Compiled:
         self._window = (spec.window or max_age).total_seconds()
         self._readers: dict[tuple[str, str], _Read] = {}
         self._rank: dict[tuple[str, str], int] = {}
+        self._units = [source.unit or spec.unit for source in spec.sources]
         for rank, source in enumerate(spec.sources):
             for code in source.codes:
                 self._readers.setdefault((source.type, code), _reader(source, spec, switches))
@@ -108,10 +110,10 @@ class _Compiled:
     def run(self, facts: Sequence[Fact]) -> Feature:
         readings, future = self._gather(facts)
         if not readings:
-            return self._nothing(f"future:{self._name}" if future else f"missing:{self._name}")
+            return self._future() if future else self._nothing(f"missing:{self._name}")
         latest = readings[0]
         if latest.seconds < -self._max_age:
-            return self._nothing(f"stale:{self._name}", latest)
+            return self._stale(latest)
         if self._spec.select != "latest":
             return self._aggregate(readings)
         if latest.trouble:
@@ -121,7 +123,7 @@ class _Compiled:
     def _gather(self, facts: Sequence[Fact]) -> tuple[list[_Reading], bool]:
         """Candidate readings, newest first, and whether any lay in the future."""
         future = False
-        keyed: list[tuple[tuple[float, int, float, float], _Reading]] = []
+        keyed: list[tuple[tuple[float, int, float, str, float], _Reading]] = []
         for fact in facts:
             key = next((k for c in fact.codes if (k := (fact.type, c)) in self._readers), None)
             if key is None:
@@ -137,8 +139,11 @@ class _Compiled:
             if seconds > CLOCK_SKEW_S:
                 future = True
                 continue
-            reading = _Reading(seconds, got[0], got[1], fact.index)
-            keyed.append(((seconds, -self._rank[key], fact.recorded, got[0]), reading))
+            value, trouble = got
+            reading = _Reading(seconds, value, trouble, fact.index, self._units[self._rank[key]])
+            # NaN has no order: were it a key, the order of the Bundle would decide.
+            known = -math.inf if math.isnan(value) else value
+            keyed.append(((seconds, -self._rank[key], fact.recorded, trouble or "", known), reading))
         keyed.sort(key=lambda pair: pair[0], reverse=True)
         return [reading for _, reading in keyed], future
 
@@ -148,8 +153,23 @@ class _Compiled:
             return Feature(self._name, self._absent, self._spec.unit, assumed=said)
         return _missing(self._name, self._spec.unit, reason, reading)
 
+    def _future(self) -> Feature:
+        """Charted, but ahead of the trigger: nothing is assumed in its place."""
+        return _missing(self._name, self._spec.unit, f"future:{self._name}")
+
+    def _stale(self, latest: _Reading) -> Feature:
+        """An assumption may stand in for a reading that is too old only when that reading said the same."""
+        reason = f"stale:{self._name}"
+        if latest.trouble is None and latest.value == self._absent:
+            return self._nothing(reason, latest)
+        return _missing(self._name, self._spec.unit, reason, latest)
+
     def _aggregate(self, readings: list[_Reading]) -> Feature:
         inside = [r for r in readings if r.seconds >= -self._window]
+        if not inside and self._spec.select != "count":
+            return self._stale(readings[0])
+        if not inside:
+            return Feature(self._name, 0.0, self._spec.unit)
         bad = next((r for r in inside if r.trouble), None)
         if bad is not None:
             return _missing(self._name, self._spec.unit, f"{bad.trouble}:{self._name}", bad)
@@ -169,8 +189,9 @@ _SELECT: Mapping[str, Callable[[list[float]], float]] = {"min": min, "max": max,
 def _missing(name: str, unit: str, reason: str, reading: _Reading | None = None) -> Feature:
     if reading is None:
         return Feature(name, math.nan, unit, reason=reason)
-    shown = reading.value if reading.trouble == "implausible" else None
-    return Feature(name, math.nan, unit, index=reading.index, reason=reason, shown=shown)
+    if reading.trouble == "implausible" and not reason.startswith("stale"):
+        return Feature(name, math.nan, reading.unit, index=reading.index, reason=reason, shown=reading.value)
+    return Feature(name, math.nan, unit, index=reading.index, reason=reason)
 
 
 def _reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> _Read:
@@ -190,7 +211,7 @@ def _present(values: Mapping[str, float]) -> _Read:
 
 def _coded(values: Mapping[str, float], ambiguous: frozenset[str]) -> _Read:
     def read(fact: Fact) -> tuple[float, str | None] | None:
-        if not fact.value_codes and fact.trouble is None:
+        if not fact.value_codes and fact.value is None and fact.trouble is None:
             return None
         for code in fact.value_codes:
             if code in values:
@@ -207,7 +228,7 @@ def _numeric(unit: str, plausible: tuple[float, float], cut: Callable[[float], f
         if fact.trouble:
             return math.nan, fact.trouble
         if fact.value is None:
-            return None
+            return (math.nan, "shape") if fact.value_codes else None
         convert = converter(fact.unit, unit)
         if convert is None:
             return math.nan, "unit"

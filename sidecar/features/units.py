@@ -14,6 +14,7 @@ _LINEAR: dict[tuple[str, str], tuple[float, float]] = {
     ("[degF]", "Cel"): (5 / 9, -160 / 9),
     ("K", "Cel"): (1.0, -273.15),
     ("kPa", "mm[Hg]"): (7.500615758456564, 0.0),
+    ("l/min", "L/min"): (1.0, 0.0),
     ("mL/min", "L/min"): (0.001, 0.0),
 }
 

@@ -19,7 +19,7 @@ class NoCredentials:
         """No Authorization header."""
         return None
 
-    def renew(self) -> None:
+    def renew(self, refused: str | None) -> None:
         """Nothing to drop."""
 
 
@@ -33,7 +33,7 @@ class StaticBearer:
         """The same header every time."""
         return self._header
 
-    def renew(self) -> None:
+    def renew(self, refused: str | None) -> None:
         """Nothing to drop: a 401 stays a 401 until the file changes."""
 
 
@@ -59,9 +59,10 @@ class ClientCredentials:
                     await self._fetch()
         return self._header
 
-    def renew(self) -> None:
-        """Forget the token: it was refused."""
-        self._header = None
+    def renew(self, refused: str | None) -> None:
+        """Forget the token that was refused; one that somebody fetched since stays."""
+        if refused == self._header:
+            self._header = None
 
     async def _fetch(self) -> None:
         try:

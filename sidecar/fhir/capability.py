@@ -52,8 +52,11 @@ async def read(client: EhrClient) -> Capability:
     statement = answer.body
     if not isinstance(statement, Mapping) or statement.get("resourceType") != "CapabilityStatement":
         raise Retryable("ehr_shape:metadata")
-    rest: Mapping[str, Any] = next((r for r in statement.get("rest") or () if r.get("mode") == "server"), {})
-    return Capability({r["type"]: _type(r) for r in rest.get("resource") or () if isinstance(r.get("type"), str)})
+    try:
+        rest: Mapping[str, Any] = next((r for r in statement.get("rest") or () if r.get("mode") == "server"), {})
+        return Capability({r["type"]: _type(r) for r in rest.get("resource") or () if isinstance(r.get("type"), str)})
+    except (AttributeError, TypeError, KeyError):
+        raise Retryable("ehr_shape:metadata") from None
 
 
 def _type(resource: Mapping[str, Any]) -> TypeAbilities:

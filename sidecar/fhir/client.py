@@ -4,6 +4,7 @@ Nothing from a payload chooses where we connect: paths are built from checked ty
 followed only when it stays under the configured base. https://hl7.org/fhir/R4/http.html
 """
 
+import re
 import time
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
@@ -24,16 +25,24 @@ MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 50
 MAX_RETRY_AFTER_S = 300.0
 FHIR_JSON = "application/fhir+json"
+# HAPI answers a repeated search from memory for a minute, unless told not to: what was written since is not in it.
+FRESH = {"Cache-Control": "no-cache"}
+# An encoded dot, slash, backslash or percent sign in a path: a server that decodes once more would leave the base.
+_ENCODED_STEP = re.compile("%(2e|2f|5c|25)", re.IGNORECASE)
+
+
+Query = Mapping[str, str | tuple[str, ...]]
+"""Search parameters; a tuple repeats its parameter, which FHIR reads as AND."""
 
 
 class Credentials(Protocol):
-    """What signs requests. `renew` is called once after a 401."""
+    """What signs requests. `renew` is called once after a 401, with the header that was refused."""
 
     async def header(self) -> str | None:
         """The Authorization header, or None."""
 
-    def renew(self) -> None:
-        """Drop what is held; the next `header` fetches anew."""
+    def renew(self, refused: str | None) -> None:
+        """Drop `refused` if it is still held; the next `header` fetches anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,21 +77,21 @@ class EhrClient:
         return _resource(answer.body, reference) if answer.status == 200 else None
 
     async def search(
-        self, type_name: str, parameters: Mapping[str, str], most: int = 5000, pages: int = MAX_PAGES
+        self, type_name: str, parameters: Query, most: int = 5000, pages: int = MAX_PAGES
     ) -> AsyncIterator[Mapping[str, Any]]:
         """Every matching or included resource, page by page, at most `most`.
 
         Raises:
             Rejected: a page links off the configured base, or there are more than the limits allow.
         """
-        path = f"{type_name}?" + "&".join(f"{name}={_quote(value)}" for name, value in parameters.items())
+        path = f"{type_name}?{_query(parameters)}"
         seen = 0
         for _ in range(pages):
-            answer = await self.send("search", "GET", path, ok={200})
+            answer = await self.send("search", "GET", path, ok={200}, headers=FRESH)
             bundle = answer.body
             if not isinstance(bundle, Mapping) or bundle.get("resourceType") != "Bundle":
                 raise Retryable("ehr_shape:search")
-            for entry in bundle.get("entry") or ():
+            for entry in _list(bundle, "entry"):
                 resource = entry.get("resource") if isinstance(entry, Mapping) else None
                 if isinstance(resource, Mapping) and resource.get("resourceType") != "OperationOutcome":
                     seen += 1
@@ -113,10 +122,12 @@ class EhrClient:
             Conflict: 409 or 412.
             Rejected: any other 4xx, or a redirect.
         """
-        answer = await self._once(operation, method, path, body, headers)
-        if answer.status == 401 and 401 not in ok:
-            self._credentials.renew()
-            answer = await self._once(operation, method, path, body, headers)
+        for attempt in range(2):
+            signed = await self._credentials.header()
+            answer = await self._once(operation, method, path, body, _headers(signed, headers))
+            if attempt or answer.status != 401 or 401 in ok:
+                break
+            self._credentials.renew(signed)
         if answer.status in ok:
             return answer
         if answer.status in {401, 403}:
@@ -127,11 +138,7 @@ class EhrClient:
             raise Retryable(f"ehr_error:{answer.status}")
         raise Rejected(f"ehr_refused:{answer.status}")
 
-    async def _once(self, operation: str, method: str, path: str, body: Any, extra: Mapping[str, str] | None) -> Answer:
-        headers = {"Accept": FHIR_JSON, **(extra or {})}
-        authorization = await self._credentials.header()
-        if authorization:
-            headers["Authorization"] = authorization
+    async def _once(self, operation: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
         payload = None
         if body is not None:
             headers["Content-Type"] = FHIR_JSON
@@ -165,12 +172,15 @@ class EhrClient:
 
     def _inside(self, link: str) -> str:
         """A server's link as a path under our base; anything else is refused before a connection is made."""
-        if any(ord(c) <= 32 or c == "\\" for c in link):
+        if not all("!" <= c <= "~" for c in link) or "\\" in link:
             raise Rejected("off_origin:next")
-        absolute, base = urlsplit(urljoin(self.base_url + "/", link)), urlsplit(self.base_url)
+        try:
+            absolute, base = urlsplit(urljoin(self.base_url + "/", link)), urlsplit(self.base_url)
+        except ValueError:
+            raise Rejected("off_origin:next") from None
         same = (absolute.scheme, absolute.netloc) == (base.scheme, base.netloc)
         segments = absolute.path.split("/")
-        if not same or ".." in segments or "%2e" in absolute.path.lower():
+        if not same or ".." in segments or _ENCODED_STEP.search(absolute.path):
             raise Rejected("off_origin:next")
         if absolute.path != base.path and not absolute.path.startswith(base.path + "/"):
             raise Rejected("off_origin:next")
@@ -187,6 +197,10 @@ class EhrClient:
             return None
         parts = path.split("/")
         return parts[1] if len(parts) > 1 and parts[0] == type_name and is_fhir_id(parts[1]) else None
+
+
+def _headers(signed: str | None, extra: Mapping[str, str] | None) -> dict[str, str]:
+    return {"Accept": FHIR_JSON, **(extra or {}), **({"Authorization": signed} if signed else {})}
 
 
 async def _answer(response: aiohttp.ClientResponse) -> Answer:
@@ -216,18 +230,25 @@ def _retry_after(value: str | None) -> float:
     """Seconds to wait: a number or an HTTP date (RFC 9110 §10.2.3), bounded; one second when unreadable."""
     if value is None:
         return 1.0
-    if value.strip().isdigit():
+    if value.strip().isdecimal():
         return min(float(value), MAX_RETRY_AFTER_S)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return 1.0
     wait = (at if at.tzinfo else at.replace(tzinfo=UTC)) - datetime.now(UTC)
     return min(max(wait.total_seconds(), 0.0), MAX_RETRY_AFTER_S)
 
 
+def _list(bundle: Mapping[str, Any], name: str) -> list[Any]:
+    found = bundle.get(name) or []
+    if not isinstance(found, list):
+        raise Retryable("ehr_shape:search")
+    return found
+
+
 def _next(bundle: Mapping[str, Any]) -> str | None:
-    for link in bundle.get("link") or ():
+    for link in _list(bundle, "link"):
         if isinstance(link, Mapping) and link.get("relation") == "next":
             url = link.get("url")
             return url if isinstance(url, str) else None
@@ -244,6 +265,11 @@ def _resource(body: Any, wanted: Reference) -> Mapping[str, Any]:
     if not isinstance(body, Mapping) or body.get("resourceType") != wanted.type or body.get("id") != wanted.id:
         raise Retryable("ehr_shape:read")
     return body
+
+
+def _query(parameters: Query) -> str:
+    pairs = [(n, v) for n, value in parameters.items() for v in ((value,) if isinstance(value, str) else value)]
+    return "&".join(f"{name}={_quote(value)}" for name, value in pairs)
 
 
 def _quote(value: str) -> str:

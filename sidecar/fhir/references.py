@@ -4,7 +4,7 @@ https://hl7.org/fhir/R4/references.html#literal
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from sidecar.records import Reference, is_fhir_id, is_type_name
@@ -43,3 +43,20 @@ def identity(resource: Mapping[str, Any]) -> Reference | None:
     meta = resource.get("meta")
     version = meta.get("versionId") if isinstance(meta, Mapping) else None
     return Reference(str(type_name), str(logical_id), version if is_fhir_id(version) else None)
+
+
+def codes(resource: Mapping[str, Any]) -> frozenset[str]:
+    """Every `system|code` of an Observation or Condition and of its components."""
+    return frozenset(_codes(resource))
+
+
+def _codes(resource: Mapping[str, Any]) -> Iterator[str]:
+    for holder in (resource, *_listed(resource.get("component"))):
+        code = holder.get("code") if isinstance(holder, Mapping) else None
+        for coding in _listed(code.get("coding")) if isinstance(code, Mapping) else ():
+            if isinstance(coding, Mapping):
+                yield f"{coding.get('system')}|{coding.get('code')}"
+
+
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []

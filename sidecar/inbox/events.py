@@ -8,8 +8,9 @@ key because a server that restarts from nothing numbers its versions from 1 agai
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.errors import Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import Cipher, Statement, Step, Store
+from sidecar.store import Cipher, Row, Statement, Step, Store
 
 RECORD = Statement(
     "record",
@@ -47,7 +48,8 @@ ROUTE = Statement(
 )
 CAUSE = Statement(
     "cause",
-    "INSERT INTO cause (event_id, model, patient_key) VALUES (:id, :model, :patient_key) ON CONFLICT DO NOTHING",
+    "INSERT INTO cause (event_id, model, patient_key) VALUES (:id, :model, :patient_key) "
+    "ON CONFLICT (event_id, model) DO UPDATE SET patient_key = excluded.patient_key, assessment_id = NULL",
 )
 WAIT = Statement(
     "wait",
@@ -60,7 +62,7 @@ WAIT = Statement(
     "WHEN excluded.due_at < work.first_heard_at + :max_wait THEN excluded.due_at "
     "ELSE work.first_heard_at + :max_wait END, "
     "last_event_id = CASE WHEN excluded.last_event_id > work.last_event_id "
-    "THEN excluded.last_event_id ELSE work.last_event_id END",
+    "THEN excluded.last_event_id ELSE work.last_event_id + 1 END",
 )
 REPLAY = Statement(
     "replay_events",
@@ -136,26 +138,27 @@ class EventBox:
         return row
 
     async def claim(self, claim: str, now: float, lease_s: float, most: int = 32) -> list[ClaimedEvent]:
-        """Own up to `most` pending events until `now + lease_s`, oldest first."""
+        """Own up to `most` pending events until `now + lease_s`, oldest first.
+
+        An event whose focus cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
         (rows,) = await self._store.commit(Step(CLAIM, [row]))
-        return [
-            ClaimedEvent(
-                id=r["id"],
-                claim=claim,
-                source=r["source"],
-                focus=self._focus(r["focus_type"], r["focus"], r["focus_key"]),
-                focus_key=r["focus_key"],
-                heard_at=r["heard_at"],
-                attempts=r["attempts"],
-            )
-            for r in sorted(rows, key=lambda r: r["id"])
-        ]
+        events, lost = [], []
+        for r in sorted(rows, key=lambda r: r["id"]):
+            try:
+                events.append(self._claimed(r, claim))
+            except Rejected as refusal:
+                lost.append({"id": r["id"], "claim": claim, "reason": refusal.reason, "now": now})
+        if lost:
+            await self._store.commit(Step(BURY, lost))
+        return events
 
-    def _focus(self, type_name: str | None, sealed: bytes | None, key: bytes | None) -> Reference | None:
-        if type_name is None or sealed is None or key is None:
-            return None
-        return Reference(type_name, self._cipher.open("event.focus", key, sealed).decode())
+    def _claimed(self, r: Row, claim: str) -> ClaimedEvent:
+        focus = None
+        if r["focus_type"] is not None:
+            focus = Reference(r["focus_type"], self._cipher.open("event.focus", r["focus_key"], r["focus"]).decode())
+        return ClaimedEvent(r["id"], claim, r["source"], focus, r["focus_key"], r["heard_at"], r["attempts"])
 
     def patient_key(self, patient: PatientId) -> bytes:
         """The fingerprint under which everything of a patient is stored."""
@@ -173,7 +176,7 @@ class EventBox:
                 "model": wait.model,
                 "patient": self._cipher.seal("work.patient", row, patient.value.encode()),
                 "heard_at": event.heard_at,
-                "due_at": now + wait.debounce_s,
+                "due_at": min(now + wait.debounce_s, max(now, event.heard_at + wait.max_wait_s)),
                 "max_wait": wait.max_wait_s,
                 "id": event.id,
             }

@@ -1,11 +1,14 @@
 """Work: one row a patient and model, however many events wait behind it. Order is kept per patient.
 
 A claim is a lease with a token of its own; every later statement names the token, so a worker whose lease ran out can
-no longer change anything (`ClaimLost`).
+no longer change anything (`ClaimLost`). A claim answers the events that it saw and no others: event numbers say when
+we heard, not when an event was routed, so an older one may arrive while its patient is being assessed. A row of
+`cause` without an assessment is a look that a model still owes an event; the work row stays while there is one.
 """
 
 from dataclasses import dataclass
 
+from sidecar.errors import Rejected
 from sidecar.records import PatientId, Redacted
 from sidecar.store import Cipher, Statement, Step, Store
 
@@ -14,47 +17,43 @@ CLAIM = Statement(
     "UPDATE work SET claim = :claim, lease_until = :lease_until, claimed_event_id = last_event_id "
     "WHERE (patient_key, model) IN (SELECT patient_key, model FROM work "
     "WHERE due_at <= :now AND lease_until <= :now ORDER BY due_at LIMIT :most) "
-    "RETURNING patient_key, model, patient, first_heard_at, claimed_event_id, attempts",
+    "RETURNING patient_key, model, patient, first_heard_at, attempts",
 )
-FOCUSES = Statement(
-    "focuses",
-    "SELECT DISTINCT event.focus_key FROM cause JOIN event ON event.id = cause.event_id "
-    "WHERE cause.patient_key = :patient_key AND cause.model = :model AND cause.assessment_id IS NULL "
-    "AND cause.event_id <= :last AND event.focus_key IS NOT NULL",
+CAUSES = Statement(
+    "causes",
+    "SELECT event.id, event.focus_key FROM cause JOIN event ON event.id = cause.event_id "
+    "WHERE cause.patient_key = :patient_key AND cause.model = :model AND cause.assessment_id IS NULL",
 )
 FENCE = Statement(
     "fence_work",
     "UPDATE work SET claim = NULL, lease_until = 0, attempts = 0 "
     "WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
 )
-CLEAR = Statement(
-    "clear_work",
-    "DELETE FROM work WHERE patient_key = :patient_key AND model = :model AND claim IS NULL AND last_event_id <= :last",
-)
-ANSWER = Statement(
-    "answer",
-    "UPDATE cause SET assessment_id = :assessment_id WHERE patient_key = :patient_key AND model = :model "
-    "AND assessment_id IS NULL AND event_id <= :last",
-)
 COMPLETE = Statement(
     "complete",
-    "UPDATE event SET state = 'done', reason = :reason, done_at = :now WHERE state = 'routed' AND id IN "
-    "(SELECT event_id FROM cause WHERE patient_key = :patient_key AND model = :model "
-    "AND assessment_id IS NULL AND event_id <= :last) "
+    "UPDATE event SET state = 'done', reason = :reason, done_at = :now WHERE state = 'routed' AND id = :id "
     "AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.event_id = event.id "
     "AND cause.assessment_id IS NULL AND cause.model <> :model)",
+)
+ANSWER = Statement(
+    "answer", "UPDATE cause SET assessment_id = :assessment_id WHERE event_id = :id AND model = :model"
+)  # fmt: skip
+CLEAR = Statement(
+    "clear_work",
+    "DELETE FROM work WHERE patient_key = :patient_key AND model = :model AND claim IS NULL "
+    "AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.patient_key = work.patient_key AND cause.model = work.model "
+    "AND cause.assessment_id IS NULL)",
 )
 RELEASE = Statement(
     "release_work",
     "UPDATE work SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts + :tried "
     "WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
 )
-BURY_EVENTS = Statement(
+BURY_EVENT = Statement(
     "bury_routed",
-    "UPDATE event SET state = 'buried', reason = :reason, done_at = :now WHERE state = 'routed' AND id IN "
-    "(SELECT event_id FROM cause WHERE patient_key = :patient_key AND model = :model "
-    "AND assessment_id IS NULL AND event_id <= :last)",
+    "UPDATE event SET state = 'buried', reason = :reason, done_at = :now WHERE state = 'routed' AND id = :id",
 )
+DROP_CAUSE = Statement("drop_cause", "DELETE FROM cause WHERE event_id = :id AND model = :model")
 REPLAY = Statement(
     "replay_work",
     "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL, patient_key = NULL "
@@ -68,12 +67,12 @@ FORGET_CAUSES = Statement(
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The fence: which row, and the token that must still be on it."""
+    """The fence: which row, the token that must still be on it, and the events it answers."""
 
     token: str
     patient_key: bytes
     model: str
-    last_event_id: int
+    events: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -94,45 +93,45 @@ class WorkBox:
         self._store, self._cipher = store, cipher
 
     async def claim(self, token: str, now: float, lease_s: float, most: int) -> list[WorkItem]:
-        """Own up to `most` due rows until `now + lease_s`, those due longest first."""
+        """Own up to `most` due rows until `now + lease_s`, those due longest first.
+
+        A row whose patient cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        """
         row = {"claim": token, "now": now, "lease_until": now + lease_s, "most": most}
         (rows,) = await self._store.commit(Step(CLAIM, [row]))
         items = []
         for r in rows:
-            claim = Claim(token, r["patient_key"], r["model"], r["claimed_event_id"])
+            causes = await self._store.read(CAUSES, patient_key=r["patient_key"], model=r["model"])
+            claim = Claim(token, r["patient_key"], r["model"], tuple(c["id"] for c in causes))
             sealed_row = claim.patient_key + b"|" + claim.model.encode()
-            found = await self._store.read(
-                FOCUSES, patient_key=claim.patient_key, model=claim.model, last=claim.last_event_id
-            )
-            items.append(
-                WorkItem(
-                    claim=claim,
-                    patient=PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode()),
-                    heard_at=r["first_heard_at"],
-                    attempts=r["attempts"],
-                    focus_keys=frozenset(f["focus_key"] for f in found),
-                )
-            )
+            try:
+                patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
+            except Rejected as refusal:
+                await self._store.commit(*self.buried(claim, refusal.reason, now))
+                continue
+            keys = frozenset(c["focus_key"] for c in causes if c["focus_key"] is not None)
+            items.append(WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys))
         return items
 
     def settled(self, claim: Claim, assessment_id: str, reason: str, now: float) -> list[Step]:
         """Steps that complete every event behind `claim` with one assessment. Fenced by the claim."""
         row = _fence(claim)
+        ended = {"model": claim.model, "reason": reason, "now": now}
+        answered = {"model": claim.model, "assessment_id": assessment_id}
         return [
             Step(FENCE, [row], expect=1),
-            Step(CLEAR, [row | {"last": claim.last_event_id}]),
-            Step(COMPLETE, [row | {"last": claim.last_event_id, "reason": reason, "now": now}]),
-            Step(ANSWER, [row | {"assessment_id": assessment_id, "last": claim.last_event_id}]),
+            Step(COMPLETE, [ended | {"id": event_id} for event_id in claim.events]),
+            Step(ANSWER, [answered | {"id": event_id} for event_id in claim.events]),
+            Step(CLEAR, [_row(claim)]),
         ]
 
     def buried(self, claim: Claim, reason: str, now: float) -> list[Step]:
-        """Steps that set aside every event behind `claim`. They can be replayed."""
-        row = _fence(claim)
-        last = {"last": claim.last_event_id}
+        """Steps that set aside every event behind `claim`. They can be replayed; other models still look at them."""
         return [
-            Step(FENCE, [row], expect=1),
-            Step(CLEAR, [row | last]),
-            Step(BURY_EVENTS, [row | last | {"reason": reason, "now": now}]),
+            Step(FENCE, [_fence(claim)], expect=1),
+            Step(BURY_EVENT, [{"id": event_id, "reason": reason, "now": now} for event_id in claim.events]),
+            Step(DROP_CAUSE, [{"id": event_id, "model": claim.model} for event_id in claim.events]),
+            Step(CLEAR, [_row(claim)]),
         ]
 
     async def release(self, claim: Claim, due_at: float, *, tried: bool) -> None:
@@ -140,5 +139,9 @@ class WorkBox:
         await self._store.commit(Step(RELEASE, [_fence(claim) | {"due_at": due_at, "tried": int(tried)}]))
 
 
+def _row(claim: Claim) -> dict[str, object]:
+    return {"patient_key": claim.patient_key, "model": claim.model}
+
+
 def _fence(claim: Claim) -> dict[str, object]:
-    return {"patient_key": claim.patient_key, "model": claim.model, "claim": claim.token}
+    return _row(claim) | {"claim": claim.token}

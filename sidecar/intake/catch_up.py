@@ -18,6 +18,8 @@ from sidecar.store import Statement, Step, Store
 MAX_FOUND = 100_000
 MAX_PAGES = 4_000
 BATCH = 200
+LONGEST_SKEW = timedelta(days=1)
+"""Clocks of the EHR and of this machine differ by less; bounds the first search where the EHR ignores `_sort`."""
 
 WATERMARK = Statement("watermark", "SELECT watermark FROM subscription WHERE source = :source")
 ADVANCE = Statement(
@@ -38,13 +40,13 @@ class CatchUp:
     async def run(self, source: Source, heard_at: float) -> int:
         """Record every event of `source` since the watermark; how many were found, repeats included.
 
-        The first run has no past to catch up with: it begins at the EHR's present.
+        The first run has no past to catch up with: it begins at the EHR's present, by the EHR's clock.
 
         Raises:
             Unavailable, Retryable: the EHR did not answer; the watermark stays.
         """
-        mark = await self._watermark(source)
-        since = (mark or datetime.fromtimestamp(heard_at, UTC)) - self._overlap
+        mark = await self._watermark(source) or await self._present(source, heard_at)
+        since = mark - self._overlap
         query = dict(source.query) | {
             "_lastUpdated": f"ge{since.isoformat(timespec='milliseconds')}", "_sort": "_lastUpdated", "_count": "200",
         }  # fmt: skip
@@ -54,16 +56,24 @@ class CatchUp:
             if event is None:
                 continue
             found += 1
-            newest = updated if updated and (newest is None or updated > newest) else newest
+            newest = max(newest, updated or newest)
             batch.append(event)
             if len(batch) >= BATCH:
                 await self._record(*batch)
                 batch.clear()
         if batch:
             await self._record(*batch)
-        newest = newest or datetime.fromtimestamp(heard_at, UTC)
         await self._store.commit(Step(ADVANCE, [{"source": source.name, "watermark": newest.isoformat()}]))
         return found
+
+    async def _present(self, source: Source, heard_at: float) -> datetime:
+        """When the newest resource of `source` was stored; no more than `LONGEST_SKEW` before `heard_at`."""
+        earliest = datetime.fromtimestamp(heard_at, UTC) - LONGEST_SKEW
+        query = dict(source.query) | {"_sort": "-_lastUpdated", "_count": "1"}
+        async for resource in self._client.search(source.type, query):
+            _, updated = _event(resource, source, heard_at)
+            return max(updated or earliest, earliest)
+        return earliest
 
     async def _watermark(self, source: Source) -> datetime | None:
         rows = await self._store.read(WATERMARK, source=source.name)

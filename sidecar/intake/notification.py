@@ -57,16 +57,16 @@ def _parse(body: bytes, type_name: str) -> Mapping[str, object]:
 
 
 def _deeper_than(value: object, limit: int) -> bool:
-    """Whether `value` nests deeper than `limit`; level by level, so a hostile body cannot exhaust the stack."""
+    """Whether objects and arrays nest deeper than `limit`; level by level, so no body can exhaust the stack."""
     level = [value]
     for _ in range(limit):
-        level = [child for item in level for child in _children(item)]
+        level = [child for item in level for child in _inside(item) if isinstance(child, Mapping | list)]
         if not level:
             return False
     return True
 
 
-def _children(item: object) -> Iterable[object]:
+def _inside(item: object) -> Iterable[object]:
     if isinstance(item, Mapping):
         return item.values()
     return item if isinstance(item, list) else ()

@@ -14,7 +14,7 @@ from sidecar.sandbox.outcome import Resource
 from sidecar.sandbox.ward_chart import VITALS, Reading, Result, Stay, WardChart
 
 TREND = 24
-WIDTH, HEIGHT, MARGIN = 160.0, 40.0, 4.0
+WIDTH, HEIGHT, MARGIN = 148.0, 48.0, 4.0
 LEAST_TOP = 10.0
 THRESHOLDS = (5, 7)
 SHOWN_AFTER_LEAVING = timedelta(hours=12)
@@ -49,7 +49,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The newest results as a sparkline (`WIDTH` by `HEIGHT`), and in words, oldest first."""
+    """The newest results as a sparkline, `WIDTH` by `HEIGHT`, and in words, oldest first."""
 
     lines: tuple[str, ...]
     dots: tuple[tuple[float, float], ...]
@@ -84,7 +84,8 @@ class Row:
     @property
     def announcement(self) -> str:
         """What a screen reader hears when this patient got worse."""
-        return f"Bed {self.bed}, {self.name}: {self.verdict.says}"
+        total = f", total {self.verdict.points}" if self.verdict.kind == "total" else ""
+        return f"Bed {self.bed}, {self.name}: {self.verdict.says}{total}"
 
 
 class WardBoard:
@@ -173,7 +174,7 @@ class _Moment:
         if result is not None and result.status == "preliminary" and not self._lapsed(status, result):
             return self._incomplete(result, because)
         if result is None or because:
-            return Verdict("none", "–", "No current score", "; ".join(because))
+            return Verdict("none", "—", "No current score", "; ".join(because))
         points = "?" if total is None else f"{total:g}"
         says = result.risk or result.band or "band not stated"
         corrected = f" ({result.status})" if result.status in {"corrected", "amended"} else ""
@@ -183,8 +184,8 @@ class _Moment:
     def _because(self, status: str, stay: Stay, result: Result | None) -> list[str]:
         """Say why the newest result is not a current score; empty when it is one."""
         if status != "admitted":
-            left = "the patient died" if status == "died" else "the patient was discharged"
-            return [f"{left} at {self.when(stay.ended_at)}" if stay.ended_at and stay.over else left]
+            at = f" at {self.when(stay.ended_at)}" if stay.ended_at else ""
+            return ["the patient died" if status == "died" else f"the patient was discharged{at}"]
         said: list[str] = []
         if self.unscored and (result is None or self.unscored.at > result.at):
             said += self.unscored.reasons or ("the last attempt to score gave no result",)
@@ -241,7 +242,7 @@ def _status(patient: Resource, stay: Stay) -> str:
 
 def _name(patient: Resource) -> str:
     names = patient.get("name", [])
-    name = next((each for each in names if each.get("use") == "official"), next(iter(names), {}))
+    name: Resource = next((each for each in names if each.get("use") == "official"), next(iter(names), {}))
     given = " ".join(name.get("given", []))
     return ", ".join(filter(None, (name.get("family"), given))) or name.get("text") or "Name not charted"
 
@@ -267,7 +268,8 @@ def _change(results: Sequence[Result], totals: Sequence[float | None], moment: _
         return ""
     (before, earlier), (newest, _) = pairs[-2:]
     word = "up" if newest > before else "down" if newest < before else "unchanged"
-    return f"{word} from {before:g} at {moment.when(earlier.at)}" if word != "unchanged" else "unchanged"
+    since = moment.when(earlier.at)
+    return f"unchanged since {since}" if word == "unchanged" else f"{word} from {before:g} at {since}"
 
 
 def _facts(
@@ -307,12 +309,15 @@ def _trend(results: Sequence[Result], totals: Sequence[float | None], moment: _M
         else:
             runs[-1].append((across(result.at), height(total)))
     ends = [run[-1] for run in runs if len(run) == 1 or (run and run is runs[-1])]
-    words = tuple(
-        (moment.when(result.at), "incomplete" if total is None else f"{total:g}")
-        for result, total in zip(results, totals, strict=True)
-    )
+    words = tuple((moment.when(result.at), _said(result, total)) for result, total in zip(results, totals, strict=True))
     lines = tuple(" ".join(f"{x},{y}" for x, y in run) for run in runs if len(run) > 1)
     return Trend(lines, tuple(ends), tuple(gaps), tuple(height(each) for each in THRESHOLDS), words)
+
+
+def _said(result: Result, total: float | None) -> str:
+    if total is not None:
+        return f"{total:g}"
+    return "incomplete" if result.status == "preliminary" else "total not in the chart"
 
 
 def _across(times: Sequence[datetime]) -> Callable[[datetime], float]:

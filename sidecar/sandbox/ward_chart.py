@@ -31,7 +31,7 @@ VITALS = {
 """The vitals line, by LOINC code."""
 
 _SYSTOLIC, _DIASTOLIC = "8480-6", "8462-4"
-_UNITS = {"/min": "/min", "%": " %", "Cel": " °C", "mm[Hg]": " mmHg", "L/min": " L/min"}
+_UNITS = {"/min": " /min", "%": " %", "Cel": " °C", "mm[Hg]": " mmHg", "L/min": " L/min"}
 _WITHDRAWN = frozenset({"entered-in-error", "cancelled"})
 _USABLE = frozenset({"final", "corrected", "amended", "preliminary"})
 _NO_STAY = frozenset({"planned", "cancelled", "entered-in-error"})
@@ -156,7 +156,7 @@ class WardChart:
         models = _codes(resource.get("method"), MODEL_SYSTEM) + _codes(resource.get("code"), MODEL_SYSTEM)
         if resource.get("status") not in _USABLE or (models and MODEL not in models):
             return None
-        prediction = next(iter(resource.get("prediction", [])), {})
+        prediction: Resource = next(iter(resource.get("prediction", [])), {})
         risk, end = prediction.get("qualitativeRisk", {}), prediction.get("whenPeriod", {}).get("end")
         basis = tuple(str(each.get("reference", "")) for each in resource.get("basis", []))
         occurrence = resource.get("occurrenceDateTime") or resource.get("occurrencePeriod", {}).get("end")
@@ -248,7 +248,7 @@ def _text(resource: Resource) -> str | None:
     if _SYSTOLIC not in parts and _DIASTOLIC not in parts:
         return None
     bare = [parts.get(code, {}).get("valueQuantity", {}).get("value") for code in (_SYSTOLIC, _DIASTOLIC)]
-    return "/".join("–" if each is None else f"{each:g}" for each in bare) + " mmHg"
+    return "/".join("?" if each is None else f"{each:g}" for each in bare) + " mmHg"
 
 
 def _quantity(quantity: Resource) -> str | None:

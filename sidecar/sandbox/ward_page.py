@@ -118,13 +118,13 @@ class WardPage:
         sent, total = self._progress()
         latencies = [each.latency_s for each in self._chart.results.by_id.values() if each.latency_s is not None]
         here = [row.verdict for row in rows if row.stay == "admitted"]
-        urgent = sum(each.level == 4 for each in here)  # noqa: PLR2004
+        urgent = sum(each.level == 4 for each in here)
         return {
             "clock": f"{now:%H:%M}",
             "day": f"{now:%a} {now.day} {now:%b %Y}, {now:%Z}",
             "events": f"{sent:,} of {total:,}",
             "written": f"{self._chart.written:,}",
-            "p50": duration(statistics.median(latencies)) if latencies else "–",
+            "p50": duration(statistics.median(latencies)) if latencies else "none yet",
             "admitted": str(len(here)),
             "urgent": str(urgent),
             "medium": str(sum(each.band in {"medium", "low-medium"} for each in here)),

@@ -53,7 +53,7 @@ class Cipher:
             raise Rejected("sealed:unknown_key")
         try:
             return key.decrypt(sealed[1:13], sealed[13:], place.encode() + b"|" + row)
-        except InvalidTag:
+        except (InvalidTag, ValueError):  # ValueError: too short to be ciphertext
             raise Rejected("sealed:does_not_open") from None
 
 
@@ -61,7 +61,7 @@ def new_keys(path: Path) -> None:
     """Write a fresh key ring, readable by its owner only.
 
     Raises:
-        Misconfigured: the file exists; keys are never overwritten.
+        Misconfigured: the file exists (keys are never overwritten), or cannot be made.
     """
     text = (
         "# Keys of the identified columns. Losing this file loses their contents; leaking it leaks them.\n"
@@ -71,6 +71,8 @@ def new_keys(path: Path) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
         raise Misconfigured([f"{path}: exists; keys are never overwritten"]) from None
+    except OSError as error:
+        raise Misconfigured([f"{path}: cannot be made ({error.strerror})"]) from None
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         file.write(text)
 

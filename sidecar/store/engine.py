@@ -84,7 +84,11 @@ class Store:
         except (DBAPIError, sqlite3.Error, OSError) as error:
             self._unlock()
             raise Misconfigured([f"{self.path}: cannot be used as a database ({type(error).__name__})"]) from None
+        except Misconfigured:
+            self._unlock()
+            raise
         self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._closed = False
         self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
         self._thread.start()
         self._read_pool = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
@@ -105,22 +109,34 @@ class Store:
 
         Raises:
             ClaimLost: a step touched another number of rows than expected; nothing of the transaction remains.
-            Unavailable: the database could not commit (disk full, for example).
+            Unavailable: the database could not commit (disk full, for example), or is closed.
         """
+        if self._closed:
+            raise Unavailable("store:closed")
         job = _Job(steps)
         self._queue.put(job)
         return await asyncio.shield(asyncio.wrap_future(job.done))
 
     async def read(self, statement: Statement, **parameters: object) -> list[Row]:
-        """Rows of a SELECT, from a connection of its own: never behind a writer."""
+        """Rows of a SELECT, from a connection of its own: never behind a writer.
+
+        Raises:
+            Unavailable: the database cannot be read, or is closed.
+        """
+        if self._closed:
+            raise Unavailable("store:closed")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._read_pool, self._read, statement, parameters)
 
     def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
-        return [dict(r) for r in self._reader.execute(statement.compiled, parameters).mappings()]
+        try:
+            return [dict(r) for r in self._reader.execute(statement.compiled, parameters).mappings()]
+        except DBAPIError as error:
+            raise Unavailable(f"store:{type(error).__name__}") from None
 
     def close(self) -> None:
         """Finish what was handed in, then close and unlock."""
+        self._closed = True
         self._queue.put(None)
         self._thread.join()
         self._read_pool.shutdown()
@@ -160,12 +176,11 @@ class Store:
             self._writer.exec_driver_sql("BEGIN IMMEDIATE")
             self._run_all(group)
             self._writer.exec_driver_sql("COMMIT")
-        except (DBAPIError, sqlite3.Error) as error:
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of the writer thread, which must go on
             with contextlib.suppress(DBAPIError, sqlite3.Error):
                 self._writer.exec_driver_sql("ROLLBACK")
-            failure = Unavailable(f"store:{type(error).__name__}")
             for job in group:
-                job.result = failure
+                job.result = Unavailable(f"store:{type(error).__name__}")
         for job in group:
             if isinstance(job.result, Exception):
                 job.done.set_exception(job.result)
@@ -179,22 +194,30 @@ class Store:
             end = at + 1
             while end < len(group) and _mergeable(group[at], group[end]):
                 end += 1
-            if end - at > 1:
-                rows = [row for job in group[at:end] for row in job.steps[0].rows]
-                self._writer.execute(group[at].steps[0].statement.compiled, rows)
+            if end - at == 1 or not self._run_merged(group[at:end]):
                 for job in group[at:end]:
-                    job.result = [[]]
-            else:
-                self._run_one(group[at])
+                    self._run_one(job)
             at = end
 
+    def _run_merged(self, jobs: list[_Job]) -> bool:
+        """Run many transactions of one plain statement at once; False, and nothing done, when one of them fails."""
+        merged = _Job((Step(jobs[0].steps[0].statement, [row for job in jobs for row in job.steps[0].rows]),))
+        self._run_one(merged)
+        if isinstance(merged.result, Exception):
+            return False
+        for job in jobs:
+            job.result = [[]]
+        return True
+
     def _run_one(self, job: _Job) -> None:
+        """Run one transaction; when it fails, it alone is undone."""
         self._writer.exec_driver_sql("SAVEPOINT one")
         try:
             job.result = [self._run_step(step) for step in job.steps]
-        except ClaimLost as lost:
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's caller
             self._writer.exec_driver_sql("ROLLBACK TO one")
-            job.result = lost
+            lost = isinstance(error, ClaimLost)
+            job.result = error if lost else Unavailable(f"store:{type(error).__name__}")
         self._writer.exec_driver_sql("RELEASE one")
 
     def _run_step(self, step: Step) -> list[Row]:
@@ -238,8 +261,16 @@ def _migrate(url: str, connection: Connection) -> None:
         return
     from alembic import command  # noqa: PLC0415 -- 0.2 s that only a first start pays
     from alembic.config import Config  # noqa: PLC0415 -- as above
+    from alembic.util import CommandError  # noqa: PLC0415 -- as above
 
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.attributes["connection"] = connection
-    command.upgrade(config, "head")
+    # One transaction: a process killed half-way leaves the schema it found, not a file that no start can use.
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    try:
+        command.upgrade(config, "head")
+    except CommandError:
+        connection.exec_driver_sql("ROLLBACK")
+        raise Misconfigured([f"{url}: made by another version of the sidecar; install that version or newer"]) from None
+    connection.exec_driver_sql("COMMIT")

@@ -80,10 +80,13 @@ class NotificationDoor:
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             return await self._turn_away(request, refusal(415, "not-supported", "compressed bodies are not taken"))
         if (request.content_length or 0) > self._max_body:
-            return await self._turn_away(request, refusal(413, "too-long", f"the limit is {self._max_body} bytes"))
+            return await self._turn_away(request, self._too_long())
         if request.headers.get(hdrs.EXPECT, "").lower() == "100-continue" and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await handler(request)
+
+    def _too_long(self) -> web.Response:
+        return refusal(413, "too-long", f"the limit is {self._max_body} bytes")
 
     async def _turn_away(self, request: web.Request, response: web.Response) -> web.Response:
         """Answer at once; read at most 64 KiB more so that the answer arrives, then drop the connection."""
@@ -120,7 +123,7 @@ class NotificationDoor:
             return refusal(415, "not-supported", "send application/fhir+json")
         body = await self._body(request)
         if body is None:
-            return refusal(413, "too-long", f"the limit is {self._max_body} bytes")
+            return await self._turn_away(request, self._too_long())
         try:
             event = read_put(body, source.name, focus, time.time())
         except Refused as problem:
@@ -139,7 +142,9 @@ class NotificationDoor:
         if source is None:
             return refusal(404, "not-found", "no such hook")
         body = await self._body(request)
-        if body is None or body.strip():
+        if body is None:
+            return await self._turn_away(request, self._too_long())
+        if body.strip():
             return refusal(400, "invalid", "this hook takes an empty ping, or PUT {hook}/{Type}/{id}", "body")
         return await self._accept(Event(source.name, time.time()))
 

@@ -4,14 +4,18 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-from sidecar.metrics import exposition
+from sidecar.errors import SidecarError
+from sidecar.metrics import LOGGED_ERRORS, exposition
 
 
 def ops_app(ready: Callable[[], Awaitable[bool]], refresh: Callable[[], Awaitable[None]]) -> web.Application:
-    """`refresh` sets the gauges that are read from the database; it runs before each scrape."""
+    """`refresh` sets the gauges that are read from the database; it runs before each scrape, and may fail."""
 
     async def metrics(_: web.Request) -> web.Response:
-        await refresh()
+        try:
+            await refresh()
+        except SidecarError:  # the other metrics are needed most when the database is in trouble
+            LOGGED_ERRORS.labels("metrics").inc()
         return web.Response(body=exposition(), headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"})
 
     async def livez(_: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 """Deliver one stored revision: look at the patient again, then write Device, Observation, RiskAssessment in order."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -46,6 +47,7 @@ class Deliverer:
     def __init__(self, client: EhrClient, outbox: Outbox, wording: Wording, score_value: str) -> None:
         self._client, self._outbox = client, outbox
         self._wording, self._score_value = wording, score_value
+        self._making_device = asyncio.Lock()
 
     async def deliver(
         self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter, now: float
@@ -100,10 +102,12 @@ class Deliverer:
 
     async def _device(self, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> str:
         digest = stored.conclusion.assessment.model_digest
-        remote_id = await self._outbox.device(digest)
-        if remote_id is None:
-            remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
-            await self._outbox.keep_device(digest, remote_id)
+        # First writes run side by side: where only a search guards a create, two of them would make two Devices.
+        async with self._making_device:
+            remote_id = await self._outbox.device(digest)
+            if remote_id is None:
+                remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
+                await self._outbox.keep_device(digest, remote_id)
         return f"Device/{remote_id}"
 
     def _reasons(self, stored: Stored, manifest: Manifest) -> tuple[str, ...]:

@@ -38,24 +38,29 @@ class LadderWriter:
         ladder = self._forced or self._capability.ladder(type_name)
         try:
             if ladder == "put":
-                return await self._put(
-                    resource, str(known_id or resource["id"]), look_first=look_first or known_id is not None
-                )
+                return await self._put(resource, known_id, look_first=look_first or known_id is not None)
             if known_id is not None:
                 return await self._bring_up_to_date(resource, known_id)
             return await (self._conditional(resource) if ladder == "conditional" else self._search_first(resource))
         except Conflict as conflict:
             raise Retryable(conflict.reason, 0.2) from None
 
-    async def _put(self, resource: Mapping[str, Any], logical_id: str, *, look_first: bool) -> str:
+    async def _put(self, resource: Mapping[str, Any], known_id: str | None, *, look_first: bool) -> str:
+        type_name, logical_id = str(resource["resourceType"]), known_id or str(resource["id"])
         if look_first:
-            there = await self._client.read(Reference(str(resource["resourceType"]), logical_id))
+            there = await self._client.read(Reference(type_name, logical_id))
             if there is not None:
                 if not _same(resource, there):
                     await self._update(resource, logical_id, there)
                 return logical_id
+            # A lower rung may have made it before, under an id of the server's choice. A twin would bar every
+            # conditional create of it from then on (412; seen on HAPI, tests/peers).
+            if known_id is None and "identifier" in self._capability.of(type_name).search:
+                found = await self._find(resource)
+                if found is not None:
+                    return await self._bring_up_to_date(resource, found)
         await self._client.send(
-            "update", "PUT", f"{resource['resourceType']}/{logical_id}", ok={200, 201},
+            "update", "PUT", f"{type_name}/{logical_id}", ok={200, 201},
             body={**resource, "id": logical_id}, headers={"Prefer": "return=minimal"},
         )  # fmt: skip
         return logical_id

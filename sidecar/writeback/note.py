@@ -1,9 +1,10 @@
 """The note of a RiskAssessment: what a clinician must know to use the result, in plain words. Pure."""
 
+import math
 from datetime import datetime, timedelta
 
 from sidecar.manifest import Manifest
-from sidecar.records import Conclusion, Feature, Outcome
+from sidecar.records import Conclusion, Feature, Outcome, later
 
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
@@ -31,7 +32,11 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     elif status == "corrected":
         parts.append("Corrected after a reading that it rests on was corrected.")
     parts.append(headline(conclusion, manifest, reasons))
-    inputs = [_input(f, manifest, e.at, a.contributions.get(f.name)) for f in a.vector.features if f.reason is None]
+    inputs = [
+        _input(f, manifest, e.at, a.contributions.get(f.name))
+        for f in a.vector.features
+        if f.reason is None and not math.isnan(f.value)
+    ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
     parts += a.vector.remarks
@@ -49,7 +54,7 @@ def _input(feature: Feature, manifest: Manifest, at: datetime, points: float | N
     if points is not None:
         said += f", {points:g} point" + ("" if points == 1 else "s")
     if feature.seconds is not None:
-        said += f", at {_when(at + timedelta(seconds=feature.seconds))}"
+        said += f", at {_when(later(at, timedelta(seconds=feature.seconds)))}"
     return said
 
 

@@ -23,50 +23,35 @@ def identifiers(site):
     return Counter(i["value"] for r in site.risk_assessments() for i in r["identifier"])
 
 
-async def test_ten_thousand_deliveries_of_one_notification_make_one_risk_assessment(tmp_path):
+async def deliver_ten_thousand(site, resource):
+    """The same PUT, again and again, from twenty clients; each is answered 200."""
+    url = f"http://{site.sidecar.addresses[0]}/notify/observation/Observation/{resource['id']}"
+    headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
+    body = orjson.dumps(resource)
+    async with aiohttp.ClientSession() as session:
+
+        async def send(count):
+            for _ in range(count):
+                async with session.put(url, data=body, headers=headers) as answer:
+                    assert answer.status == 200
+
+        await asyncio.gather(*(send(500) for _ in range(20)))
+    await site.settled()
+
+
+@pytest.mark.parametrize("hint", ["with its version", "without a version"])
+async def test_ten_thousand_deliveries_of_one_notification_make_one_risk_assessment(tmp_path, hint):
     async with house(tmp_path) as site:
         await site.admit("p1")
         await site.chart(observation_set("p1", now(5), c9279_1=30))
         await site.settled()
         resource = next(o for o in site.ehr.all("Observation") if o["code"]["coding"][0]["code"] == "9279-1")
-        url = f"http://{site.sidecar.addresses[0]}/notify/observation/Observation/{resource['id']}"
-        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
-        body = orjson.dumps(resource)
-        async with aiohttp.ClientSession() as session:
+        if hint == "without a version":
+            del resource["meta"]
 
-            async def send(count):
-                for _ in range(count):
-                    async with session.put(url, data=body, headers=headers) as answer:
-                        assert answer.status == 200
-
-            await asyncio.gather(*(send(500) for _ in range(20)))
-        await site.settled()
+        await deliver_ten_thousand(site, resource)
 
         assert list(identifiers(site).values()) == [1]
-        (risk,) = site.risk_assessments()
-        assert risk["meta"]["versionId"] == "1"
-
-
-async def test_ten_thousand_deliveries_without_a_version_make_one_risk_assessment_too(tmp_path):
-    async with house(tmp_path) as site:
-        await site.admit("p1")
-        await site.chart(observation_set("p1", now(5), c9279_1=30))
-        await site.settled()
-        resource = next(o for o in site.ehr.all("Observation") if o["code"]["coding"][0]["code"] == "9279-1")
-        url = f"http://{site.sidecar.addresses[0]}/notify/observation/Observation/{resource.pop('id')}"
-        del resource["meta"]
-        body = orjson.dumps(resource | {"id": url.rpartition("/")[2]})
-        headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
-        async with aiohttp.ClientSession() as session:
-
-            async def send(count):
-                for _ in range(count):
-                    async with session.put(url, data=body, headers=headers) as answer:
-                        assert answer.status == 200
-
-            await asyncio.gather(*(send(500) for _ in range(20)))
-        await site.settled()
-
         (risk,) = site.risk_assessments()
         assert risk["meta"]["versionId"] == "1"
 
@@ -74,16 +59,17 @@ async def test_ten_thousand_deliveries_without_a_version_make_one_risk_assessmen
 @pytest.mark.parametrize("rung", RUNGS)
 async def test_a_reply_dropped_after_the_write_is_neither_lost_nor_doubled(tmp_path, rung):
     ehr = PracticeEhr(capabilities=RUNGS[rung])
-    verb = "PUT" if rung == "put" else "POST"
+    # The HTTP client itself sends a PUT once more when a kept-alive connection is cut, so two replies must be lost.
+    verb, lost, version = ("PUT", 2, "2") if rung == "put" else ("POST", 1, "1")
     async with house(tmp_path, ehr) as site:
         await site.admit("p1")
         for type_name in ("Device", "Observation", "RiskAssessment"):
-            ehr.faults.drop_reply_next(1, only=f"{verb} {type_name}")
+            ehr.faults.drop_reply_next(lost, only=f"{verb} {type_name}")
         await site.chart(observation_set("p1", now(5)))
         await site.settled()
 
         (risk,) = site.risk_assessments()
-        assert risk["status"] == "final"
+        assert (risk["status"], risk["meta"]["versionId"]) == ("final", version)
         assert len([o for o in ehr.all("Observation") if o.get("identifier")]) == 1
         assert len(ehr.all("Device")) == 1
         assert (await site.status())["writes"] == {"written": 1}

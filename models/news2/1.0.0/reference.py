@@ -49,7 +49,7 @@ def vectors() -> Iterator[FeatureVector]:
         times = sorted({datetime.fromisoformat(t) for t in _times(bundle)})
         ends = [a for a, b in pairwise(times) if (b - a).total_seconds() > 300] + times[-1:]
         for end in ends:
-            snapshot = from_bundle(bundle, manifest.observation_codes, end, utc)
+            snapshot = from_bundle(bundle, manifest.set_codes, end, utc)
             yield extractor.run(deidentify(snapshot, rules))[0]
 
 

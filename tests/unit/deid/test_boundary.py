@@ -1,0 +1,159 @@
+"""What crosses the boundary has exactly the meaning it had; what cannot be parsed does not cross, and nothing crashes."""
+
+import copy
+from datetime import date, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.deid import deidentify, instant, load_rules
+from sidecar.deid.times import days, years_between
+from sidecar.errors import Misconfigured, Rejected
+from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference
+from tests.unit.chart import AT, UCUM, judge, measured, observation, panel, person, rules, scale, stay, vitals
+
+SHIPPED = Path(__file__).resolve().parents[3] / "sidecar" / "deid" / "rules.toml"
+GARBAGE = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["9999", "0001-01-01T00:00:00+14:00", 10**400]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["coding", "value", "code", "system", "end", "type"]), inner, max_size=3),
+    max_leaves=5,
+)  # fmt: skip
+
+
+def facts(*readings):
+    return deidentify(PatientSnapshot(person(), stay(), readings, AT), rules()).facts
+
+
+def places(node, path=()):
+    """Every place of a JSON value."""
+    children = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, child in children:
+        yield (*path, key)
+        yield from places(child, (*path, key))
+
+
+CHART = [person(active=True, link=[]), stay(), *vitals(systolic_bp=panel(120)).values(), scale(2)]
+PLACES = [p for p in places(CHART) if len(p) > 1]
+
+
+@settings(max_examples=300, deadline=None, print_blob=True)
+@given(st.sampled_from(PLACES), GARBAGE)
+def test_whatever_stands_in_a_place_is_read_or_refused_and_never_crashes(place, garbage):
+    chart = copy.deepcopy(CHART)
+    node = chart
+    for key in place[:-1]:
+        node = node[key]
+    node[place[-1]] = garbage
+    try:
+        deidentify(PatientSnapshot(chart[0], chart[1], tuple(chart[2:]), AT), rules())
+    except Rejected as refusal:
+        assert refusal.reason in {"modifier:patient", "modifier:encounter"}  # noqa: PT017 -- most garbage is no refusal
+
+
+def test_a_fact_is_a_number_a_unit_and_seconds_before_the_trigger():
+    (fact,) = facts(measured("9279-1", 16, "/min", timedelta(minutes=5)))
+    assert (fact.index, fact.codes, fact.value, fact.unit, fact.seconds, fact.trouble) == (
+        0, ("http://loinc.org|9279-1",), 16.0, "/min", -300.0, None,
+    )  # fmt: skip
+
+
+def test_a_fact_points_to_its_source_by_position_only():
+    assert [f.index for f in facts(*vitals(systolic_bp=panel(120)).values())] == [0, 1, 2, 3, 3, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("unit", ["{John Smith}/min", "mmHg", "beats", "", "% "])
+def test_a_unit_that_is_not_on_the_list_crosses_as_unknown(unit):
+    quantity = {"value": 3, "system": UCUM, "code": unit}
+    assert facts(observation("http://loinc.org|9279-1", valueQuantity=quantity))[0].unit == "unknown"
+
+
+def test_only_the_types_of_the_policy_cross():
+    note = {**measured("9279-1", 3, "/min"), "resourceType": "DocumentReference"}
+    assert facts(note) == ()
+
+
+@pytest.mark.parametrize("word", [PatientId("p-1"), Reference("Patient", "p-1", "3"), Event("s", 1.0, Reference("Patient", "p-1")),
+                                  PatientSnapshot({"id": "p-1"}, None, (), AT)], ids=lambda v: type(v).__name__)  # fmt: skip
+def test_an_identified_value_shows_its_type_and_nothing_else(word):
+    assert {repr(word), str(word), f"{word}", f"{[word]!r}".strip("[]")} == {f"<{type(word).__name__}>"}
+
+
+def test_a_conclusion_and_its_evidence_show_their_type_and_nothing_else():
+    conclusion = judge(vitals().values())
+    assert (repr(conclusion), repr(conclusion.evidence)) == ("<Conclusion>", "<Evidence>")
+
+
+def test_evidence_survives_being_stored():
+    evidence = judge(vitals().values()).evidence
+    assert Evidence.from_json(evidence.to_json()) == evidence
+    assert evidence.encounter is not None
+
+
+@pytest.mark.parametrize(
+    ("text", "first", "last"),
+    [
+        ("2024", date(2024, 1, 1), date(2024, 12, 31)),
+        ("2024-02", date(2024, 2, 1), date(2024, 2, 29)),
+        ("2023-02", date(2023, 2, 1), date(2023, 2, 28)),
+        ("2024-12", date(2024, 12, 1), date(2024, 12, 31)),
+        ("2024-02-29", date(2024, 2, 29), date(2024, 2, 29)),
+        ("2024-02-29T10:00:00Z", date(2024, 2, 29), date(2024, 2, 29)),
+        ("9999-12", date(9999, 12, 1), date(9999, 12, 31)),
+    ],
+)
+def test_a_partial_date_is_the_span_of_days_it_may_mean(text, first, last):
+    assert days(text) == (first, last)
+
+
+@pytest.mark.parametrize(
+    "text", ["2023-02-29", "2023-13", "2023-00-10", "0000", "24", "2023-1-1", "", None, 2023, "2024-02-xx"]
+)
+def test_what_is_not_a_date_is_none(text):
+    assert days(text) is None
+
+
+@pytest.mark.parametrize(
+    ("born", "on", "years"),
+    [
+        (date(2000, 3, 1), date(2016, 2, 29), 15),
+        (date(2000, 3, 1), date(2016, 3, 1), 16),
+        (date(2000, 2, 29), date(2018, 2, 28), 17),
+        (date(2000, 2, 29), date(2018, 3, 1), 18),
+    ],
+)
+def test_a_year_of_age_is_completed_on_the_birthday(born, on, years):
+    assert years_between(born, on) == years
+
+
+@pytest.mark.parametrize("text", ["2026-03-01T12:00:00Z", "2026-03-01T12:00Z", "2026-03-01T13:00:00.000+01:00"])
+def test_an_instant_has_a_time_of_day_and_a_zone(text):
+    assert instant(text) == AT
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-03-01", "2026-03-01T12:00:00", "2026-03-01T25:00:00Z", "20260301T120000Z", 3, None]
+)
+def test_anything_else_is_no_instant(text):
+    assert instant(text) is None
+
+
+def test_the_shipped_policy_is_named_by_its_digest():
+    changed = load_rules(SHIPPED.read_bytes() + b"\n# reviewed")
+    assert changed.digest != load_rules().digest == rules().digest
+
+
+@pytest.mark.parametrize(
+    ("policy", "said"),
+    [
+        (b"schema = 1\n[Observation]\nvalueString = 'keep'\n", "Observation.valueString: unknown action"),
+        (b"schema = 1\n[Observation]\nstatus = { do = 'status', usabel = ['final'] }\n", "unknown key usabel"),
+        (b"schema = 2\n", "schema must be 1"),
+        (b"Observation = 'all'\nschema = 1\n", "Observation must be a table"),
+        (b"[Observation\n", "not valid TOML"),
+    ],
+)
+def test_a_rule_that_does_not_parse_stops_the_start(policy, said):
+    with pytest.raises(Misconfigured, match=said):
+        load_rules(policy)
