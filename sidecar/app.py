@@ -1,12 +1,14 @@
 """The composition root: the one place that builds adapters and lists every task that runs."""
 
 import asyncio
+import contextlib
+import os
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
 
 from aiohttp import web
@@ -15,23 +17,25 @@ from sidecar import log, metrics, operations
 from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, load_rules
 from sidecar.delivery import Delivery
-from sidecar.errors import Misconfigured, SidecarError, Unavailable
+from sidecar.errors import Misconfigured, NotStored, SidecarError, Unavailable
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.features import Extractor, SiteChoices
 from sidecar.fhir.auth import credentials
-from sidecar.fhir.client import EhrClient
+from sidecar.fhir.client import Credentials, EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, ModelWait, WorkBox
-from sidecar.intake import CatchUp, Source, Subscriptions, sources_for
+from sidecar.intake import CatchUp, Subscriptions, sources_for
 from sidecar.monitoring import Bins, bins_for
 from sidecar.pipeline import RunningModel
+from sidecar.pump import Pump
 from sidecar.records import Arm, Event
 from sidecar.review import review
+from sidecar.rooms import Rooms
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
-from sidecar.settings import ModelSettings, Settings, secret
-from sidecar.store import Store, load_keys
+from sidecar.settings import ModelSettings, Settings, admin_socket, secret
+from sidecar.store import Cipher, Statement, Step, Store, load_keys
 from sidecar.web.admin import admin_app
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
@@ -40,6 +44,14 @@ from sidecar.writeback import Deliverer, Outbox, Wording
 
 STOP_S = 12.0
 PRUNE_S = 600.0
+SOON_S = 0.1
+RARELY_S = 60.0
+RESTART_S = 1.0
+ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
+FREE = tuple(
+    Statement(f"free_{table}", f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL")  # noqa: S608 -- three constants
+    for table in ("event", "work", "delivery")
+)
 Clock = Callable[[], datetime]
 Built = TypeVar("Built")
 
@@ -90,17 +102,13 @@ def running_models(settings: Settings) -> dict[str, RunningModel]:
 
 
 @dataclass(frozen=True, slots=True)
-class Rooms:
-    """The adapters, built once."""
+class Adapters:
+    """What the settings turned into before the rooms are built."""
 
-    store: Store
-    client: EhrClient
-    gate: Gate
-    box: EventBox
-    archive: Archive
-    catch_up: CatchUp
-    subscriptions: Subscriptions
-    sources: tuple[Source, ...]
+    signer: Credentials
+    models: Mapping[str, RunningModel]
+    rules: Rules
+    clock: Clock
 
 
 class Sidecar:
@@ -124,59 +132,35 @@ class Sidecar:
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
-        self.models, self._rules = models, rules
-        ehr = settings.ehr
-        client = EhrClient(ehr.base_url, signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
-        store = Store(settings.store.url)
-        box = EventBox(store, cipher)
-        self.rooms = Rooms(
-            store=store,
-            client=client,
-            gate=Gate(client),
-            box=box,
-            archive=Archive(store, cipher),
-            catch_up=CatchUp(client, store, box.record, settings.work.catch_up_overlap),
-            subscriptions=Subscriptions(client, store, settings.server.public_url, hook.get_secret_value()),
-            sources=sources_for([m.loaded.manifest for m in models.values()]),
-        )
-        self._build_loops(WorkBox(store, cipher), Outbox(store, cipher), rules)
+        self.models = models
+        self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock))
+        forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
+        self.delivery = Delivery(self.rooms, forced)
+        self.worker = Worker(self.rooms, self.delivery.pump.wake)
+        self.router = Router(self.rooms, self.worker.pump.wake)
         self.door = NotificationDoor(
             self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
         )
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    def _build_loops(self, work_box: WorkBox, outbox: Outbox, rules: Rules) -> None:
-        rooms, settings = self.rooms, self.settings
-        reader = ContextReader(rooms.client, ZoneInfo(settings.facility.time_zone))
-        bins = {name: bins_for(m.loaded.reference) for name, m in self.models.items()}
-        _announce(self.models, bins)
-        deliverer = Deliverer(rooms.client, outbox, Wording(rationale, reason_in_words), settings.ehr.score_value)
-        forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
-        self.delivery = Delivery(
-            rooms.client, rooms.gate, rooms.store, outbox, rooms.archive, deliverer, self.models, forced,
-            settings.work, self.clock,
-        )  # fmt: skip
-        self.worker = Worker(
-            reader, rooms.gate, rooms.store, work_box, rooms.archive, outbox, self.models, bins, rules,
-            settings.work, self.clock, self.delivery.pump.wake,
-        )  # fmt: skip
-        self.router = Router(
-            rooms.client, rooms.gate, rooms.store, rooms.box, rooms.archive, rooms.catch_up, self.models,
-            rooms.sources, settings.work, self.worker.pump.wake,
-        )  # fmt: skip
-
     async def _record(self, event: Event) -> None:
-        await self.rooms.box.record(event)
-        self.router.pump.wake()
+        await self.rooms.events.record(event)
+        (self.router.pump if event.focus else self.router.pings).wake()
 
     def wake(self) -> None:
         """Look for work now."""
-        for pump in (self.router.pump, self.worker.pump, self.delivery.pump):
+        for pump in self._pumps:
             pump.wake()
+
+    @property
+    def _pumps(self) -> tuple[Pump[Any], ...]:
+        return self.router.pump, self.router.pings, self.worker.pump, self.delivery.pump
 
     async def start(self) -> None:
         """Open the doors and start every task."""
+        # The file's lock is ours: claims of a process that was killed belong to nobody.
+        await self.rooms.store.commit(*(Step(statement) for statement in FREE))
         server = self.settings.server
         await self._serve(self.door.app, server.host, server.port)
         ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
@@ -184,6 +168,7 @@ class Sidecar:
         await self._serve_admin()
         tasks: Mapping[str, Callable[[], Awaitable[None]]] = {
             "route": self.router.pump.run,
+            "pings": self.router.pings.run,
             "assess": self.worker.pump.run,
             "write": self.delivery.pump.run,
             "subscriptions": self._keep_subscriptions,
@@ -191,7 +176,7 @@ class Sidecar:
             "review": self._keep_reviewing,
             "prune": self._keep_pruning,
         }
-        self._tasks = [asyncio.ensure_future(run()) for run in tasks.values()]
+        self._tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in tasks.items()]
         log.get().info("serving", address=self.addresses[0], count=len(self.models))
 
     @property
@@ -214,8 +199,7 @@ class Sidecar:
     async def close(self) -> None:
         """Stop taking, settle or release what is claimed, close. Within 20 s."""
         self.door.close()
-        pumps = (self.router.pump, self.worker.pump, self.delivery.pump)
-        await asyncio.gather(*(pump.stop(STOP_S) for pump in pumps))
+        await asyncio.gather(*(pump.stop(STOP_S) for pump in self._pumps))
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -246,26 +230,29 @@ class Sidecar:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.UnixSite(runner, str(self._socket)).start()
+            with _private_files():
+                await web.UnixSite(runner, str(self._socket)).start()
         except OSError as error:
             raise Misconfigured([f"server.admin_socket: cannot listen on {self._socket} ({error})"]) from None
-        self._socket.chmod(0o600)
 
     _socket: Path | None = None
 
     async def _ready(self) -> bool:
         try:
-            await self.rooms.store.read(operations.BY_STATE)
+            await self.rooms.store.read(ALIVE)
         except SidecarError:
             return False
         return bool(self.models)
 
     async def _keep_subscriptions(self) -> None:
-        """Create or adopt, then look again: often while one is not active, rarely after."""
+        """Create or adopt, then look again: soon while one is not active, ever less often, and rarely after."""
+        pause_s = SOON_S
         while True:
             await self.rooms.gate.ready()
             healthy = await self._outside(lambda: self.rooms.subscriptions.ensure(self.rooms.sources, time.time()))
-            await asyncio.sleep(60.0 if healthy else 0.5)
+            pause_s = RARELY_S if healthy else min(pause_s * 2, RARELY_S)
+            await asyncio.sleep(pause_s)
+            pause_s = SOON_S if healthy else pause_s
 
     async def _keep_catching_up(self) -> None:
         """Search for missed events: at start, and at every interval."""
@@ -280,13 +267,13 @@ class Sidecar:
         while True:
             await asyncio.sleep(self.settings.work.review_interval.total_seconds())
             await rooms.gate.ready()
-            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.box, self.clock)):
+            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.events, self.clock)):
                 self.router.pump.wake()
 
     async def _keep_pruning(self) -> None:
         store = self.settings.store
         while True:
-            await self.rooms.box.prune(
+            await self.rooms.events.prune(
                 time.time(), store.retention.total_seconds(), store.dedupe_retention.total_seconds()
             )
             await asyncio.sleep(PRUNE_S)
@@ -302,9 +289,62 @@ class Sidecar:
         return False
 
 
-def admin_socket(settings: Settings) -> Path:
-    """Where the admin door is: the setting, else beside the database."""
-    return settings.server.admin_socket or Path(settings.store.url.removeprefix("sqlite:///") + ".admin")
+def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Rooms:
+    """Open the database and build every adapter on it.
+
+    Raises:
+        Misconfigured: the database cannot be opened, or another server has it.
+    """
+    ehr, models = settings.ehr, built.models
+    client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
+    store = Store(settings.store.url)
+    events, outbox = EventBox(store, cipher), Outbox(store, cipher)
+    bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
+    _announce(models, bins)
+    return Rooms(
+        store=store,
+        client=client,
+        gate=Gate(client),
+        events=events,
+        work_box=WorkBox(store, cipher),
+        archive=Archive(store, cipher),
+        outbox=outbox,
+        reader=ContextReader(client, ZoneInfo(settings.facility.time_zone)),
+        deliverer=Deliverer(client, outbox, Wording(rationale, reason_in_words), ehr.score_value),
+        catch_up=CatchUp(client, store, events.record, settings.work.catch_up_overlap),
+        subscriptions=Subscriptions(client, store, settings.server.public_url, hook),
+        sources=sources_for([m.loaded.manifest for m in models.values()]),
+        models=models,
+        bins=bins,
+        rules=built.rules,
+        work=settings.work,
+        clock=built.clock,
+    )
+
+
+@contextlib.contextmanager
+def _private_files() -> Iterator[None]:
+    """Files made inside are the owner's only, from their first moment."""
+    before = os.umask(0o177)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
+    """Run a task that has no end; when it fails all the same, say which and why, and start it again."""
+    while True:
+        try:
+            await run()
+        except NotStored as error:
+            log.get().error("not stored", place=name, reason=error.reason)
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of a background task
+            metrics.LOGGED_ERRORS.labels(name).inc()
+            log.get().error("unexpected", place=name, error=type(error).__name__)
+        else:
+            return
+        await asyncio.sleep(RESTART_S)
 
 
 def _announce(models: Mapping[str, RunningModel], bins: Mapping[str, Mapping[str, Bins]]) -> None:

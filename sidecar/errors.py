@@ -34,6 +34,10 @@ class Unavailable(SidecarError):
         self.delay_s = delay_s
 
 
+class NotStored(SidecarError):
+    """Our own database could not commit or read: keep the claim, wait, let the lease bring the work back."""
+
+
 class Conflict(SidecarError):
     """Somebody else changed the resource first: read it again, then decide."""
 

@@ -63,6 +63,7 @@ class Source(Closed):
 class FeatureSpec(Closed):
     """One feature: where it comes from, how readings become one number, and how absence is treated.
 
+    Of two readings of one moment the `first` source's counts, or the `larger` (the sicker) whatever its source.
     A newer reading that cannot be used (unknown unit, `<`, implausible) makes the feature missing: an older
     value never stands in for it in silence.
     """
@@ -78,6 +79,7 @@ class FeatureSpec(Closed):
     absent: float | None = None
     absent_switch: Name | None = None
     in_set: bool = True
+    same_moment: Literal["first", "larger"] = "first"
     words: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -225,7 +227,9 @@ class Manifest(Closed):
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         members = [f for f in self.features.values() if f.in_set]
-        return frozenset(c for f in members for s in f.sources if s.type == "Observation" for c in (*s.codes, *s.panels))
+        return frozenset(
+            c for f in members for s in f.sources if s.type == "Observation" for c in (*s.codes, *s.panels)
+        )
 
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""

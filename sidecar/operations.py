@@ -21,7 +21,8 @@ OUTCOMES = Statement(
 REASONS = Statement("reasons", "SELECT reasons, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY reasons")
 FOR_REVIEW = Statement(
     "for_review",
-    "SELECT id, model, review AS reason FROM assessment WHERE review IS NOT NULL ORDER BY id LIMIT 1000",
+    "SELECT max(id) AS id, model, review AS reason FROM assessment WHERE review IS NOT NULL "
+    "GROUP BY identity, model, review ORDER BY 1 LIMIT 1000",
 )
 BURIED_EVENTS = Statement(
     "buried_events",

@@ -62,8 +62,13 @@ async def assess(
     return conclude(snapshot, model, rules), snapshot
 
 
-def conclude(snapshot: PatientSnapshot, model: RunningModel, rules: Rules) -> Conclusion:
-    """From an identified snapshot to a conclusion. Only `deidentify` sees the former; the model sees numbers."""
+def conclude(
+    snapshot: PatientSnapshot, model: RunningModel, rules: Rules, *, still_in_cohort: bool = False
+) -> Conclusion:
+    """From an identified snapshot to a conclusion. Only `deidentify` sees the former; the model sees numbers.
+
+    `still_in_cohort` leaves the cohort's rules out: a past moment is not judged by what became of the patient later.
+    """
     consent = Consent.NOT_EVALUATED
     patient = PatientId(str(snapshot.patient.get("id")))
     try:
@@ -72,7 +77,7 @@ def conclude(snapshot: PatientSnapshot, model: RunningModel, rules: Rules) -> Co
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
     vector, facts = model.extractor.run(clean)
     manifest = model.loaded.manifest
-    outside = exclusion(manifest.cohort, clean, facts)
+    outside = None if still_in_cohort else exclusion(manifest.cohort, clean, facts)
     if outside is not None:
         return _refused(patient, model, rules, snapshot.at, outside)
     concluded = explain(manifest, vector, model.loaded.score(vector))

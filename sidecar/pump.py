@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sidecar import log, metrics
+from sidecar.errors import NotStored, SidecarError
 
 Item = TypeVar("Item")
 POLL_S = 0.5
@@ -21,25 +22,34 @@ POLL_S = 0.5
 class Verbs(Generic[Item]):
     """What a pump does: `claim(most)`, `run(item)`, `bury(item, reason)`, and when the next row falls due.
 
-    `release(item)` gives back the claim of a run that was cut short; a claim that is gone is left alone.
+    `release(item)` gives back the claim of a run that was cut short; `extend(items)` keeps the claims of what still
+    runs. A claim that is gone is left alone.
     """
 
     claim: Callable[[int], Awaitable[Sequence[Item]]]
     run: Callable[[Item], Awaitable[None]]
     bury: Callable[[Item, str], Awaitable[None]]
     release: Callable[[Item], Awaitable[None]]
+    extend: Callable[[Sequence[Item]], Awaitable[None]]
     next_due: Callable[[], Awaitable[float | None]] | None = None
 
 
 class Pump(Generic[Item]):
-    """Runs up to `room` items at once. `ready` is awaited before each claim: a closed gate means no claims."""
+    """Runs up to `room` items at once. `ready` is awaited before each claim: a closed gate means no claims.
 
-    def __init__(self, name: str, room: int, ready: Callable[[], Awaitable[None]], verbs: Verbs[Item]) -> None:
+    Claims of what runs longer than a third of `lease_s` are extended, so that slow work is never done twice at once.
+    """
+
+    def __init__(
+        self, name: str, room: int, lease_s: float, ready: Callable[[], Awaitable[None]], verbs: Verbs[Item]
+    ) -> None:
         self.name, self._room, self._ready, self._verbs = name, room, ready, verbs
+        self._beat_s = lease_s / 3
         self._woken = asyncio.Event()
         self._claiming = asyncio.Lock()
         self._stopping = False
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], Item] = {}
+        self._beat_at = time.monotonic() + self._beat_s
 
     def wake(self) -> None:
         """Something may be claimable now."""
@@ -48,17 +58,36 @@ class Pump(Generic[Item]):
     async def run(self) -> None:
         """Until cancelled or stopped."""
         while not self._stopping:
-            await self._ready()
+            await self._until_ready()
             self._woken.clear()
             free = self._room - len(self._running)
             async with self._claiming:
                 claimed = await self._claim(free) if free > 0 and not self._stopping else ()
                 for item in claimed:
                     task = asyncio.create_task(self._guarded(item), name=self.name)
-                    self._running.add(task)
+                    self._running[task] = item
                     task.add_done_callback(self._finished)
             if len(claimed) < free or free == 0:
                 await self._sleep()
+
+    async def _until_ready(self) -> None:
+        """Wait for the gate, and keep the claims of what still runs meanwhile."""
+        ready = asyncio.ensure_future(self._ready())
+        try:
+            while not ready.done():
+                await self._beat()
+                await asyncio.wait([ready], timeout=self._beat_s)
+            await self._beat()
+        finally:
+            ready.cancel()
+
+    async def _beat(self) -> None:
+        if self._running and time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + self._beat_s
+            try:
+                await self._verbs.extend(list(self._running.values()))
+            except SidecarError as error:
+                log.get().warning("claims not extended", place=self.name, reason=error.reason)
 
     async def stop(self, within_s: float) -> None:
         """Claim no more; wait for what is running, then cut it short, which releases its claim."""
@@ -76,6 +105,9 @@ class Pump(Generic[Item]):
     async def _claim(self, most: int) -> Sequence[Item]:
         try:
             return await self._verbs.claim(most)
+        except NotStored as error:
+            log.get().error("not stored", place=self.name, reason=error.reason)
+            return ()
         except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
             self.unexpected(error)
             return ()
@@ -87,6 +119,10 @@ class Pump(Generic[Item]):
             with contextlib.suppress(Exception):
                 await self._verbs.release(item)
             raise
+        except NotStored as error:
+            # Our own disk, not this item: the lease brings it back.
+            log.get().error("not stored", place=self.name, reason=error.reason)
+            await asyncio.sleep(POLL_S)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
             self.unexpected(error)
             with contextlib.suppress(Exception):
@@ -98,11 +134,11 @@ class Pump(Generic[Item]):
         log.get().error("unexpected", place=self.name, error=type(error).__name__)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._woken.set()
 
     async def _sleep(self) -> None:
-        wait = POLL_S
+        wait = min(POLL_S, self._beat_s)
         if self._verbs.next_due is not None and len(self._running) < self._room:
             try:
                 due = await self._verbs.next_due()

@@ -24,7 +24,7 @@ def is_fhir_id(value: object) -> bool:
 
 
 def later(moment: datetime, by: timedelta) -> datetime:
-    """The instant `by` after `moment`, in the same zone. Plain addition counts wall-clock hours across a clock change."""
+    """The instant `by` after `moment`, in its zone; plain addition counts wall-clock hours across a clock change."""
     return (moment.astimezone(UTC) + by).astimezone(moment.tzinfo)
 
 

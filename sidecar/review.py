@@ -25,9 +25,9 @@ async def review(client: EhrClient, archive: Archive, box: EventBox, clock: Call
     Raises:
         Unavailable, Retryable: the EHR did not answer; the next pass starts again.
     """
-    changed, after = 0, ""
-    while page := await archive.valid(clock().timestamp(), after, PAGE):
-        after = page[-1].id
+    changed, after = 0, (clock().timestamp(), "")
+    while page := await archive.valid(after, PAGE):
+        after = (page[-1].conclusion.evidence.valid_until.timestamp(), page[-1].id)
         changed += await _review_page(client, box, page)
     return changed
 

@@ -266,6 +266,11 @@ def check(settings: Settings) -> list[str]:
     return found
 
 
+def admin_socket(settings: Settings) -> Path:
+    """Where the admin door is: the setting, else beside the database."""
+    return settings.server.admin_socket or Path(settings.store.url.removeprefix("sqlite:///") + ".admin")
+
+
 def secret(name: str, variable: str, file: Path | None) -> SecretStr:
     """A secret from its file, else from the environment variable.
 

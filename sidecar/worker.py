@@ -7,156 +7,181 @@ reading that has changed since are corrected in the same transaction.
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
-from sidecar import pipeline
-from sidecar.context import ContextReader
-from sidecar.deid import Rules, instant
-from sidecar.errors import ClaimLost, Rejected, Retryable, SidecarError, Unavailable
-from sidecar.evidence import Archive
+from sidecar import log, pipeline
+from sidecar.aftermath import PATIENCE, aftermath
+from sidecar.deid import instant
+from sidecar.errors import NotStored, Rejected, SidecarError
+from sidecar.explanation import reason_in_words
 from sidecar.fhir import references
-from sidecar.fhir.gate import Gate
-from sidecar.inbox import WorkBox, WorkItem
+from sidecar.inbox import WorkItem
 from sidecar.metrics import ASSESSMENTS, BIN_OBSERVATIONS, EVENTS, NOT_SCORED, STAGE_SECONDS
-from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump, Verbs
-from sidecar.records import Arm, Conclusion, Outcome, PatientSnapshot, Reference, Stored
-from sidecar.settings import Work
-from sidecar.store import Statement, Step, Store
-from sidecar.writeback import Outbox, is_chartable
+from sidecar.records import Arm, Conclusion, Outcome, PatientSnapshot, Reference, Stored, later
+from sidecar.rooms import Rooms
+from sidecar.store import Statement, Step
+from sidecar.writeback import is_chartable
 
 NEXT_DUE = Statement("next_due", "SELECT min(due_at) AS due FROM work WHERE lease_until <= :now")
+CLOCK_SKEW = timedelta(minutes=5)
+ENDED = "No longer current: "
 
 
 class Worker:
-    """Assesses claimed work."""
+    """Assesses claimed work. `written` wakes the delivery."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 -- a composition of rooms, built once in app.py
-        self, reader: ContextReader, gate: Gate, store: Store, box: WorkBox, archive: Archive, outbox: Outbox,
-        models: Mapping[str, RunningModel], bins: Mapping[str, Mapping[str, Bins]], rules: Rules, work: Work,
-        clock: Callable[[], datetime], written: Callable[[], None],
-    ) -> None:  # fmt: skip
-        self._reader, self._gate, self._store, self._box = reader, gate, store, box
-        self._archive, self._outbox, self._models, self._bins = archive, outbox, models, bins
-        self._rules, self._work, self._clock, self._written = rules, work, clock, written
-        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._next_due)
-        self.pump: Pump[WorkItem] = Pump("assess", work.concurrency, gate.ready, verbs)
+    def __init__(self, rooms: Rooms, written: Callable[[], None]) -> None:
+        self._rooms, self._written = rooms, written
+        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._next_due)
+        lease_s = rooms.work.lease.total_seconds()
+        self.pump: Pump[WorkItem] = Pump("assess", rooms.work.concurrency, lease_s, rooms.gate.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[WorkItem]:
-        return await self._box.claim(uuid4().hex, time.time(), self._work.lease.total_seconds(), most)
+        lease_s = self._rooms.work.lease.total_seconds()
+        return await self._rooms.work_box.claim(uuid4().hex, time.time(), lease_s, most)
 
     async def _next_due(self) -> float | None:
-        rows = await self._store.read(NEXT_DUE, now=time.time())
+        rows = await self._rooms.store.read(NEXT_DUE, now=time.time())
         due: float | None = rows[0]["due"]
         return due
 
     async def _run(self, item: WorkItem) -> None:
         try:
+            if item.attempts > self._rooms.work.max_attempts * PATIENCE:
+                raise Rejected("worn_out:work")
             await self._assess(item)
-        except ClaimLost:
-            return
-        except Unavailable as down:
-            self._gate.shut(down)
-            await self._box.release(item.claim, time.time(), tried=False)
-        except Rejected as refusal:
-            await self._bury(item, refusal.reason)
+        except NotStored:
+            raise
         except SidecarError as error:
-            await self._again(item, error)
+            await self._after(item, error)
 
-    async def _again(self, item: WorkItem, error: SidecarError) -> None:
-        if item.attempts + 1 >= self._work.max_attempts:
-            await self._bury(item, error.reason)
-            return
-        pause = error.delay_s if isinstance(error, Retryable) else 1.0
-        await self._box.release(item.claim, time.time() + pause * 2**item.attempts, tried=True)
-
-    async def _bury(self, item: WorkItem, reason: str) -> None:
-        await self._store.commit(*self._box.buried(item.claim, reason, time.time()))
-        EVENTS.labels("buried").inc()
+    async def _after(self, item: WorkItem, error: SidecarError) -> None:
+        rooms = self._rooms
+        next_step = await aftermath(error, item.attempts - 1, rooms.gate, rooms.work)
+        if next_step.what == "bury":
+            await self._bury(item, next_step.reason)
+        elif next_step.what == "release":
+            await self._release(item)
+        elif next_step.what == "again":
+            await rooms.work_box.release(item.claim, time.time() + next_step.pause_s, tried=True)
 
     async def _release(self, item: WorkItem) -> None:
-        await self._box.release(item.claim, time.time(), tried=False)
+        await self._rooms.work_box.release(item.claim, time.time(), tried=False)
+
+    async def _extend(self, items: Sequence[WorkItem]) -> None:
+        await self._rooms.work_box.extend(items, time.time() + self._rooms.work.lease.total_seconds())
+
+    async def _bury(self, item: WorkItem, reason: str) -> None:
+        await self._rooms.store.commit(*self._rooms.work_box.buried(item.claim, reason, time.time()))
+        EVENTS.labels("buried").inc(len(item.claim.events))
 
     async def _assess(self, item: WorkItem) -> None:
-        model = self._models.get(item.claim.model)
+        rooms = self._rooms
+        model = rooms.models.get(item.claim.model)
         if model is None:
             raise Rejected("unknown_model")
         started = time.perf_counter()
-        conclusion, _ = await pipeline.assess(self._reader, item.patient, model, self._rules, self._clock())
+        conclusion, _ = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock())
         STAGE_SECONDS.labels("assess").observe(time.perf_counter() - started)
-        assessment_id, steps = await self._keep(conclusion, item, model)
-        resting = await self._archive.resting_on(item.claim.patient_key, model.name, item.focus_keys)
-        current = self._archive.identity(conclusion)
-        for old in resting:
-            if old.identity != current:
+        assessment_id, identity, steps = await self._keep(conclusion, item, model)
+        new = bool(steps)
+        if conclusion.assessment.outcome is Outcome.NOT_SCORED:
+            steps += await self._end_charted(conclusion, item, model)
+        for old in await rooms.archive.resting_on(item.claim.patient_key, model.name, item.focus_keys):
+            if old.identity != identity:
                 steps += await self._correct(old, item, model)
         outcome = conclusion.assessment.outcome
         started = time.perf_counter()
-        settled = self._box.settled(item.claim, assessment_id, outcome.value, time.time())
-        await self._store.commit(*settled, *steps)
+        settled = rooms.work_box.settled(item.claim, assessment_id, outcome.value, time.time())
+        await rooms.store.commit(*settled, *steps)
         STAGE_SECONDS.labels("settle").observe(time.perf_counter() - started)
-        self._count(conclusion, new=bool(steps))
+        EVENTS.labels("assessed").inc(len(item.claim.events))
+        if new:
+            self._count(conclusion)
         self._written()
 
-    async def _keep(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> tuple[str, list[Step]]:
-        """The stored assessment of this conclusion: an existing revision when it says nothing new."""
-        previous = await self._archive.latest(self._archive.identity(conclusion))
-        status = _status(conclusion, previous)
-        if (
-            previous is not None
-            and previous.status != "entered-in-error"
-            and previous.content == self._archive.content(conclusion, previous.status)
-        ):
-            return previous.id, []
-        return await self._revise(conclusion, previous, status, item, model)
+    async def _keep(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> tuple[str, bytes, list[Step]]:
+        """Id and identity of the stored assessment, and what must be stored: nothing when it says nothing new."""
+        archive = self._rooms.archive
+        spread_s = model.loaded.manifest.spread.total_seconds()
+        scored = conclusion.assessment.outcome is not Outcome.NOT_SCORED
+        previous = await (
+            archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
+        )
+        if previous is None or previous.status == "entered-in-error" or not self._says_the_same(conclusion, previous):
+            assessment_id, steps = await self._revise(conclusion, previous, _status(conclusion, previous), item, model)
+            return assessment_id, previous.identity if previous else archive.identity(conclusion), steps
+        steps = [] if _same_versions(conclusion, previous) else archive.touched(previous, conclusion)
+        a = conclusion.assessment
+        if model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent):
+            steps.append(self._rooms.outbox.requeue(previous.id, time.time()))
+        return previous.id, previous.identity, steps
+
+    def _says_the_same(self, conclusion: Conclusion, previous: Stored) -> bool:
+        return self._rooms.archive.content(conclusion, previous.status) == previous.content
 
     async def _revise(
-        self,
-        conclusion: Conclusion,
-        previous: Stored | None,
-        status: str,
-        item: WorkItem,
-        model: RunningModel,
+        self, conclusion: Conclusion, previous: Stored | None, status: str, item: WorkItem, model: RunningModel
     ) -> tuple[str, list[Step]]:
-        assessment_id, steps = self._archive.store(conclusion, previous, status, model.arm)
+        archive, outbox = self._rooms.archive, self._rooms.outbox
+        assessment_id, steps = archive.store(conclusion, previous, status, model.arm)
         a = conclusion.assessment
-        identity = previous.identity if previous else self._archive.identity(conclusion)
-        charted = previous is not None and await self._outbox.was_queued(identity)
+        identity = previous.identity if previous else archive.identity(conclusion)
+        charted = previous is not None and await outbox.was_queued(identity)
         if charted or (model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent)):
-            steps += self._outbox.queue(assessment_id, identity, item.heard_at, time.time())
+            steps += outbox.queue(assessment_id, identity, item.heard_at, time.time())
         return assessment_id, steps
+
+    async def _end_charted(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> list[Step]:
+        """End what the chart still shows as valid of a patient who left the cohort: no surface may go on showing it."""
+        at = conclusion.evidence.at
+        why = "; ".join(reason_in_words(r, model.loaded.manifest) for r in conclusion.assessment.reasons)
+        steps: list[Step] = []
+        if not all(r.startswith("out_of_cohort:") for r in conclusion.assessment.reasons):
+            return steps
+        for old in await self._rooms.archive.charted(item.patient, model.name, at.timestamp()):
+            a, e = old.conclusion.assessment, old.conclusion.evidence
+            said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}{why}."))
+            ended = replace(e, valid_until=max(at, e.occurred_at))
+            status = old.status if old.status == "preliminary" else "amended"
+            _, more = await self._revise(Conclusion(replace(a, vector=said), ended), old, status, item, model)
+            steps += more
+        return steps
 
     async def _correct(self, old: Stored, item: WorkItem, model: RunningModel) -> list[Step]:
         """What an older assessment becomes now that a reading it rested on has changed; nothing when it has not.
 
         It is computed again at its own moment, from what had been charted by then and what its readings say now.
         """
-        then = old.conclusion.evidence.at
-        snapshot = await self._reader.read(item.patient, model.need, then)
-        now_there = {r.relative: r for s in snapshot.resources if (r := references.identity(s)) is not None}
-        if all(_unchanged(r, now_there) for r in old.conclusion.evidence.basis):
+        rooms, then = self._rooms, old.conclusion.evidence.at
+        try:
+            snapshot = await rooms.reader.read(item.patient, model.need, then, until=later(then, CLOCK_SKEW))
+        except Rejected as refusal:
+            log.get().warning("not corrected", model=model.name, reason=refusal.reason)
+            return [rooms.archive.for_review(item.patient, f"not_corrected:{refusal.reason}")]
+        there = {r.relative: r for s in snapshot.resources if (r := references.identity(s)) is not None}
+        if all(_unchanged(r, there) for r in old.conclusion.evidence.basis):
             return []
-        again = pipeline.conclude(_as_of(snapshot, old, then), model, self._rules)
-        if again.assessment.outcome is Outcome.NOT_SCORED or self._archive.identity(again) != old.identity:
+        again = pipeline.conclude(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
+        if again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
             _, steps = await self._revise(old.conclusion, old, "entered-in-error", item, model)
             return steps
-        if self._archive.content(again, old.status) == old.content:
-            return []
+        again = _still_ended(again, old)
+        if rooms.archive.content(again, old.status) == old.content:
+            return rooms.archive.touched(old, again)
         _, steps = await self._revise(again, old, "corrected", item, model)
         return steps
 
-    def _count(self, conclusion: Conclusion, *, new: bool) -> None:
+    def _count(self, conclusion: Conclusion) -> None:
         a = conclusion.assessment
-        EVENTS.labels("assessed").inc()
-        if not new:
-            return
         ASSESSMENTS.labels(a.model, a.outcome.value).inc()
         for reason in a.reasons:
             NOT_SCORED.labels(a.model, reason).inc()
-        bins = self._bins.get(a.model, {})
+        bins = self._rooms.bins.get(a.model, {})
         for feature in a.vector.features:
             if feature.name in bins:
                 BIN_OBSERVATIONS.labels(a.model, a.version, feature.name, bins[feature.name].of(feature.value)).inc()
@@ -171,6 +196,25 @@ def _status(conclusion: Conclusion, previous: Stored | None) -> str:
     now = {r.relative: r.version for r in conclusion.evidence.basis}
     changed = any(now.get(name) != version for name, version in before.items())
     return "corrected" if changed or not complete else "amended"
+
+
+def _still_ended(again: Conclusion, old: Stored) -> Conclusion:
+    """A correction does not bring a result back that had been ended."""
+    a, e = again.assessment, old.conclusion.evidence
+    ended = tuple(r for r in old.conclusion.assessment.vector.remarks if r.startswith(ENDED))
+    said = replace(a.vector, remarks=(*a.vector.remarks, *ended))
+    return Conclusion(replace(a, vector=said), replace(again.evidence, valid_until=e.valid_until))
+
+
+def _same_versions(conclusion: Conclusion, previous: Stored) -> bool:
+    now = {r.versioned for r in conclusion.evidence.basis}
+    return now == {r.versioned for r in previous.conclusion.evidence.basis}
+
+
+def _same_moment(again: Conclusion, old: Stored) -> bool:
+    moved = again.evidence.occurred_at - old.conclusion.evidence.occurred_at
+    stay, before = again.evidence.encounter, old.conclusion.evidence.encounter
+    return abs(moved.total_seconds()) < 0.001 and (stay.id if stay else None) == (before.id if before else None)
 
 
 def _unchanged(reference: Reference, now_there: Mapping[str, Reference]) -> bool:

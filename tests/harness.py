@@ -68,7 +68,12 @@ def reading(patient_id: str, code: str, value: float, at: datetime, **more: Any)
         "subject": {"reference": f"Patient/{patient_id}"},
         "encounter": {"reference": f"Encounter/e-{patient_id}"},
         "effectiveDateTime": at.isoformat(),
-        "valueQuantity": {"value": value, "unit": UNITS[code], "system": "http://unitsofmeasure.org", "code": UNITS[code]},
+        "valueQuantity": {
+            "value": value,
+            "unit": UNITS[code],
+            "system": "http://unitsofmeasure.org",
+            "code": UNITS[code],
+        },
         **more,
     }
 
@@ -191,7 +196,11 @@ class House:
 
 @contextlib.asynccontextmanager
 async def house(
-    folder: Path, ehr: PracticeEhr | None = None, clock: Callable[[], datetime] = system_clock, *, promoted: bool = True,
+    folder: Path,
+    ehr: PracticeEhr | None = None,
+    clock: Callable[[], datetime] = system_clock,
+    *,
+    promoted: bool = True,
     **sections: str,
 ) -> AsyncIterator[House]:
     """Start both; every Subscription is active when this returns."""

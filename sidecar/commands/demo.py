@@ -112,8 +112,11 @@ def _settings(base_url: str, folder: Path) -> Settings:
                     "promoted_because": "synthetic patients only",
                     "debounce": "0.05s",
                     "max_wait": "1s",
-                    # The synthetic ward charts oxygen only when it is given.
+                    # The synthetic ward charts oxygen only when it is given, and not with every set: what was
+                    # charted counts for half a day, and no charting at all is room air.
                     "switches": {"room_air_when_undocumented": True},
+                    "max_age": {"on_oxygen": "12h"},
+                    "spread": "12h",
                 }
             },
         }

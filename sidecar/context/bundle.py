@@ -32,12 +32,21 @@ def from_bundle(bundle: object, codes: frozenset[str], at: datetime | None, tz: 
     stays = [r for r in resources if r.get("resourceType") == "Encounter"]
     for resource in (*clinical, *stays):
         _check(resource, who)
+    if at is not None:
+        clinical = _as_of(clinical, at)
     moment = (at or _latest(clinical, codes)).astimezone(tz)
     linked = current_encounter((r for r in clinical if codes & references.codes(r)), None, moment)
     encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
     if encounter is None and linked is None and len(stays) == 1:
         encounter = stays[0]
     return PatientSnapshot(patients[0], encounter, clinical, moment)
+
+
+def _as_of(resources: tuple[Mapping[str, Any], ...], at: datetime) -> tuple[Mapping[str, Any], ...]:
+    """What was known at `at`. A code that has nothing but later readings keeps them, to be named as such."""
+    later = {id(r) for r in resources if (m := _moment(r)) is not None and m > at}
+    known = {c for r in resources if id(r) not in later for c in references.codes(r)}
+    return tuple(r for r in resources if id(r) not in later or not references.codes(r) & known)
 
 
 def _entries(bundle: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:

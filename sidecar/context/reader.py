@@ -50,7 +50,7 @@ class Need:
                 recent_reach = max(recent_reach, reach * 2)
             else:
                 slow |= codes
-                slow_reach = max(slow_reach, reach)
+                slow_reach = max(slow_reach, reach * 2)
         return cls(
             recent_codes=tuple(sorted(recent)),
             recent_reach=recent_reach,
@@ -147,9 +147,7 @@ class ContextReader:
         return named
 
 
-def current_encounter(
-    readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime
-) -> Reference | None:
+def current_encounter(readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime) -> Reference | None:
     """The encounter that the latest reading up to `at` names; readings that never were do not count."""
     latest: tuple[float, Reference] | None = None
     for resource in readings:
@@ -157,7 +155,7 @@ def current_encounter(
         moment = _epoch(resource.get("effectiveDateTime") or resource.get("effectiveInstant"))
         if encounter is None or encounter.type != "Encounter" or moment is None or moment > at.timestamp():
             continue
-        if resource.get("status") in {"entered-in-error", "cancelled"}:
+        if resource.get("status") in ("entered-in-error", "cancelled"):
             continue
         if latest is None or (moment, encounter.id) > (latest[0], latest[1].id):
             latest = (moment, encounter)

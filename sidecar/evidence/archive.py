@@ -27,6 +27,8 @@ from sidecar.records import (
 )
 from sidecar.store import Cipher, Statement, Step, Store
 
+_SAME_MOMENT_S = 0.001
+
 COLUMNS = (
     "id, identity, revision, patient_key, model, version, model_digest, policy_digest, arm, consent, status, outcome, "
     "reasons, score, at_least, risk, urgent, vector, contributions, content, assessed_at, occurred_at, valid_until, "
@@ -45,14 +47,24 @@ RESTING_ON = Statement(
 )
 OWNERS = Statement(
     "owners",
-    "SELECT DISTINCT assessment.model, assessment.patient_key, assessment.identity, assessment.revision, "
-    "assessment.evidence FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
-    "WHERE basis.resource_key = :resource_key AND assessment.latest = 1",
+    "SELECT DISTINCT assessment.model, assessment.identity, assessment.revision, assessment.evidence "
+    "FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
+    "WHERE basis.resource_key = :resource_key AND assessment.latest = 1 AND assessment.status <> 'entered-in-error'",
+)
+OF_MOMENT = Statement(
+    "of_moment",
+    f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
+    "AND occurred_at BETWEEN :since AND :until AND outcome <> 'not_scored' ORDER BY occurred_at DESC",
+)
+CHARTED = Statement(
+    "charted",
+    f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
+    "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' AND arm = 'champion'",
 )
 VALID = Statement(
     "valid",
-    f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND valid_until > :now AND status <> 'entered-in-error' "  # noqa: S608 -- a constant
-    "AND outcome <> 'not_scored' AND id > :after ORDER BY id LIMIT :most",
+    f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND (valid_until, id) > (:valid_until, :id) "  # noqa: S608 -- a constant
+    "AND status <> 'entered-in-error' AND outcome <> 'not_scored' ORDER BY valid_until, id LIMIT :most",
 )
 SUPERSEDE = Statement("supersede", "UPDATE assessment SET latest = 0 WHERE identity = :identity AND latest = 1")
 INSERT = Statement(
@@ -66,6 +78,8 @@ BASIS = Statement(
     "INSERT INTO basis (assessment_id, resource_key, version) VALUES (:assessment_id, :resource_key, :version) "
     "ON CONFLICT DO NOTHING",
 )
+UNREST = Statement("unrest", "DELETE FROM basis WHERE assessment_id = :id")
+TOUCH = Statement("touch", "UPDATE assessment SET evidence = :evidence WHERE id = :id")
 REVIEW = Statement(
     "review", "UPDATE assessment SET review = :reason WHERE patient_key = :patient_key AND latest = 1 "
     "AND review IS NULL AND identity IN (SELECT identity FROM effect)",
@@ -110,7 +124,7 @@ class Archive:
 
     async def current(self, patient: PatientId, model: str) -> Stored | None:
         """What was last concluded of a patient, scored or not."""
-        key = self._cipher.token("patient", patient.value)
+        key = self._patient_key(patient)
         rows = await self._store.read(CURRENT, patient_key=key, model=model)
         return self._open(rows[0]) if rows else None
 
@@ -127,12 +141,56 @@ class Archive:
         rows = await self._store.read(OWNERS, resource_key=focus_key)
         return {(self._evidence(r).patient.value, r["model"]) for r in rows}
 
-    async def valid(self, now: float, after: str, most: int) -> list[Stored]:
-        """A page of assessments that still hold at `now`, by id after `after`."""
-        return [self._open(r) for r in await self._store.read(VALID, now=now, after=after, most=most)]
+    async def valid(self, after: tuple[float, str], most: int) -> list[Stored]:
+        """A page of assessments that hold beyond `after` (a moment and an id), those ending first before the rest."""
+        return [self._open(r) for r in await self._store.read(VALID, valid_until=after[0], id=after[1], most=most)]
+
+    async def charted(self, patient: PatientId, model: str, now: float) -> list[Stored]:
+        """What of a patient may stand in the chart as still valid."""
+        rows = await self._store.read(CHARTED, patient_key=self._patient_key(patient), model=model, now=now)
+        return [self._open(r) for r in rows]
+
+    async def find(self, conclusion: Conclusion, spread_s: float) -> Stored | None:
+        """The assessment that `conclusion` is a newer view of: of the same moment, or incomplete and only added to.
+
+        An incomplete result whose every reading still counts is completed under its own identity, instead of leaving
+        one more result behind for each reading that comes in.
+        """
+        evidence = conclusion.evidence
+        moment = evidence.occurred_at.timestamp()
+        rows = await self._store.read(
+            OF_MOMENT,
+            patient_key=self._patient_key(evidence.patient),
+            model=conclusion.assessment.model,
+            since=moment - spread_s,
+            until=moment + _SAME_MOMENT_S,
+        )
+        stay = evidence.encounter.id if evidence.encounter else None
+        now_rests_on = {r.relative for r in evidence.basis}
+        for row in rows:
+            stored = self._open(row)
+            old = stored.conclusion.evidence
+            if (old.encounter.id if old.encounter else None) != stay:
+                continue
+            if abs(old.occurred_at.timestamp() - moment) <= _SAME_MOMENT_S:
+                return stored
+            rests_on = {r.relative for r in old.basis}
+            if stored.status == "preliminary" and rests_on and rests_on <= now_rests_on:
+                return stored
+        return await self.latest(self.identity(conclusion))
+
+    def touched(self, stored: Stored, conclusion: Conclusion) -> list[Step]:
+        """Steps for a conclusion that says what `stored` says, from newer versions of the same readings."""
+        key = _row_key(stored.identity, stored.revision)
+        sealed = self._cipher.seal("assessment.evidence", key, orjson.dumps(conclusion.evidence.to_json()))
+        return [
+            Step(TOUCH, [{"id": stored.id, "evidence": sealed}]),
+            Step(UNREST, [{"id": stored.id}]),
+            Step(BASIS, self._rests(stored.id, conclusion.evidence)),
+        ]
 
     def content(self, conclusion: Conclusion, status: str) -> bytes:
-        """A hash of everything a reader of the result could notice."""
+        """A hash of everything that is said to a reader; that a reading was touched without changing is not."""
         a, e = conclusion.assessment, conclusion.evidence
         said = {
             "status": status,
@@ -145,7 +203,8 @@ class Archive:
             "contributions": sorted(a.contributions.items()),
             "features": [[f.name, _number(f.value), _number(f.shown)] for f in a.vector.features],
             "remarks": a.vector.remarks,
-            "basis": sorted(r.versioned for r in e.basis),
+            "basis": sorted(r.relative for r in e.basis),
+            "occurred_at": round(e.occurred_at.timestamp(), 3),
             "valid_until": e.valid_until.timestamp(),
         }
         return hashlib.sha256(orjson.dumps(said)).digest()
@@ -160,7 +219,7 @@ class Archive:
             "id": assessment_id,
             "identity": identity,
             "revision": revision,
-            "patient_key": self._cipher.token("patient", e.patient.value),
+            "patient_key": self._patient_key(e.patient),
             "model": a.model,
             "version": a.version,
             "model_digest": a.model_digest,
@@ -184,19 +243,25 @@ class Archive:
                 "assessment.evidence", _row_key(identity, revision), orjson.dumps(e.to_json())
             ),
         }
-        rests = [
-            {"assessment_id": assessment_id, "resource_key": self.resource_key(r), "version": r.version or ""}
-            for r in e.basis
-        ]
+        rests = self._rests(assessment_id, e)
         return assessment_id, [
             Step(SUPERSEDE, [{"identity": identity}]),
             Step(INSERT, [row]),
             Step(BASIS, rests),
         ]
 
+    def _rests(self, assessment_id: str, e: Evidence) -> list[dict[str, object]]:
+        return [
+            {"assessment_id": assessment_id, "resource_key": self.resource_key(r), "version": r.version or ""}
+            for r in e.basis
+        ]
+
+    def _patient_key(self, patient: PatientId) -> bytes:
+        return self._cipher.token("patient", patient.value)
+
     def for_review(self, patient: PatientId, reason: str) -> Step:
         """A step that marks what was written for a patient, for a person to look at."""
-        return Step(REVIEW, [{"patient_key": self._cipher.token("patient", patient.value), "reason": reason}])
+        return Step(REVIEW, [{"patient_key": self._patient_key(patient), "reason": reason}])
 
     def _evidence(self, row: Any) -> Evidence:
         key = _row_key(row["identity"], row["revision"])

@@ -35,7 +35,9 @@ def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Conclud
         risk = _band(manifest, score.total, known)
         return Concluded(Outcome.SCORED, score.total, None, risk, urgent=False, contributions=known)
     # A decision such as the SpO2 scale is no measurement: alone it is nothing to go on.
-    measured = any(f.seconds is not None and manifest.features[f.name].in_set for f in vector.features)
+    measured = any(
+        f.name not in missing and f.seconds is not None and manifest.features[f.name].in_set for f in vector.features
+    )
     implausible = any(f.shown is not None for f in vector.features)
     if not measured and not implausible:
         return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={})

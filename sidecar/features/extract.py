@@ -16,6 +16,9 @@ from sidecar.records import DeidentifiedSnapshot, Fact, Feature, FeatureVector
 CLOCK_SKEW_S = 300.0
 """A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
 
+FAR_FUTURE_S = 86_400.0
+"""A reading further ahead than this is a slip of the pen and is not waited for."""
+
 
 @dataclass(frozen=True, slots=True)
 class SiteChoices:
@@ -52,10 +55,28 @@ class Extractor:
 
     def run(self, clean: DeidentifiedSnapshot) -> tuple[FeatureVector, dict[str, Feature]]:
         """The graph's inputs in order with remarks, and every feature by name (the cohort reads the others)."""
-        found = {name: compiled.run(clean.facts) for name, compiled in self._compiled.items()}
+        readings = {name: compiled.readings(clean.facts) for name, compiled in self._compiled.items()}
+        moment = self._set_moment(readings)
+        found = {
+            name: compiled.choose(readings[name], moment if self._manifest.features[name].in_set else 0.0)
+            for name, compiled in self._compiled.items()
+        }
         self._apply_spread(found)
         ordered = tuple(self._needed(found[name]) for name in self._manifest.graph.features)
         return FeatureVector(ordered, self._remarks(clean, found)), found
+
+    def _set_moment(self, readings: Mapping[str, Sequence[_Reading]]) -> float:
+        """The moment of the observation set: ages count from here, so that looking again later changes nothing.
+
+        A set whose latest reading is itself too old is no set: ages then count from the trigger, and all are stale.
+        """
+        latest = [
+            (readings[name][0].seconds, self._compiled[name].max_age)
+            for name in self._manifest.graph.features
+            if self._manifest.features[name].in_set and readings[name]
+        ]
+        moment, max_age = max(latest, default=(0.0, 0.0))
+        return min(moment, 0.0) if -moment <= max_age else 0.0
 
     def _needed(self, feature: Feature) -> Feature:
         """A feature that is not required may be missing without a reason being counted."""
@@ -94,8 +115,9 @@ class _Compiled:
 
     def __init__(self, name: str, spec: FeatureSpec, switches: Mapping[str, bool], max_age: timedelta) -> None:
         self._name, self._spec = name, spec
-        self._max_age = max_age.total_seconds()
+        self.max_age = max_age.total_seconds()
         self._window = (spec.window or max_age).total_seconds()
+        self._larger = spec.same_moment == "larger"
         self._readers: dict[tuple[str, str], _Read] = {}
         self._rank: dict[tuple[str, str], int] = {}
         self._units = [source.unit or spec.unit for source in spec.sources]
@@ -107,12 +129,30 @@ class _Compiled:
         self._absent = spec.absent if allowed else None
         self._assumed = spec.absent_switch if allowed else None
 
-    def run(self, facts: Sequence[Fact]) -> Feature:
-        readings, future = self._gather(facts)
+    def readings(self, facts: Sequence[Fact]) -> list[_Reading]:
+        """Candidate readings, newest first. One from the near future is there as a trouble: it is not passed over."""
+        keyed: list[tuple[tuple[float, float, int, float, str, float], _Reading]] = []
+        for fact in facts:
+            key = next((k for c in fact.codes if (k := (fact.type, c)) in self._readers), None)
+            got = self._readers[key](fact) if key is not None else None
+            seconds = _seconds(fact)
+            if key is None or got is None or seconds is None or seconds > FAR_FUTURE_S:
+                continue
+            value, trouble = got if seconds <= CLOCK_SKEW_S else (math.nan, "future")
+            reading = _Reading(seconds, value, trouble, fact.index, self._units[self._rank[key]])
+            # NaN has no order: were it a key, the order of the Bundle would decide.
+            known = -math.inf if math.isnan(value) else value
+            told = _weight(value, trouble) if self._larger else 0.0
+            keyed.append(((seconds, told, -self._rank[key], fact.recorded, trouble or "", known), reading))
+        keyed.sort(key=lambda pair: pair[0], reverse=True)
+        return [reading for _, reading in keyed]
+
+    def choose(self, readings: Sequence[_Reading], moment: float) -> Feature:
+        """The feature as of `moment` (seconds relative to the trigger), from which ages count."""
         if not readings:
-            return self._future() if future else self._nothing(f"missing:{self._name}")
+            return self._nothing(f"missing:{self._name}")
         latest = readings[0]
-        if latest.seconds < -self._max_age:
+        if latest.seconds < moment - self.max_age:
             return self._stale(latest)
         if self._spec.select != "latest":
             return self._aggregate(readings)
@@ -120,51 +160,22 @@ class _Compiled:
             return _missing(self._name, self._spec.unit, f"{latest.trouble}:{self._name}", latest)
         return Feature(self._name, latest.value, self._spec.unit, latest.seconds, latest.index)
 
-    def _gather(self, facts: Sequence[Fact]) -> tuple[list[_Reading], bool]:
-        """Candidate readings, newest first, and whether any lay in the future."""
-        future = False
-        keyed: list[tuple[tuple[float, int, float, str, float], _Reading]] = []
-        for fact in facts:
-            key = next((k for c in fact.codes if (k := (fact.type, c)) in self._readers), None)
-            if key is None:
-                continue
-            got = self._readers[key](fact)
-            if got is None:
-                continue
-            seconds = fact.seconds if fact.seconds is not None else math.nan
-            if math.isnan(seconds):
-                if fact.type != "Condition":
-                    continue
-                seconds = 0.0
-            if seconds > CLOCK_SKEW_S:
-                future = True
-                continue
-            value, trouble = got
-            reading = _Reading(seconds, value, trouble, fact.index, self._units[self._rank[key]])
-            # NaN has no order: were it a key, the order of the Bundle would decide.
-            known = -math.inf if math.isnan(value) else value
-            keyed.append(((seconds, -self._rank[key], fact.recorded, trouble or "", known), reading))
-        keyed.sort(key=lambda pair: pair[0], reverse=True)
-        return [reading for _, reading in keyed], future
-
     def _nothing(self, reason: str, reading: _Reading | None = None) -> Feature:
         if self._absent is not None:
             said = self._assumed
             return Feature(self._name, self._absent, self._spec.unit, assumed=said)
         return _missing(self._name, self._spec.unit, reason, reading)
 
-    def _future(self) -> Feature:
-        """Charted, but ahead of the trigger: nothing is assumed in its place."""
-        return _missing(self._name, self._spec.unit, f"future:{self._name}")
-
     def _stale(self, latest: _Reading) -> Feature:
         """An assumption may stand in for a reading that is too old only when that reading said the same."""
         reason = f"stale:{self._name}"
-        if latest.trouble is None and latest.value == self._absent:
+        forgotten = latest.seconds < -2 * self.max_age  # no further back is the EHR asked
+        if forgotten or (latest.trouble is None and latest.value == self._absent):
             return self._nothing(reason, latest)
         return _missing(self._name, self._spec.unit, reason, latest)
 
-    def _aggregate(self, readings: list[_Reading]) -> Feature:
+    def _aggregate(self, readings: Sequence[_Reading]) -> Feature:
+        """Over the window before the trigger."""
         inside = [r for r in readings if r.seconds >= -self._window]
         if not inside and self._spec.select != "count":
             return self._stale(readings[0])
@@ -189,9 +200,22 @@ _SELECT: Mapping[str, Callable[[list[float]], float]] = {"min": min, "max": max,
 def _missing(name: str, unit: str, reason: str, reading: _Reading | None = None) -> Feature:
     if reading is None:
         return Feature(name, math.nan, unit, reason=reason)
-    if reading.trouble == "implausible" and not reason.startswith("stale"):
-        return Feature(name, math.nan, reading.unit, index=reading.index, reason=reason, shown=reading.value)
-    return Feature(name, math.nan, unit, index=reading.index, reason=reason)
+    if reason.startswith("stale"):
+        return Feature(name, math.nan, unit, index=reading.index, reason=reason)
+    shown = reading.value if reading.trouble == "implausible" else None
+    return Feature(name, math.nan, reading.unit, reading.seconds, reading.index, reason, shown=shown)
+
+
+def _seconds(fact: Fact) -> float | None:
+    """When the fact counts; a Condition without a time holds now."""
+    return 0.0 if fact.seconds is None and fact.type == "Condition" else fact.seconds
+
+
+def _weight(value: float, trouble: str | None) -> float:
+    """Which of two readings of one moment tells more: an unreadable one, then the larger; an unknown answer least."""
+    if trouble in {"ambiguous", "unmapped"}:
+        return -math.inf
+    return math.inf if math.isnan(value) else value
 
 
 def _reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> _Read:

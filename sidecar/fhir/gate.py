@@ -1,6 +1,7 @@
 """Is the EHR there? While it is not, nothing is claimed; one probe asks until it answers."""
 
 import asyncio
+import time
 
 import stamina
 
@@ -9,6 +10,9 @@ from sidecar.errors import Retryable, SidecarError, Unavailable
 from sidecar.fhir import capability
 from sidecar.fhir.capability import Capability
 from sidecar.fhir.client import EhrClient
+
+ASK_AGAIN_S = 0.5
+"""An answer this young settles for every failure of the same moment whether the EHR is away."""
 
 
 class Gate:
@@ -20,6 +24,8 @@ class Gate:
         self._open.set()
         self._probe: asyncio.Task[None] | None = None
         self._capability: Capability | None = None
+        self._asking = asyncio.Lock()
+        self._answered = -ASK_AGAIN_S
         metrics.EHR_AVAILABLE.set(1)
 
     @property
@@ -40,6 +46,24 @@ class Gate:
         if self._capability is None:
             self._capability = await capability.read(self._client)
         return self._capability
+
+    async def is_away(self, why: Unavailable) -> bool:
+        """Whether the EHR is away or only `why` failed: `/metadata` is asked. A Retry-After is obeyed either way."""
+        if not self.is_open:
+            return True
+        async with self._asking:
+            if not self.is_open:
+                return True
+            try:
+                if time.monotonic() - self._answered > ASK_AGAIN_S:
+                    self._capability = await capability.read(self._client)
+                    self._answered = time.monotonic()
+            except SidecarError:
+                self.shut(why)
+                return True
+        if why.delay_s > 1.0:
+            self.shut(why)
+        return False
 
     def shut(self, why: Unavailable) -> None:
         """Stop claiming; open again when `GET /metadata` succeeds, not before `why.delay_s`."""

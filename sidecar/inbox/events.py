@@ -14,21 +14,23 @@ from sidecar.store import Cipher, Row, Statement, Step, Store
 
 RECORD = Statement(
     "record",
-    "INSERT INTO event (source, focus_type, focus, focus_key, dedupe_key, merge_key, heard_at) "
-    "SELECT :source, :focus_type, :focus, :focus_key, :dedupe_key, :merge_key, :heard_at "
+    "INSERT INTO event (source, focus_type, focus, focus_key, version, dedupe_key, merge_key, heard_at) "
+    "SELECT :source, :focus_type, :focus, :focus_key, :version, :dedupe_key, :merge_key, :heard_at "
     "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.dedupe_key = :dedupe_key) "
     "ON CONFLICT DO NOTHING",
 )
-CLAIM = Statement(
-    "claim_events",
-    "UPDATE event SET claim = :claim, lease_until = :lease_until, merge_key = NULL WHERE id IN ("
-    "SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
-    "ORDER BY id LIMIT :most) "
-    "RETURNING id, source, focus_type, focus, focus_key, heard_at, attempts",
+_CLAIM = (
+    "UPDATE event SET claim = :claim, lease_until = :lease_until, merge_key = NULL, attempts = attempts + 1 "
+    "WHERE id IN (SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
+    "AND focus_type IS {} NULL ORDER BY due_at, id LIMIT :most) "
+    "RETURNING id, source, focus_type, focus, focus_key, version, heard_at, attempts"
 )
+CLAIM = Statement("claim_events", _CLAIM.format("NOT"))
+CLAIM_PINGS = Statement("claim_pings", _CLAIM.format(""))
+EXTEND = Statement("extend_events", "UPDATE event SET lease_until = :lease_until WHERE id = :id AND claim = :claim")
 RELEASE = Statement(
     "release_events",
-    "UPDATE event SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts + :tried "
+    "UPDATE event SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - :untried "
     "WHERE id = :id AND claim = :claim",
 )
 BURY = Statement(
@@ -38,8 +40,8 @@ BURY = Statement(
 )
 FINISH = Statement(
     "finish_event",
-    "UPDATE event SET state = 'done', reason = :reason, claim = NULL, lease_until = 0, done_at = :now "
-    "WHERE id = :id AND claim = :claim",
+    "UPDATE event SET state = 'done', reason = :reason, claim = NULL, lease_until = 0, done_at = :now, "
+    "dedupe_key = CASE WHEN :forget = 1 THEN NULL ELSE dedupe_key END WHERE id = :id AND claim = :claim",
 )
 ROUTE = Statement(
     "route_event",
@@ -49,7 +51,7 @@ ROUTE = Statement(
 CAUSE = Statement(
     "cause",
     "INSERT INTO cause (event_id, model, patient_key) VALUES (:id, :model, :patient_key) "
-    "ON CONFLICT (event_id, model) DO UPDATE SET patient_key = excluded.patient_key, assessment_id = NULL",
+    "ON CONFLICT (event_id, model, patient_key) DO UPDATE SET assessment_id = NULL",
 )
 WAIT = Statement(
     "wait",
@@ -88,7 +90,10 @@ DEPTH = Statement(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClaimedEvent(Redacted):
-    """An event that this worker owns until its lease ends. `focus` is None for a request to catch up."""
+    """An event that this worker owns until its lease ends. `focus` is None for a request to catch up.
+
+    `attempts` counts this claim; claims that were given back untried are not in it.
+    """
 
     id: int
     claim: str
@@ -122,14 +127,14 @@ class EventBox:
         token = self._cipher.token
         focus = event.focus
         row: dict[str, object] = {
-            "source": event.source, "focus_type": None, "focus": None, "focus_key": None,
+            "source": event.source, "focus_type": None, "focus": None, "focus_key": None, "version": None,
             "dedupe_key": None, "merge_key": None, "heard_at": event.heard_at,
         }  # fmt: skip
         if focus is None:
             row["merge_key"] = token("catch_up", event.source)
             return row
         key = token("resource", focus.type, focus.id)
-        row |= {"focus_type": focus.type, "focus_key": key}
+        row |= {"focus_type": focus.type, "focus_key": key, "version": focus.version}
         row["focus"] = self._cipher.seal("event.focus", key, focus.id.encode())
         if focus.version is not None and event.updated_at is not None:
             row["dedupe_key"] = token("event", event.source, focus.relative, focus.version, event.updated_at)
@@ -137,13 +142,15 @@ class EventBox:
             row["merge_key"] = token("unversioned", event.source, focus.relative)
         return row
 
-    async def claim(self, claim: str, now: float, lease_s: float, most: int = 32) -> list[ClaimedEvent]:
-        """Own up to `most` pending events until `now + lease_s`, oldest first.
+    async def claim(
+        self, claim: str, now: float, lease_s: float, most: int = 32, *, pings: bool = False
+    ) -> list[ClaimedEvent]:
+        """Own up to `most` pending events until `now + lease_s`, those due longest first: resources, or `pings`.
 
         An event whose focus cannot be decrypted is set aside with that reason; the others are not kept waiting.
         """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
-        (rows,) = await self._store.commit(Step(CLAIM, [row]))
+        (rows,) = await self._store.commit(Step(CLAIM_PINGS if pings else CLAIM, [row]))
         events, lost = [], []
         for r in sorted(rows, key=lambda r: r["id"]):
             try:
@@ -157,18 +164,20 @@ class EventBox:
     def _claimed(self, r: Row, claim: str) -> ClaimedEvent:
         focus = None
         if r["focus_type"] is not None:
-            focus = Reference(r["focus_type"], self._cipher.open("event.focus", r["focus_key"], r["focus"]).decode())
+            opened = self._cipher.open("event.focus", r["focus_key"], r["focus"]).decode()
+            focus = Reference(r["focus_type"], opened, r["version"])
         return ClaimedEvent(r["id"], claim, r["source"], focus, r["focus_key"], r["heard_at"], r["attempts"])
 
     def patient_key(self, patient: PatientId) -> bytes:
         """The fingerprint under which everything of a patient is stored."""
         return self._cipher.token("patient", patient.value)
 
-    def routed(self, event: ClaimedEvent, patient: PatientId, waits: Sequence[ModelWait], now: float) -> list[Step]:
-        """Steps that hand `event` to its patient's work, one row a model. Fenced by the claim."""
-        key = self.patient_key(patient)
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": key}], expect=1)]
-        for wait in waits:
+    def routed(self, event: ClaimedEvent, waits: Sequence[tuple[PatientId, ModelWait]], now: float) -> list[Step]:
+        """Steps that hand `event` to the work of whom it concerns, one row a patient and model. Fenced by the claim."""
+        first = self.patient_key(waits[0][0])
+        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first}], expect=1)]
+        for patient, wait in waits:
+            key = self.patient_key(patient)
             row = key + b"|" + wait.model.encode()
             steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
             values = {
@@ -183,14 +192,20 @@ class EventBox:
             steps.append(Step(WAIT, [values]))
         return steps
 
+    async def extend(self, events: Sequence[ClaimedEvent], until: float) -> None:
+        """Keep claims for longer; lost ones are left alone."""
+        rows = [{"id": event.id, "claim": event.claim, "lease_until": until} for event in events]
+        await self._store.commit(Step(EXTEND, rows))
+
     async def release(self, event: ClaimedEvent, due_at: float, *, tried: bool) -> None:
         """Give a claim back, counting the attempt or not. A lost claim is left alone."""
-        row = {"id": event.id, "claim": event.claim, "due_at": due_at, "tried": int(tried)}
+        row = {"id": event.id, "claim": event.claim, "due_at": due_at, "untried": int(not tried)}
         await self._store.commit(Step(RELEASE, [row]))
 
-    def finished(self, event: ClaimedEvent, reason: str, now: float) -> Step:
-        """A step that ends an event which concerns no model, with its reason."""
-        return Step(FINISH, [{"id": event.id, "claim": event.claim, "reason": reason, "now": now}], expect=1)
+    def finished(self, event: ClaimedEvent, reason: str, now: float, *, forget: bool = False) -> Step:
+        """A step that ends an event which concerns no model, with its reason; `forget` lets it come again."""
+        row = {"id": event.id, "claim": event.claim, "reason": reason, "now": now, "forget": int(forget)}
+        return Step(FINISH, [row], expect=1)
 
     def buried(self, event: ClaimedEvent, reason: str, now: float) -> Step:
         """A step that sets an event aside as a dead letter."""

@@ -6,6 +6,7 @@ we heard, not when an event was routed, so an older one may arrive while its pat
 `cause` without an assessment is a look that a model still owes an event; the work row stays while there is one.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.errors import Rejected
@@ -14,8 +15,8 @@ from sidecar.store import Cipher, Statement, Step, Store
 
 CLAIM = Statement(
     "claim_work",
-    "UPDATE work SET claim = :claim, lease_until = :lease_until, claimed_event_id = last_event_id "
-    "WHERE (patient_key, model) IN (SELECT patient_key, model FROM work "
+    "UPDATE work SET claim = :claim, lease_until = :lease_until, claimed_event_id = last_event_id, "
+    "attempts = attempts + 1 WHERE (patient_key, model) IN (SELECT patient_key, model FROM work "
     "WHERE due_at <= :now AND lease_until <= :now ORDER BY due_at LIMIT :most) "
     "RETURNING patient_key, model, patient, first_heard_at, attempts",
 )
@@ -33,27 +34,35 @@ COMPLETE = Statement(
     "complete",
     "UPDATE event SET state = 'done', reason = :reason, done_at = :now WHERE state = 'routed' AND id = :id "
     "AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.event_id = event.id "
-    "AND cause.assessment_id IS NULL AND cause.model <> :model)",
+    "AND cause.assessment_id IS NULL AND (cause.model <> :model OR cause.patient_key <> :patient_key))",
 )
 ANSWER = Statement(
-    "answer", "UPDATE cause SET assessment_id = :assessment_id WHERE event_id = :id AND model = :model"
-)  # fmt: skip
+    "answer",
+    "UPDATE cause SET assessment_id = :assessment_id "
+    "WHERE event_id = :id AND model = :model AND patient_key = :patient_key",
+)
 CLEAR = Statement(
     "clear_work",
     "DELETE FROM work WHERE patient_key = :patient_key AND model = :model AND claim IS NULL "
     "AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.patient_key = work.patient_key AND cause.model = work.model "
     "AND cause.assessment_id IS NULL)",
 )
+EXTEND = Statement(
+    "extend_work",
+    "UPDATE work SET lease_until = :lease_until WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
+)
 RELEASE = Statement(
     "release_work",
-    "UPDATE work SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts + :tried "
+    "UPDATE work SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - :untried "
     "WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
 )
 BURY_EVENT = Statement(
     "bury_routed",
     "UPDATE event SET state = 'buried', reason = :reason, done_at = :now WHERE state = 'routed' AND id = :id",
 )
-DROP_CAUSE = Statement("drop_cause", "DELETE FROM cause WHERE event_id = :id AND model = :model")
+DROP_CAUSE = Statement(
+    "drop_cause", "DELETE FROM cause WHERE event_id = :id AND model = :model AND patient_key = :patient_key"
+)
 REPLAY = Statement(
     "replay_work",
     "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL, patient_key = NULL "
@@ -77,7 +86,10 @@ class Claim:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class WorkItem(Redacted):
-    """One patient to assess with one model. `focus_keys` fingerprint the resources that changed."""
+    """One patient to assess with one model. `focus_keys` fingerprint the resources that changed.
+
+    `attempts` counts this claim; claims that were given back untried are not in it.
+    """
 
     claim: Claim
     patient: PatientId
@@ -116,8 +128,8 @@ class WorkBox:
     def settled(self, claim: Claim, assessment_id: str, reason: str, now: float) -> list[Step]:
         """Steps that complete every event behind `claim` with one assessment. Fenced by the claim."""
         row = _fence(claim)
-        ended = {"model": claim.model, "reason": reason, "now": now}
-        answered = {"model": claim.model, "assessment_id": assessment_id}
+        ended = _row(claim) | {"reason": reason, "now": now}
+        answered = _row(claim) | {"assessment_id": assessment_id}
         return [
             Step(FENCE, [row], expect=1),
             Step(COMPLETE, [ended | {"id": event_id} for event_id in claim.events]),
@@ -130,13 +142,17 @@ class WorkBox:
         return [
             Step(FENCE, [_fence(claim)], expect=1),
             Step(BURY_EVENT, [{"id": event_id, "reason": reason, "now": now} for event_id in claim.events]),
-            Step(DROP_CAUSE, [{"id": event_id, "model": claim.model} for event_id in claim.events]),
+            Step(DROP_CAUSE, [_row(claim) | {"id": event_id} for event_id in claim.events]),
             Step(CLEAR, [_row(claim)]),
         ]
 
+    async def extend(self, items: Sequence[WorkItem], until: float) -> None:
+        """Keep claims for longer; lost ones are left alone."""
+        await self._store.commit(Step(EXTEND, [_fence(item.claim) | {"lease_until": until} for item in items]))
+
     async def release(self, claim: Claim, due_at: float, *, tried: bool) -> None:
         """Give a claim back, counting the attempt or not. A lost claim is left alone."""
-        await self._store.commit(Step(RELEASE, [_fence(claim) | {"due_at": due_at, "tried": int(tried)}]))
+        await self._store.commit(Step(RELEASE, [_fence(claim) | {"due_at": due_at, "untried": int(not tried)}]))
 
 
 def _row(claim: Claim) -> dict[str, object]:

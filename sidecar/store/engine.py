@@ -22,7 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, TextClause, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
-from sidecar.errors import ClaimLost, Misconfigured, Unavailable
+from sidecar.errors import ClaimLost, Misconfigured, NotStored
 
 HEAD = "0001"
 """The newest migration; alembic is imported only when the file is not there yet."""
@@ -109,10 +109,10 @@ class Store:
 
         Raises:
             ClaimLost: a step touched another number of rows than expected; nothing of the transaction remains.
-            Unavailable: the database could not commit (disk full, for example), or is closed.
+            NotStored: the database could not commit (disk full, for example), or is closed.
         """
         if self._closed:
-            raise Unavailable("store:closed")
+            raise NotStored("store:closed")
         job = _Job(steps)
         self._queue.put(job)
         return await asyncio.shield(asyncio.wrap_future(job.done))
@@ -121,10 +121,10 @@ class Store:
         """Rows of a SELECT, from a connection of its own: never behind a writer.
 
         Raises:
-            Unavailable: the database cannot be read, or is closed.
+            NotStored: the database cannot be read, or is closed.
         """
         if self._closed:
-            raise Unavailable("store:closed")
+            raise NotStored("store:closed")
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._read_pool, self._read, statement, parameters)
 
@@ -132,7 +132,7 @@ class Store:
         try:
             return [dict(r) for r in self._reader.execute(statement.compiled, parameters).mappings()]
         except DBAPIError as error:
-            raise Unavailable(f"store:{type(error).__name__}") from None
+            raise NotStored(f"store:{type(error).__name__}") from None
 
     def close(self) -> None:
         """Finish what was handed in, then close and unlock."""
@@ -180,7 +180,7 @@ class Store:
             with contextlib.suppress(DBAPIError, sqlite3.Error):
                 self._writer.exec_driver_sql("ROLLBACK")
             for job in group:
-                job.result = Unavailable(f"store:{type(error).__name__}")
+                job.result = NotStored(f"store:{type(error).__name__}")
         for job in group:
             if isinstance(job.result, Exception):
                 job.done.set_exception(job.result)
@@ -217,7 +217,7 @@ class Store:
         except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's caller
             self._writer.exec_driver_sql("ROLLBACK TO one")
             lost = isinstance(error, ClaimLost)
-            job.result = error if lost else Unavailable(f"store:{type(error).__name__}")
+            job.result = error if lost else NotStored(f"store:{type(error).__name__}")
         self._writer.exec_driver_sql("RELEASE one")
 
     def _run_step(self, step: Step) -> list[Row]:

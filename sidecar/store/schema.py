@@ -28,6 +28,7 @@ event = Table(
     Column("focus_type", Text),
     Column("focus", LargeBinary, info=IDENTIFIED),
     Column("focus_key", LargeBinary),
+    Column("version", Text),
     Column("dedupe_key", LargeBinary, unique=True),
     Column("merge_key", LargeBinary, unique=True),
     Column("patient_key", LargeBinary),
@@ -44,8 +45,15 @@ event = Table(
 Index(
     "event_open",
     event.c.due_at,
+    event.c.id,
     sqlite_where=text("state = 'pending'"),
     postgresql_where=text("state = 'pending'"),
+)
+Index(
+    "event_waiting",
+    event.c.heard_at,
+    sqlite_where=text("state IN ('pending', 'routed')"),
+    postgresql_where=text("state IN ('pending', 'routed')"),
 )
 Index(
     "event_done",
@@ -92,7 +100,7 @@ cause = Table(
     Column("model", Text, nullable=False),
     Column("patient_key", LargeBinary, nullable=False),
     Column("assessment_id", Text),
-    PrimaryKeyConstraint("event_id", "model"),
+    PrimaryKeyConstraint("event_id", "model", "patient_key"),
 )
 Index(
     "cause_open",
@@ -137,8 +145,15 @@ Index("assessment_of_patient", assessment.c.patient_key, assessment.c.model, ass
 Index(
     "assessment_valid",
     assessment.c.valid_until,
+    assessment.c.id,
     sqlite_where=text("latest = 1"),
     postgresql_where=text("latest = 1"),
+)
+Index(
+    "assessment_for_review",
+    assessment.c.id,
+    sqlite_where=text("review IS NOT NULL"),
+    postgresql_where=text("review IS NOT NULL"),
 )
 
 basis = Table(
@@ -165,6 +180,7 @@ delivery = Table(
     Column("claim", Text),
     Column("lease_until", Float, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
     Column("settled_at", Float),
 )
 Index(
@@ -200,7 +216,6 @@ subscription = Table(
     Column("status", Text, nullable=False),
     Column("reason", Text),
     Column("watermark", Text),
-    Column("last_event_at", Float),
     Column("checked_at", Float),
 )
 

@@ -1,20 +1,21 @@
 """Deliver one stored revision: look at the patient again, then write Device, Observation, RiskAssessment in order."""
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sidecar.errors import Rejected
+from sidecar.errors import Rejected, SidecarError
 from sidecar.fhir import references
 from sidecar.fhir.client import EhrClient
 from sidecar.manifest import Manifest
 from sidecar.records import Evidence, Outcome, Reference, Stored
 from sidecar.writeback.ladder import LadderWriter
 from sidecar.writeback.outbox import Effect, Outbox, QueuedWrite
-from sidecar.writeback.render import Links, device, observation, risk_assessment
+from sidecar.writeback.render import Links, device, observation, risk_assessment, score_stub
 
-_OPEN = {"arrived", "triaged", "in-progress", "onleave"}
+_ENDED = ("finished", "cancelled", "entered-in-error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +37,13 @@ class Wording:
 
 @dataclass(frozen=True, slots=True)
 class _Writes:
+    write: QueuedWrite
     ladder: LadderWriter
     known: Effect
-    look_first: bool
+
+    @property
+    def look_first(self) -> bool:
+        return self.write.attempts > 1
 
 
 class Deliverer:
@@ -59,38 +64,59 @@ class Deliverer:
             Unavailable, Retryable: not known to be written; repeat.
         """
         known = await self._outbox.effect(write.identity)
-        if known is None and now > stored.conclusion.evidence.valid_until.timestamp():
-            return Delivered("expired", "expired:before_delivery")
-        refusal = await self._recheck(stored.conclusion.evidence, manifest, already_charted=known is not None)
+        evidence = stored.conclusion.evidence
+        if known is None and (write.attempts > 1 or write.revision > 1):
+            known = await self._look(stored, manifest, ladder, write.identity)
+        refusal = await self._recheck(stored, manifest, already_charted=known is not None)
         if refusal is not None:
-            return Delivered("cancelled", refusal)
+            return Delivered("cancelled", refusal, known)
+        if known is None and now > evidence.valid_until.timestamp():
+            return Delivered("expired", "expired:before_delivery")
         if known is None and stored.status == "entered-in-error":
             return Delivered("cancelled", "never_charted")
-        links = Links(
-            identity=write.identity,
+        links = self._links(stored, manifest, write.identity, await self._device(stored, manifest, ladder))
+        writes = _Writes(write, ladder, known or Effect(None, None))
+        return Delivered("written", None, await self._write(stored, manifest, links, writes))
+
+    async def _look(self, stored: Stored, manifest: Manifest, ladder: LadderWriter, identity: bytes) -> Effect | None:
+        """What the chart holds of an earlier attempt whose answer was lost."""
+        links = self._links(stored, manifest, identity, "Device/unknown")
+        risk_id = score_id = None
+        if ladder.takes("RiskAssessment"):
+            risk_id = await ladder.locate(risk_assessment(stored.conclusion, manifest, links))
+        if ladder.takes("Observation"):
+            score_id = await ladder.locate(score_stub(stored.conclusion, identity))
+        return Effect(risk_id, score_id) if risk_id or score_id else None
+
+    def _links(self, stored: Stored, manifest: Manifest, identity: bytes, device_reference: str) -> Links:
+        return Links(
+            identity=identity,
             status=stored.status,
-            device=await self._device(stored, manifest, ladder),
+            device=device_reference,
             rationale=self._wording.rationale(stored.conclusion.assessment, manifest),
             reasons=self._reasons(stored, manifest),
             score_value=self._score_value,
         )
-        writes = _Writes(ladder, known or Effect(None, None), look_first=write.attempts > 1)
-        return Delivered("written", None, await self._write(stored, manifest, links, writes))
 
     async def _write(self, stored: Stored, manifest: Manifest, links: Links, writes: "_Writes") -> Effect:
-        takes, known = writes.ladder.takes, writes.known
+        ladder, known = writes.ladder, writes.known
         score_id, risk_id = known.observation, known.risk_assessment
-        score = observation(stored.conclusion, manifest, links) if takes("Observation") else None
+        score = observation(stored.conclusion, manifest, links) if ladder.takes("Observation") else None
         if score is not None:
-            score_id = await writes.ladder.write(score, score_id, look_first=writes.look_first)
+            score_id = await ladder.write(score, score_id, look_first=writes.look_first)
             links = replace(links, observation=f"Observation/{score_id}")
         elif score_id is not None:
-            await self._withdraw(score_id, writes.ladder)
-        if takes("RiskAssessment"):
-            body = risk_assessment(stored.conclusion, manifest, links)
-            risk_id = await writes.ladder.write(body, risk_id, look_first=writes.look_first)
-        elif score is None:
-            raise Rejected("ehr_cannot:RiskAssessment")
+            await self._withdraw(score_id, ladder)
+        try:
+            if ladder.takes("RiskAssessment"):
+                body = risk_assessment(stored.conclusion, manifest, links)
+                risk_id = await ladder.write(body, risk_id, look_first=writes.look_first)
+            elif score is None:
+                raise Rejected("ehr_cannot:RiskAssessment")
+        except SidecarError:
+            # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half.
+            await self._outbox.keep_now(writes.write, Effect(risk_id, score_id), time.time())
+            raise
         return Effect(risk_id, score_id)
 
     async def _withdraw(self, logical_id: str, ladder: LadderWriter) -> None:
@@ -114,15 +140,18 @@ class Deliverer:
         a = stored.conclusion.assessment
         return tuple(self._wording.reason(r, manifest, a.vector.features) for r in a.reasons)
 
-    async def _recheck(self, evidence: Evidence, manifest: Manifest, *, already_charted: bool) -> str | None:
+    async def _recheck(self, stored: Stored, manifest: Manifest, *, already_charted: bool) -> str | None:
         """Why this must not be written now. What is charted already may still be corrected after death or discharge."""
+        evidence = stored.conclusion.evidence
         patient = await self._client.read(Reference("Patient", evidence.patient.value))
         if patient is None:
             return "gone:patient"
-        if _merged(patient):
+        if _replaced(patient):
             return "patient_merged"
         if already_charted:
             return None
+        if patient.get("active") is False:
+            return "out_of_cohort:inactive"
         excluded = manifest.cohort.exclude
         if "deceased" in excluded and (patient.get("deceasedBoolean") or patient.get("deceasedDateTime")):
             return "out_of_cohort:deceased"
@@ -135,12 +164,12 @@ class Deliverer:
         subject = references.of(stay.get("subject"), self._client.base_url)
         if subject is None or subject.id != evidence.patient.value:
             raise Rejected("another_patient")
-        return None if stay.get("status") in _OPEN else "out_of_cohort:discharged"
+        return "out_of_cohort:discharged" if stay.get("status") in _ENDED else None
 
 
-def _merged(patient: Mapping[str, Any]) -> bool:
-    links = patient.get("link") or ()
-    return patient.get("active") is False or any(link.get("type") == "replaced-by" for link in links)
+def _replaced(patient: Mapping[str, Any]) -> bool:
+    links = patient.get("link")
+    return isinstance(links, list) and any(isinstance(x, Mapping) and x.get("type") == "replaced-by" for x in links)
 
 
 def is_chartable(outcome: Outcome, *, urgent: bool) -> bool:

@@ -27,6 +27,18 @@ class LadderWriter:
         able = self._capability.of(type_name)
         return able.create or able.update
 
+    async def locate(self, resource: Mapping[str, Any]) -> str | None:
+        """Where the chart holds `resource` already, under our id or our identifier; None when it does not.
+
+        Raises:
+            Rejected: it is there twice.
+        """
+        type_name, logical_id = str(resource["resourceType"]), str(resource["id"])
+        by_id = (self._forced or self._capability.ladder(type_name)) == "put"
+        if by_id and await self._client.read(Reference(type_name, logical_id)) is not None:
+            return logical_id
+        return await self._find(resource)
+
     async def write(self, resource: Mapping[str, Any], known_id: str | None, *, look_first: bool) -> str:
         """Make the chart hold `resource`; its id there. `known_id` is where an earlier revision lives.
 
@@ -140,7 +152,14 @@ class LadderWriter:
 
 def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
     """Whether the chart already says what we would write; the server may have added to it."""
-    return all(theirs.get(key) == value for key, value in ours.items() if key not in _SERVER_OWNED)
+    return all(_plain(theirs.get(key)) == _plain(value) for key, value in ours.items() if key not in _SERVER_OWNED)
+
+
+def _plain(value: Any) -> Any:
+    """`value` with references as some servers (HAPI) keep them: without the version."""
+    if isinstance(value, Mapping):
+        return {k: v.partition("/_history/")[0] if k == "reference" else _plain(v) for k, v in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def _identifier(resource: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 A newer revision supersedes an older one that nobody has begun to write; revisions of one identity go out in order.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.records import Redacted
@@ -24,7 +25,16 @@ CLAIM = Statement(
     "SELECT d.assessment_id FROM delivery AS d WHERE d.state = 'queued' AND d.due_at <= :now AND d.lease_until <= :now "
     "AND NOT EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = d.identity AND o.revision < d.revision "
     "AND o.state = 'queued') ORDER BY d.queued_at LIMIT :most) "
-    "RETURNING assessment_id, identity, revision, heard_at, attempts",
+    "RETURNING assessment_id, identity, revision, heard_at, attempts, failures",
+)
+EXTEND = Statement(
+    "extend_writes",
+    "UPDATE delivery SET lease_until = :lease_until WHERE assessment_id = :assessment_id AND claim = :claim",
+)
+REQUEUE = Statement(
+    "requeue",
+    "UPDATE delivery SET state = 'queued', reason = NULL, failures = 0, due_at = :now, settled_at = NULL "
+    "WHERE assessment_id = :assessment_id AND state = 'cancelled' AND reason <> 'patient_merged'",
 )
 SETTLE = Statement(
     "settle_write",
@@ -33,7 +43,7 @@ SETTLE = Statement(
 )
 RELEASE = Statement(
     "release_write",
-    "UPDATE delivery SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - :untried "
+    "UPDATE delivery SET claim = NULL, lease_until = 0, due_at = :due_at, failures = failures + :failed "
     "WHERE assessment_id = :assessment_id AND claim = :claim",
 )
 EFFECT = Statement(
@@ -52,7 +62,7 @@ WAS_QUEUED = Statement(
 )
 REPLAY = Statement(
     "replay_writes",
-    "UPDATE delivery SET state = 'queued', reason = NULL, attempts = 1, due_at = 0, settled_at = NULL "
+    "UPDATE delivery SET state = 'queued', reason = NULL, failures = 0, due_at = 0, settled_at = NULL "
     "WHERE state = 'buried' AND (:id IS NULL OR assessment_id = :id) RETURNING assessment_id AS id",
 )
 FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
@@ -69,7 +79,10 @@ DEPTH = Statement(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class QueuedWrite(Redacted):
-    """A write that this worker owns. `attempts` counts this one; above 1, it may have happened already."""
+    """A write that this worker owns. `attempts` counts this one: above 1, it may have happened already.
+
+    `failures` counts the attempts that the EHR failed, outages left out.
+    """
 
     assessment_id: str
     claim: str
@@ -77,6 +90,7 @@ class QueuedWrite(Redacted):
     revision: int
     heard_at: float
     attempts: int
+    failures: int
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -108,7 +122,9 @@ class Outbox:
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
         (rows,) = await self._store.commit(Step(CLAIM, [row]))
         return [
-            QueuedWrite(r["assessment_id"], claim, r["identity"], r["revision"], r["heard_at"], r["attempts"])
+            QueuedWrite(
+                r["assessment_id"], claim, r["identity"], r["revision"], r["heard_at"], r["attempts"], r["failures"]
+            )
             for r in rows
         ]
 
@@ -123,15 +139,28 @@ class Outbox:
         }
         return Step(SETTLE, [row], expect=1)
 
-    async def release(self, write: QueuedWrite, due_at: float, *, tried: bool) -> None:
-        """Give a claim back. An attempt that may have reached the EHR counts, so the next one looks first."""
+    def requeue(self, assessment_id: str, now: float) -> Step:
+        """A step that queues a cancelled write again: what stood in its way may be gone."""
+        return Step(REQUEUE, [{"assessment_id": assessment_id, "now": now}])
+
+    async def extend(self, writes: Sequence[QueuedWrite], until: float) -> None:
+        """Keep claims for longer; lost ones are left alone."""
+        rows = [{"assessment_id": w.assessment_id, "claim": w.claim, "lease_until": until} for w in writes]
+        await self._store.commit(Step(EXTEND, rows))
+
+    async def release(self, write: QueuedWrite, due_at: float, *, failed: bool) -> None:
+        """Give a claim back. It may have reached the EHR, so the next attempt looks first."""
         row = {
             "assessment_id": write.assessment_id,
             "claim": write.claim,
             "due_at": due_at,
-            "untried": int(not tried),
+            "failed": int(failed),
         }
         await self._store.commit(Step(RELEASE, [row]))
+
+    async def keep_now(self, write: QueuedWrite, effect: Effect, now: float) -> None:
+        """Remember what the chart holds already, before the rest of a write is known."""
+        await self._store.commit(self.keep(write, effect, now))
 
     def keep(self, write: QueuedWrite, effect: Effect, now: float) -> Step:
         """A step that remembers what the chart holds."""

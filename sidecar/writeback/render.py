@@ -105,6 +105,16 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
     )
 
 
+def score_stub(conclusion: Conclusion, identity: bytes) -> dict[str, Any]:
+    """As much of the total's Observation as it takes to find it in the chart."""
+    return {
+        "resourceType": "Observation",
+        "id": resource_id("so", identity),
+        "identifier": [{"system": SCORE_SYSTEM, "value": identity.hex()}],
+        "subject": {"reference": f"Patient/{conclusion.evidence.patient.value}"},
+    }
+
+
 def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any]:
     """State `conclusion` to a clinician as a RiskAssessment.
 

@@ -117,7 +117,7 @@ async def test_a_deleted_reading_is_found_by_the_review_though_no_notification_c
             await site.ehr.remove("Observation", f"o-p1-{code}-{int(moment.timestamp())}")
 
         rooms = site.sidecar.rooms
-        assert await review(rooms.client, rooms.archive, rooms.box, site.sidecar.clock) == 7
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock) == 7
         site.sidecar.wake()
         await site.settled()
 
@@ -165,7 +165,7 @@ async def test_a_model_without_a_promotion_stores_and_never_writes(tmp_path):
     ("change", "reason"),
     [
         ({"link": [{"type": "replaced-by", "other": {"reference": "Patient/p2"}}]}, "patient_merged"),
-        ({"active": False}, "patient_merged"),
+        ({"active": False}, "out_of_cohort:inactive"),
         ({"deceasedBoolean": True}, "out_of_cohort:deceased"),
     ],
 )
@@ -181,8 +181,8 @@ async def test_the_patient_is_looked_at_again_before_the_write(tmp_path, change,
         await site.settled()
 
         assert site.risk_assessments() == []
-        (row,) = await site.rows("SELECT state, reason FROM delivery")
-        assert row == {"state": "cancelled", "reason": reason}
+        newest = (await site.rows("SELECT state, reason FROM delivery ORDER BY revision"))[-1]
+        assert newest == {"state": "cancelled", "reason": reason}
 
 
 async def test_a_result_that_expired_before_delivery_is_stored_and_not_written(tmp_path):
@@ -222,4 +222,95 @@ async def test_after_discharge_the_current_result_says_why_there_is_none(tmp_pat
 
         current = await site.sidecar.rooms.archive.current(PatientId("p1"), "news2")
         assert current.conclusion.assessment.reasons == ("out_of_cohort:discharged",)
-        assert [r["status"] for r in site.risk_assessments()] == ["final"]
+        (risk,) = site.risk_assessments()
+        assert risk["status"] == "amended"
+        assert "No longer current: encounter has ended." in risk["note"][0]["text"]
+        assert datetime.fromisoformat(risk["prediction"][0]["whenPeriod"]["end"]) <= datetime.now(UTC)
+
+
+async def test_looking_again_later_does_not_change_a_result_whose_readings_did_not_change(tmp_path):
+    clock = Clock()
+    async with house(tmp_path, clock=clock) as site:
+        await site.admit("p1")
+        await site.ehr.write(reading("p1", "8310-5", 37.0, now(200)))
+        await site.chart(observation_set("p1", now(5), c8310_5=None))
+        await site.settled()
+        clock.ahead = timedelta(minutes=50)
+        await site.ehr.write(encounter("p1", serviceType={"text": "moved to another bed"}))
+        await site.settled()
+
+        (risk,) = site.risk_assessments()
+        assert (risk["status"], risk["meta"]["versionId"]) == ("final", "1")
+
+
+async def test_a_reading_moved_to_another_patient_leaves_no_final_with_the_first(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        await site.admit("p2")
+        moment = now(5)
+        await site.chart(observation_set("p1", moment, c9279_1=30))
+        await site.settled()
+        moved = reading("p1", "9279-1", 30, moment, subject={"reference": "Patient/p2"})
+        await site.ehr.write(moved | {"encounter": {"reference": "Encounter/e-p2"}, "status": "corrected"})
+        await site.settled()
+
+        (risk,) = [r for r in site.risk_assessments() if r["subject"]["reference"] == "Patient/p1"]
+        assert risk["status"] == "corrected"
+        assert "incomplete: respiratory rate not charted" in risk["note"][0]["text"]
+
+
+async def test_readings_charted_one_after_the_other_make_one_result_and_no_trail_of_alarms(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        for minutes, one in zip((9, 8, 7, 6, 5, 4, 3), observation_set("p1", now(9), c9279_1=30), strict=True):
+            await site.ehr.write({**one, "effectiveDateTime": now(minutes).isoformat()})
+            await site.settled()
+
+        (risk,) = site.risk_assessments()
+        assert risk["status"] == "final"
+
+
+async def test_a_co_signature_on_a_reading_after_discharge_leaves_the_score_as_it_was(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        moment = now(5)
+        await site.chart(observation_set("p1", moment))
+        await site.settled()
+        await site.ehr.write(encounter("p1", status="finished"))
+        await site.settled()
+        (before,) = site.risk_assessments()
+        await site.ehr.write(reading("p1", "9279-1", 16, moment, note=[{"text": "co-signed"}]))
+        await site.settled()
+
+        (after,) = site.risk_assessments()
+        assert after["status"] == before["status"] == "amended"
+        assert after["meta"]["versionId"] == before["meta"]["versionId"]
+
+
+async def test_a_write_cancelled_by_a_slip_of_the_pen_is_made_after_all(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        site.ehr.faults.fail_next(1, 503, retry_after_s=2, only="PUT Device")
+        await site.chart(observation_set("p1", now(5)))
+        await until_state(site, "SELECT 1 FROM delivery WHERE state = 'queued' AND attempts > 0")
+        await site.ehr.write(encounter("p1", status="finished"))
+        await site.settled()
+        assert site.risk_assessments() == []
+        await site.ehr.write(encounter("p1"))
+        await site.settled()
+
+        (risk,) = site.risk_assessments()
+        assert risk["status"] in {"final", "amended"}
+
+
+async def test_one_restricted_chart_does_not_keep_the_other_patients_waiting(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        await site.admit("p2")
+        await site.settled()
+        site.ehr.faults.fail_next(1, 403, only="GET Patient")
+        await site.chart(observation_set("p1", now(5)))
+        await site.chart(observation_set("p2", now(5)))
+        await site.settled()
+
+        assert len(site.risk_assessments()) == 2

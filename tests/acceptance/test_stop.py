@@ -63,7 +63,7 @@ async def test_an_ehr_that_hangs_neither_delays_a_stop_nor_keeps_a_claim(tmp_pat
     async with under_load(tmp_path, ehr=f"timeout_s = {HUNG_S}") as (ehr, served, notifier):
         await until(lambda: len(ehr.all("RiskAssessment")) >= 5)
         ehr.faults.delay_s = HUNG_S
-        await until(lambda: held(served.config) >= 10)
+        await until(lambda: held(served.config) > 0)
 
         assert await ended(served, number) == 0
 

@@ -16,7 +16,7 @@ Resource = dict[str, Any]
 Notified = tuple[str, str, str]
 """What tells one event from another: `Type/id`, version, lastUpdated."""
 
-CHARTING_S = 0.15
+CHARTING_S = 0.25
 NOTIFY_S = 0.03
 CHOICES = {
     "9279-1": (7, 10, 16, 22, 28), "2708-6": (89, 92, 94, 97), "8480-6": (85, 95, 105, 120, 225),

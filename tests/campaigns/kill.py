@@ -36,7 +36,7 @@ Wait = Callable[[], Awaitable[None]]
 NOTIFIERS = 4
 LONGEST_UP_S = 0.6
 LONGEST_START_S = 1.1
-POINT_S, SETTLE_S = 6.0, 120.0
+POINT_S, SETTLE_S = 6.0, 240.0
 RUNGS = {
     "put": Capabilities(),
     "conditional": Capabilities(update_create=False),

@@ -17,10 +17,12 @@ from sidecar.store import load_keys
 from sidecar.writeback import is_chartable
 from tests.campaigns.charting import CHOICES, Notified, Resource, Ward, code
 
+MAX_PROBLEMS = 20
+
 
 @dataclass
 class Report:
-    """What the campaign saw. `problems` names the first of each kind."""
+    """What the campaign saw. `problems` names the first `MAX_PROBLEMS`."""
 
     seed: int
     points: int
@@ -51,7 +53,7 @@ class Report:
         """Count `count` breaches of a claim."""
         if count:
             setattr(self, kind, getattr(self, kind) + count)
-            self.problems.append(f"{kind}: {example}")
+            self.problems += [f"{kind}: {example}"] if len(self.problems) < MAX_PROBLEMS else []
 
 
 @contextlib.contextmanager
@@ -76,12 +78,24 @@ def held(config: Path) -> int:
 
 
 def missing(config: Path, acknowledged: Iterable[Notified], *, ended: bool) -> list[Notified]:
-    """Acknowledged notifications that the file does not have; with `ended`, or has not finished."""
-    cipher = load_keys(load(config).store.key_file)
+    """Acknowledged notifications that the file does not have; with `ended`, or has not finished.
+
+    One about a resource that is not there ends as `gone` and may come again, so its row has no dedupe key any more.
+    """
+    cipher, state = load_keys(load(config).store.key_file), "state = 'done'" if ended else "1 = 1"
     with database(config) as db:
-        known = db.execute("SELECT dedupe_key FROM event" + (" WHERE state = 'done'" if ended else ""))
-        keys = {row[0] for row in known} | {row[0] for row in db.execute("SELECT dedupe_key FROM seen")}
-    return [a for a in acknowledged if cipher.token("event", "observation", *a) not in keys]
+        keys = {row[0] for row in db.execute(f"SELECT dedupe_key FROM event WHERE {state}")}
+        keys |= {row[0] for row in db.execute("SELECT dedupe_key FROM seen")}
+        gone = {tuple(r) for r in db.execute("SELECT focus_key, version FROM event WHERE reason = 'gone'")}
+
+    def is_there(notified: Notified) -> bool:
+        name, version, _ = notified
+        return (
+            cipher.token("event", "observation", *notified) in keys
+            or (cipher.token("resource", *name.split("/")), version) in gone
+        )
+
+    return [notified for notified in acknowledged if not is_there(notified)]
 
 
 def idle(config: Path, since: float) -> bool:
@@ -165,8 +179,8 @@ class Verdict:
         if risk is None:
             self._report.saw("wrong", is_chartable(a.outcome, urgent=a.urgent), f"{who} has no result for {at}")
             return
-        basis = {b["reference"] for b in risk["basis"] if "/_history/" in b["reference"]}
-        self._report.saw("wrong", basis != {r.versioned for r in expected.evidence.basis}, f"{who}: old basis at {at}")
+        basis = {b["reference"].partition("/_history/")[0] for b in risk["basis"] if "/_history/" in b["reference"]}
+        self._report.saw("wrong", basis != {r.relative for r in expected.evidence.basis}, f"{who}: old basis at {at}")
         if a.outcome is Outcome.SCORED:
             self._report.saw("wrong", self._total(risk) != a.score, f"{who}: {self._total(risk)}, not {a.score}")
         self._report.saw("wrong", risk["status"] == "entered-in-error", f"{who}: withdrawn at {at}")
@@ -188,21 +202,17 @@ class Verdict:
         return total["valueQuantity"]["value"] if total and total["status"] != "entered-in-error" else None
 
     def _stands(self, risk: Resource) -> None:
-        """A result rests on readings as they are now; a total is the sum of exactly those."""
+        """A result rests on what its readings say now; a total is the sum of exactly those."""
         if risk["status"] == "entered-in-error":
             return
         values: dict[str, float] = {}
-        for reference in (b["reference"] for b in risk.get("basis", ())):
-            if "/_history/" not in reference:
-                continue
-            kind, logical_id, _, version = reference.split("/")
-            now_there = self._ehr.read(kind, logical_id)
-            fresh = (
-                now_there and now_there["meta"]["versionId"] == version and now_there["status"] != "entered-in-error"
-            )
+        for reference in (b["reference"] for b in risk.get("basis", ()) if "/_history/" in b["reference"]):
+            _, logical_id, _, number = reference.split("/")
+            versions = self._ehr.history("Observation", logical_id)
+            cited, current = versions[int(number) - 1], versions[-1]
+            fresh = current["status"] != "entered-in-error" and current["valueQuantity"] == cited["valueQuantity"]
             self._report.saw("wrong", not fresh, f"{risk['id']} rests on {reference}, which has changed")
-            if now_there:
-                values[code(now_there)] = now_there["valueQuantity"]["value"]
+            values[code(current)] = current["valueQuantity"]["value"]
         if len(values) == len(CHOICES):
             self._report.saw("wrong", self._total(risk) != points(values), f"{risk['id']}: not {points(values)}")
 

@@ -132,10 +132,22 @@ async def test_a_next_link_off_the_base_is_refused_before_a_connection_is_made()
         assert server.strangers == 0
 
 
-@pytest.mark.parametrize("link", ["http://127.0.0.1:PORT/fhir?page=2", "http://127.0.0.1:PORT/fhir/Patient?page=2", "/fhir/Patient?page=2", "?page=2", "Patient?page=2", "/fhir?page=2"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        "http://127.0.0.1:PORT/fhir?page=2",
+        "http://127.0.0.1:PORT/fhir/Patient?page=2",
+        "/fhir/Patient?page=2",
+        "?page=2",
+        "Patient?page=2",
+        "/fhir?page=2",
+    ],
+)
 async def test_a_next_link_under_the_base_is_followed_with_the_token(link):
     async with asking(lambda _: web.Response()) as (server, client):
-        server.answer = lambda r: json(bundle(patient("b")) if "page" in r.query else bundle(patient("a"), following=server.filled(link)))
+        server.answer = lambda r: json(
+            bundle(patient("b")) if "page" in r.query else bundle(patient("a"), following=server.filled(link))
+        )
         assert await searched(client) == ["a", "b"]
         assert [c.headers["Authorization"] for c in server.calls] == ["Bearer a-token"] * 2
         assert server.calls[1].path.rstrip("/") in {"/fhir", "/fhir/Patient"}
@@ -144,7 +156,9 @@ async def test_a_next_link_under_the_base_is_followed_with_the_token(link):
 async def test_a_redirect_is_not_followed():
     for status in (301, 302, 303, 307, 308):
         async with asking(lambda _: web.Response()) as (server, client):
-            server.answer = lambda _, s=server, status=status: web.Response(status=status, headers={"Location": f"http://127.0.0.1:{s.elsewhere}/fhir/Patient/p1"})
+            server.answer = lambda _, s=server, status=status: web.Response(
+                status=status, headers={"Location": f"http://127.0.0.1:{s.elsewhere}/fhir/Patient/p1"}
+            )
             with pytest.raises(Rejected, match=f"ehr_refused:{status}"):
                 await client.read(P1)
             assert (len(server.calls), server.strangers) == (1, 0)
@@ -213,7 +227,17 @@ async def test_an_answer_that_is_not_the_resource_is_retryable(name):
             await client.read(P1)
 
 
-@pytest.mark.parametrize("body", [None, [], patient("p1"), {"resourceType": "Bundle", "entry": 5}, {"resourceType": "Bundle", "link": "x"}, {"resourceType": "Bundle", "entry": {"resource": {}}}])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        [],
+        patient("p1"),
+        {"resourceType": "Bundle", "entry": 5},
+        {"resourceType": "Bundle", "link": "x"},
+        {"resourceType": "Bundle", "entry": {"resource": {}}},
+    ],
+)
 async def test_an_answer_that_is_not_a_bundle_is_retryable(body):
     async with asking(lambda _: json(body)) as (_, client):
         with pytest.raises(Retryable, match="ehr_shape"):
@@ -221,8 +245,17 @@ async def test_an_answer_that_is_not_a_bundle_is_retryable(body):
 
 
 async def test_entries_that_are_no_resources_are_passed_over():
-    entries = [None, 5, {}, {"resource": None}, {"resource": {"resourceType": "OperationOutcome"}}, {"resource": patient("a")}]
-    async with asking(lambda _: json({"resourceType": "Bundle", "link": [None, 5, {"relation": "next"}], "entry": entries})) as (_, client):
+    entries = [
+        None,
+        5,
+        {},
+        {"resource": None},
+        {"resource": {"resourceType": "OperationOutcome"}},
+        {"resource": patient("a")},
+    ]
+    async with asking(
+        lambda _: json({"resourceType": "Bundle", "link": [None, 5, {"relation": "next"}], "entry": entries})
+    ) as (_, client):
         assert await searched(client) == ["a"]
 
 
@@ -317,7 +350,9 @@ async def test_retry_after_is_seconds_or_a_date_and_bounded(header, least, most)
 
 
 @contextlib.asynccontextmanager
-async def guarded(expires_in: int = 300, secret: str = SECRET) -> AsyncIterator[tuple[PracticeEhr, Credentials, EhrClient]]:
+async def guarded(
+    expires_in: int = 300, secret: str = SECRET
+) -> AsyncIterator[tuple[PracticeEhr, Credentials, EhrClient]]:
     """A practice EHR that wants client credentials, and a client that has them."""
     access = Credentials(client_id="sidecar", client_secret=SECRET, expires_in=expires_in)
     ehr = PracticeEhr(credentials=access)
@@ -354,6 +389,31 @@ async def test_a_token_revoked_under_many_requests_is_fetched_anew_once():
         assert ehr.requests["POST", "token"] == 2
 
 
+async def test_a_late_refusal_of_an_old_token_does_not_drop_the_new_one():
+    fetched, refused = [], []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/token"):
+            fetched.append(request)
+            return json({"access_token": f"t{len(fetched)}"})
+        if request.headers["Authorization"] != "Bearer t1":
+            return json(patient("p1"))
+        refused.append(request)
+        if len(refused) == 2:
+            await until(
+                lambda: len(server.calls) >= 5
+            )  # a token, two refusals, another token, a request that it opened
+        return web.Response(status=401)
+
+    async with peer() as server:
+        server.answer = answer
+        signer = ClientCredentials(f"{server.base}/token", "sidecar", SECRET, "")
+        client = EhrClient(server.base, signer, timeout_s=5, connections=4)
+        assert all(await asyncio.gather(client.read(P1), client.read(P1)))
+        assert len(fetched) == 2
+        await client.close()
+
+
 async def test_a_second_refusal_is_unavailable_after_exactly_two_requests():
     async with asking(lambda _: web.Response(status=401)) as (server, client):
         with pytest.raises(Unavailable, match="ehr_denied:401"):
@@ -381,7 +441,9 @@ async def test_a_wrong_client_secret_is_unavailable_and_asks_the_chart_nothing()
         assert ehr.requests["GET", "Patient/{id}"] == 0
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"{}", b'{"access_token":"t","expires_in":"soon"}', b'"t"', b"null"])
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"[]", b"{}", b'{"access_token":"t","expires_in":"soon"}', b'"t"', b"null"]
+)
 async def test_a_token_endpoint_that_answers_nonsense_is_unavailable(body):
     async with asking(lambda _: web.Response(body=body)) as (server, _):
         with pytest.raises(Unavailable, match="ehr_token"):
@@ -390,7 +452,9 @@ async def test_a_token_endpoint_that_answers_nonsense_is_unavailable(body):
 
 async def test_a_token_endpoint_that_redirects_does_not_get_the_secret_sent_elsewhere():
     async with asking(lambda _: web.Response()) as (server, _):
-        server.answer = lambda _: web.Response(status=307, headers={"Location": f"http://127.0.0.1:{server.elsewhere}/token"})
+        server.answer = lambda _: web.Response(
+            status=307, headers={"Location": f"http://127.0.0.1:{server.elsewhere}/token"}
+        )
         with pytest.raises(Unavailable, match="ehr_token"):
             await ClientCredentials(f"{server.base}/token", "sidecar", SECRET, "").header()
         assert server.strangers == 0
@@ -430,7 +494,20 @@ async def test_the_gate_does_not_ask_before_the_ehrs_retry_after():
         await gate.close()
 
 
-@pytest.mark.parametrize("first", [None, [], {"resourceType": "Patient"}, {"resourceType": "CapabilityStatement", "rest": [None]}, {"resourceType": "CapabilityStatement", "rest": 5}, {"resourceType": "CapabilityStatement", "rest": [{"mode": "server", "resource": [{"type": "Task", "interaction": [None]}]}]}])
+@pytest.mark.parametrize(
+    "first",
+    [
+        None,
+        [],
+        {"resourceType": "Patient"},
+        {"resourceType": "CapabilityStatement", "rest": [None]},
+        {"resourceType": "CapabilityStatement", "rest": 5},
+        {
+            "resourceType": "CapabilityStatement",
+            "rest": [{"mode": "server", "resource": [{"type": "Task", "interaction": [None]}]}],
+        },
+    ],
+)
 async def test_a_capability_statement_out_of_shape_does_not_shut_the_gate_for_ever(first):
     async with asking(lambda _: web.Response()) as (server, client):
         server.answer = lambda _: json(first if len(server.calls) == 1 else {"resourceType": "CapabilityStatement"})

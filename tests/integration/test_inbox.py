@@ -45,7 +45,7 @@ class Inbox:
         return [r["state"] for r in await self.rows("SELECT state FROM event ORDER BY id")]
 
     async def route(self, event: ClaimedEvent, now: float, *waits: ModelWait, patient: PatientId = P1) -> None:
-        await self.store.commit(*self.events.routed(event, patient, waits or BOTH, now))
+        await self.store.commit(*self.events.routed(event, [(patient, wait) for wait in waits or BOTH], now))
 
     async def heard(self, focus: str, now: float, *waits: ModelWait, patient: PatientId = P1) -> None:
         """Record, claim and route one event."""
@@ -66,7 +66,13 @@ def inbox(tmp_path) -> Iterator[Inbox]:
         yield Inbox(store, cipher_in(tmp_path))
 
 
-def news(focus: str, version: str | None = "1", heard_at: float = 0.0, updated: str | None = "t1", source: str = "observation") -> Event:
+def news(
+    focus: str,
+    version: str | None = "1",
+    heard_at: float = 0.0,
+    updated: str | None = "t1",
+    source: str = "observation",
+) -> Event:
     return Event(source, heard_at, Reference("Observation", focus, version), updated)
 
 
@@ -93,17 +99,23 @@ async def test_the_same_version_with_another_last_updated_is_news_since_a_restar
     assert await inbox.count("SELECT id FROM event") == 2
 
 
-@pytest.mark.parametrize("event", [news("o1", None, updated=None), news("o1", "1", updated=None), Event("observation", 0.0)], ids=["unversioned", "undated", "ping"])
+@pytest.mark.parametrize(
+    "event",
+    [news("o1", None, updated=None), news("o1", "1", updated=None), Event("observation", 0.0)],
+    ids=["unversioned", "undated", "ping"],
+)
 async def test_what_has_no_version_merges_with_one_that_nobody_has_claimed(inbox, event):
     await inbox.events.record(event)
     await inbox.events.record(event, event)
     assert await inbox.count("SELECT id FROM event") == 1
 
 
-@pytest.mark.parametrize("event", [news("o1", None, updated=None), Event("observation", 0.0)], ids=["unversioned", "ping"])
+@pytest.mark.parametrize(
+    "event", [news("o1", None, updated=None), Event("observation", 0.0)], ids=["unversioned", "ping"]
+)
 async def test_what_has_no_version_is_news_once_the_other_was_claimed(inbox, event):
     await inbox.events.record(event)
-    await inbox.events.claim("c", 0, 10)
+    await inbox.events.claim("c", 0, 10, pings=event.focus is None)
     await inbox.events.record(event)
     assert await inbox.count("SELECT id FROM event") == 2
 
@@ -111,8 +123,8 @@ async def test_what_has_no_version_is_news_once_the_other_was_claimed(inbox, eve
 async def test_the_focus_comes_back_as_it_was_recorded(inbox):
     await inbox.events.record(news("o1", heard_at=7.5))
     (event,) = await inbox.events.claim("c", 10, 10)
-    assert event.focus == Reference("Observation", "o1")
-    assert (event.source, event.heard_at, event.attempts, event.focus_key) == ("observation", 7.5, 0, inbox.key("o1"))
+    assert event.focus == Reference("Observation", "o1", "1")
+    assert (event.source, event.heard_at, event.attempts, event.focus_key) == ("observation", 7.5, 1, inbox.key("o1"))
 
 
 # --- claiming events -------------------------------------------------------------------------------------------------
@@ -145,26 +157,82 @@ async def test_a_released_event_waits_until_it_is_due_and_counts_the_attempt(inb
     await inbox.events.release(event, 50, tried=True)
     assert await inbox.events.claim("c2", 49, 10) == []
     (again,) = await inbox.events.claim("c3", 50, 10)
-    assert again.attempts == 1
+    assert (event.attempts, again.attempts) == (1, 2)
+
+
+async def test_a_claim_that_crashed_counts_as_an_attempt(inbox):
+    """What kills its worker every time must wear out, too."""
+    await inbox.heard("o2", 0.5, WAIT)
+    await inbox.events.record(news("o1"))
+    await inbox.work.claim("w1", 100, 10, 16)
+    await inbox.events.claim("c2", 100, 10)
+    (event,) = await inbox.events.claim("c3", 200, 10)
+    (item,) = await inbox.work.claim("w2", 200, 10, 16)
+    assert (event.attempts, item.attempts) == (2, 2)
+
+
+async def test_an_extended_claim_holds_for_longer_and_a_lost_one_is_left_alone(inbox):
+    await inbox.heard("o1", 0.0, WAIT)
+    await inbox.events.record(news("o2"))
+    events, items = await inbox.events.claim("c1", 100, 10), await inbox.work.claim("w1", 100, 10, 16)
+    await inbox.events.extend(events, 150)
+    await inbox.work.extend(items, 150)
+    assert (await inbox.events.claim("c2", 149, 10), await inbox.work.claim("w2", 149, 10, 16)) == ([], [])
+    assert len(await inbox.events.claim("c3", 150, 10)) == len(await inbox.work.claim("w3", 150, 10, 16)) == 1
+    await inbox.events.extend(events, 900)
+    await inbox.work.extend(items, 900)
+    assert len(await inbox.events.claim("c4", 160, 10)) == len(await inbox.work.claim("w4", 160, 10, 16)) == 1
+
+
+async def test_pings_are_claimed_apart_from_events_so_neither_waits_for_the_other(inbox):
+    await inbox.events.record(Event("observation", 0.0), news("o1"))
+    (event,), (ping,) = await inbox.events.claim("c1", 0, 10), await inbox.events.claim("c2", 0, 10, pings=True)
+    assert (event.focus.id, ping.focus) == ("o1", None)
+
+
+async def test_an_event_may_concern_several_patients_and_ends_when_each_was_assessed(inbox):
+    await inbox.events.record(news("o1"))
+    (event,) = await inbox.events.claim("c1", 0, 10)
+    await inbox.store.commit(*inbox.events.routed(event, [(P1, BOTH[0]), (P2, BOTH[0])], 0))
+    first, second = await inbox.work.claim("w", 100, 10, 16)
+    assert {first.patient, second.patient} == {P1, P2}
+    await inbox.settle(first)
+    assert await inbox.states() == ["routed"]
+    await inbox.settle(second)
+    assert await inbox.states() == ["done"]
+
+
+async def test_an_event_that_was_forgotten_when_it_ended_may_come_again(inbox):
+    for _ in range(2):
+        await inbox.events.record(news("o1"))
+        (event,) = await inbox.events.claim("c1", 0, 10)
+        await inbox.store.commit(inbox.events.finished(event, "no_model", 0, forget=True))
+    assert await inbox.states() == ["done", "done"]
 
 
 async def test_an_outage_is_not_an_attempt(inbox):
     await inbox.events.record(news("o1"))
     (event,) = await inbox.events.claim("c1", 0, 10)
     await inbox.events.release(event, 0, tried=False)
-    assert (await inbox.events.claim("c2", 0, 10))[0].attempts == 0
+    assert (await inbox.events.claim("c2", 0, 10))[0].attempts == 1
 
 
 async def test_a_claim_that_lost_its_lease_cannot_route_finish_bury_or_release(inbox):
     await inbox.events.record(news("o1"))
     (old,) = await inbox.events.claim("c1", 0, 10)
     await inbox.events.claim("c2", 20, 10)
-    attempts = (inbox.events.routed(old, P1, BOTH, 20), [inbox.events.finished(old, "gone", 20)], [inbox.events.buried(old, "x", 20)])
+    attempts = (
+        inbox.events.routed(old, [(P1, BOTH[0])], 20),
+        [inbox.events.finished(old, "gone", 20)],
+        [inbox.events.buried(old, "x", 20)],
+    )
     for steps in attempts:
         with pytest.raises(ClaimLost):
             await inbox.store.commit(Step(MARK, [{"name": "left"}]), *steps)
     await inbox.events.release(old, 0, tried=True)
-    assert await inbox.rows("SELECT state, claim, attempts FROM event") == [{"state": "pending", "claim": "c2", "attempts": 0}]
+    assert await inbox.rows("SELECT state, claim, attempts FROM event") == [
+        {"state": "pending", "claim": "c2", "attempts": 2}
+    ]
     for table in ("work", "cause", "device"):
         assert await inbox.count(f"SELECT * FROM {table}") == 0
 
@@ -173,7 +241,9 @@ async def test_an_event_whose_focus_cannot_be_decrypted_is_set_aside_and_the_oth
     await inbox.events.record(news("o1"), news("o2"), news("o3"))
     await inbox.store.commit(Step(Statement("harm", "UPDATE event SET focus = x'01ff' WHERE id = 2")))
     assert [e.focus.id for e in await inbox.events.claim("c", 0, 10)] == ["o1", "o3"]
-    assert (await inbox.rows("SELECT state, reason FROM event WHERE id = 2")) == [{"state": "buried", "reason": "sealed:does_not_open"}]
+    assert (await inbox.rows("SELECT state, reason FROM event WHERE id = 2")) == [
+        {"state": "buried", "reason": "sealed:does_not_open"}
+    ]
 
 
 # --- a patient's work ------------------------------------------------------------------------------------------------
@@ -184,7 +254,12 @@ async def test_events_of_a_patient_are_one_row_of_work_a_model_however_many_wait
         await inbox.heard(f"o{n}", float(n), patient=P1 if n % 3 else P2)
     assert await inbox.count("SELECT * FROM work") == 4
     items = await inbox.work.claim("w", 100, 10, 16)
-    assert sorted((i.patient.value, i.claim.model, len(i.focus_keys)) for i in items) == [("p1", "a", 6), ("p1", "b", 6), ("p2", "a", 3), ("p2", "b", 3)]
+    assert sorted((i.patient.value, i.claim.model, len(i.focus_keys)) for i in items) == [
+        ("p1", "a", 6),
+        ("p1", "b", 6),
+        ("p2", "a", 3),
+        ("p2", "b", 3),
+    ]
 
 
 async def test_work_waits_for_the_debounce_after_the_last_event(inbox):
@@ -289,7 +364,7 @@ async def test_released_work_counts_its_attempts_and_keeps_its_events(inbox):
     await inbox.work.release(item.claim, 130, tried=True)
     assert await inbox.work.claim("w2", 129, 10, 16) == []
     (again,) = await inbox.work.claim("w3", 130, 10, 16)
-    assert (again.attempts, again.focus_keys) == (1, item.focus_keys)
+    assert (again.attempts, again.focus_keys) == (2, item.focus_keys)
 
 
 async def test_work_whose_patient_cannot_be_decrypted_is_set_aside_and_the_others_go_on(inbox):
@@ -327,7 +402,7 @@ async def test_a_replayed_event_goes_the_whole_way(inbox):
     event = await buried(inbox)
     assert await operations.replay(inbox.store, str(event.id)) == 1
     (again,) = await inbox.events.claim("c2", 10, 10)
-    assert (again.focus, again.attempts) == (event.focus, 0)
+    assert (again.focus, again.attempts) == (event.focus, 1)
     await inbox.route(again, 10)
     for item in await inbox.work.claim("w", 20, 10, 16):
         await inbox.settle(item)
@@ -490,10 +565,10 @@ class AnyInterleaving(RuleBasedStateMachine):
     def time_passes(self, seconds):
         self.now += seconds
 
-    @rule(most=st.integers(1, 4))
-    def claim_events(self, most):
-        at = next(self.steps)
-        self.events += [(e, at) for e in self.run(self.inbox.events.claim(f"e{next(self.names)}", self.now, 10, most))]
+    @rule(most=st.integers(1, 4), pings=st.booleans())
+    def claim_events(self, most, pings):
+        at, name = next(self.steps), f"e{next(self.names)}"
+        self.events += [(e, at) for e in self.run(self.inbox.events.claim(name, self.now, 10, most, pings=pings))]
 
     @rule(most=st.integers(1, 4))
     def claim_work(self, most):
@@ -514,8 +589,11 @@ class AnyInterleaving(RuleBasedStateMachine):
                 steps = [self.inbox.events.finished(event, "caught_up", self.now)]
             elif how == "route":
                 patient = P1 if event.focus.id == "o1" else P2
-                steps = self.inbox.events.routed(event, patient, [ModelWait("a", 1, 4), ModelWait("b", 2, 4)], self.now)
-            owns = await self.inbox.count(f"SELECT id FROM event WHERE id = {event.id} AND claim = '{event.claim}'") == 1
+                waits = [(patient, ModelWait("a", 1, 4)), (patient, ModelWait("b", 2, 4))]
+                steps = self.inbox.events.routed(event, waits, self.now)
+            owns = (
+                await self.inbox.count(f"SELECT id FROM event WHERE id = {event.id} AND claim = '{event.claim}'") == 1
+            )
             assert await self.commits(*steps) == owns
             if owns and how == "route" and event.focus is None:
                 self.answered["ping", None] = max(at, self.answered.get(("ping", None), -1))
@@ -529,8 +607,16 @@ class AnyInterleaving(RuleBasedStateMachine):
         if how == "release":
             await self.inbox.work.release(item.claim, self.now, tried=True)
         elif how != "crash":
-            act = {"settle": lambda: self.inbox.work.settled(item.claim, f"x.{at}", "scored", self.now), "bury": lambda: self.inbox.work.buried(item.claim, "x", self.now)}
-            owns = await self.inbox.count(f"SELECT model FROM work WHERE claim = '{item.claim.token}' AND patient_key = x'{item.claim.patient_key.hex()}' AND model = '{item.claim.model}'") == 1
+            act = {
+                "settle": lambda: self.inbox.work.settled(item.claim, f"x.{at}", "scored", self.now),
+                "bury": lambda: self.inbox.work.buried(item.claim, "x", self.now),
+            }
+            owns = (
+                await self.inbox.count(
+                    f"SELECT model FROM work WHERE claim = '{item.claim.token}' AND patient_key = x'{item.claim.patient_key.hex()}' AND model = '{item.claim.model}'"
+                )
+                == 1
+            )
             assert await self.commits(*act[how]()) == owns
             if owns and how == "settle":
                 for key in item.focus_keys:
@@ -561,7 +647,8 @@ class AnyInterleaving(RuleBasedStateMachine):
         self.replay()
         for _ in range(200):
             self.now += 100
-            self.claim_events(4)
+            self.claim_events(4, pings=False)
+            self.claim_events(4, pings=True)
             self.claim_work(4)
             if not self.events and not self.items:
                 return

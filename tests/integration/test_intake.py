@@ -20,7 +20,11 @@ from sidecar.store import Statement, Store
 from tests.harness import SECRET, cipher_in, house, now, observation_set, open_store, patient, reading, until
 
 HOOK = "http://127.0.0.1:9/"
-SOURCES = (Source("patient", "Patient"), Source("encounter", "Encounter"), Source("observation", "Observation", (("code", "http://loinc.org|8867-4"),)))
+SOURCES = (
+    Source("patient", "Patient"),
+    Source("encounter", "Encounter"),
+    Source("observation", "Observation", (("code", "http://loinc.org|8867-4"),)),
+)
 OBSERVATIONS = SOURCES[2]
 
 
@@ -56,7 +60,10 @@ async def intake(folder, ehr: PracticeEhr | None = None, overlap_s: float = 120.
     client = EhrClient(ehr.base_url, NoCredentials(), timeout_s=10, connections=4)
     with open_store(folder) as store:
         box = EventBox(store, cipher_in(folder))
-        parts = Subscriptions(client, store, HOOK, SECRET), CatchUp(client, store, box.record, timedelta(seconds=overlap_s))
+        parts = (
+            Subscriptions(client, store, HOOK, SECRET),
+            CatchUp(client, store, box.record, timedelta(seconds=overlap_s)),
+        )
         try:
             yield Intake(ehr, client, store, box, *parts)
         finally:
@@ -76,7 +83,9 @@ async def test_every_source_gets_a_subscription_that_brings_our_secret_to_its_ow
     async with house(tmp_path) as site:
         made = site.ehr.all("Subscription")
         public = site.settings.server.public_url
-        assert {s["channel"]["endpoint"] for s in made} == {f"{public}/notify/{source.name}" for source in site.sidecar.rooms.sources}
+        assert {s["channel"]["endpoint"] for s in made} == {
+            f"{public}/notify/{source.name}" for source in site.sidecar.rooms.sources
+        }
         assert all(s["channel"]["header"] == [f"Authorization: Bearer {SECRET}"] for s in made)
         assert all(s["channel"]["payload"] == "application/fhir+json" for s in made)
 
@@ -104,7 +113,9 @@ async def test_a_new_secret_is_given_to_the_subscriptions_that_exist(tmp_path):
         await until(lambda: site.subscriptions.ensure(SOURCES, 0.0))
         rotated = Subscriptions(site.client, site.store, HOOK, "another-secret-for-tests")
         await until(lambda: rotated.ensure(SOURCES, 1.0))
-        assert [s["channel"]["header"] for s in site.ehr.all("Subscription")] == [["Authorization: Bearer another-secret-for-tests"]] * 3
+        assert [s["channel"]["header"] for s in site.ehr.all("Subscription")] == [
+            ["Authorization: Bearer another-secret-for-tests"]
+        ] * 3
 
 
 @pytest.mark.parametrize("status", ["error", "off"])
@@ -116,7 +127,9 @@ async def test_a_subscription_that_the_ehr_gave_up_is_requested_again(tmp_path, 
             site.ehr.faults.refuse_activation_next()
             await site.ehr.write(mine | {"status": "requested"})
         else:
-            await site.client.send("update", "PUT", f"Subscription/{mine['id']}", ok={200}, body=mine | {"status": "off"})
+            await site.client.send(
+                "update", "PUT", f"Subscription/{mine['id']}", ok={200}, body=mine | {"status": "off"}
+            )
         await until(lambda: site.ehr.read("Subscription", mine["id"])["status"] == status)
         await site.subscriptions.ensure(SOURCES, 1.0)
         await until(lambda: site.ehr.read("Subscription", mine["id"])["status"] == "active")
@@ -131,7 +144,11 @@ async def test_a_type_that_the_ehr_refuses_is_recorded_with_the_reason_and_the_o
         await until(lambda: sum(s["status"] == "active" for s in ehr.all("Subscription")) == 2)
         assert not await site.subscriptions.ensure(SOURCES, 1.0)
         found = {r["source"]: (r["status"], r["reason"]) for r in await site.rows("SELECT * FROM subscription")}
-        assert found == {"patient": ("active", None), "encounter": ("refused", "ehr_refused:422"), "observation": ("active", None)}
+        assert found == {
+            "patient": ("active", None),
+            "encounter": ("refused", "ehr_refused:422"),
+            "observation": ("active", None),
+        }
 
 
 async def test_an_ehr_without_subscriptions_is_recorded_and_caught_up_with(tmp_path):
@@ -310,4 +327,4 @@ async def test_three_thousand_lost_readings_are_found_page_by_page(tmp_path):
         assert await site.heard() == 3000
         assert 15 <= site.ehr.requests.total() <= 17
         (event,) = await site.box.claim("c", 0.0, 1.0, 1)
-        assert event.focus == Reference("Observation", site.ehr.all("Observation")[0]["id"])
+        assert event.focus == Reference("Observation", site.ehr.all("Observation")[0]["id"], "1")

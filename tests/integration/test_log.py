@@ -19,7 +19,12 @@ VALUE = 231.5
 
 def logged(script: str) -> list[dict[str, object]]:
     """The JSON lines that `script` writes to standard error."""
-    done = subprocess.run([sys.executable, "-c", "import logging\nfrom sidecar import log\n" + script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", "import logging\nfrom sidecar import log\n" + script],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return [json.loads(line) for line in done.stderr.splitlines()]
 
 
@@ -52,7 +57,9 @@ def test_a_line_break_in_a_value_does_not_begin_a_new_line():
 
 
 def test_lines_below_the_level_are_not_written():
-    assert [e["event"] for e in logged('log.configure("warning"); log.get().info("a"); log.get().warning("b")')] == ["b"]
+    assert [e["event"] for e in logged('log.configure("warning"); log.get().info("a"); log.get().warning("b")')] == [
+        "b"
+    ]
 
 
 async def test_a_servers_log_has_only_known_fields_and_nothing_of_the_chart(tmp_path):
@@ -60,7 +67,9 @@ async def test_a_servers_log_has_only_known_fields_and_nothing_of_the_chart(tmp_
     await ehr.start()
     served = await asyncio.to_thread(serve, write_site(tmp_path, ehr.base_url))
     try:
-        await until(lambda: [s["status"] for s in ehr.all("Subscription")].count("active") == len(ehr.all("Subscription")) >= 3)
+        await until(
+            lambda: [s["status"] for s in ehr.all("Subscription")].count("active") == len(ehr.all("Subscription")) >= 3
+        )
         await ehr.write(patient(WHO, name=[{"family": NAME}]))
         await ehr.write(encounter(WHO))
         for resource in observation_set(WHO, now(1), c8480_6=VALUE):
@@ -69,7 +78,11 @@ async def test_a_servers_log_has_only_known_fields_and_nothing_of_the_chart(tmp_
         async with httpx.AsyncClient(trust_env=False) as client:
             hook = f"http://127.0.0.1:{served.settings.server.port}/notify/observation/Observation/{WHO}"
             good = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
-            for body in (b"{", orjson.dumps({"resourceType": NAME, "id": WHO}), orjson.dumps({"resourceType": "Observation", "id": WHO})):
+            for body in (
+                b"{",
+                orjson.dumps({"resourceType": NAME, "id": WHO}),
+                orjson.dumps({"resourceType": "Observation", "id": WHO}),
+            ):
                 await client.put(hook, content=body, headers=good)
             await client.put(hook, content=b"{}", headers={"Authorization": f"Bearer {NAME}"})
         ehr.faults.fail_next(3, status=500)

@@ -21,13 +21,18 @@ HOOK = "/notify/observation/Observation/o1"
 
 
 def observation(**more: object) -> dict[str, object]:
-    return {"resourceType": "Observation", "id": "o1", "meta": {"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z"}, **more}
+    return {
+        "resourceType": "Observation",
+        "id": "o1",
+        "meta": {"versionId": "1", "lastUpdated": "2026-01-01T00:00:00Z"},
+        **more,
+    }
 
 
 @contextlib.asynccontextmanager
-async def hook(folder) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+async def hook(folder, **sections: str) -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
     """A house with a small body limit, and a client of its hook that brings the secret."""
-    async with house(folder, server=f"max_body_bytes = {MAX_BODY}") as site:
+    async with house(folder, server=f"max_body_bytes = {MAX_BODY}", **sections) as site:
         base = f"http://{site.sidecar.addresses[0]}"
         async with httpx.AsyncClient(base_url=base, headers=GOOD, trust_env=False) as client:
             yield site, client
@@ -209,10 +214,19 @@ BROKEN: dict[str, tuple[bytes, str]] = {
     "meta is a string": (orjson.dumps(observation(meta=CANARY)), "Observation.meta"),
     "meta is an array": (orjson.dumps(observation(meta=[{"versionId": CANARY}])), "Observation.meta"),
     "meta is null": (orjson.dumps(observation(meta=None)), "Observation.meta"),
-    "a version outside the grammar": (orjson.dumps(observation(meta={"versionId": f"{CANARY}/1"})), "Observation.meta.versionId"),
+    "a version outside the grammar": (
+        orjson.dumps(observation(meta={"versionId": f"{CANARY}/1"})),
+        "Observation.meta.versionId",
+    ),
     "a version that is a number": (orjson.dumps(observation(meta={"versionId": 7})), "Observation.meta.versionId"),
-    "lastUpdated is an object": (orjson.dumps(observation(meta={"lastUpdated": {CANARY: 1}})), "Observation.meta.lastUpdated"),
-    "lastUpdated is long": (orjson.dumps(observation(meta={"lastUpdated": CANARY * 9})), "Observation.meta.lastUpdated"),
+    "lastUpdated is an object": (
+        orjson.dumps(observation(meta={"lastUpdated": {CANARY: 1}})),
+        "Observation.meta.lastUpdated",
+    ),
+    "lastUpdated is long": (
+        orjson.dumps(observation(meta={"lastUpdated": CANARY * 9})),
+        "Observation.meta.lastUpdated",
+    ),
 }
 
 
@@ -234,12 +248,26 @@ async def test_a_body_may_nest_64_deep_and_no_deeper(tmp_path):
         assert (await client.put(HOOK, content=nested(64))).status_code == 200
         for depth in (65, 1000, 1500, 8000):
             await refused(client, 400, content=nested(depth))
-        await refused(client, 400, content=b'{"resourceType":"Observation","id":"o1","x":' + b"[" * 64 + b"]" * 64 + b"}")
+        await refused(
+            client, 400, content=b'{"resourceType":"Observation","id":"o1","x":' + b"[" * 64 + b"]" * 64 + b"}"
+        )
 
 
 async def test_an_id_outside_the_fhir_grammar_is_refused(tmp_path):
     async with hook(tmp_path) as (site, _):
-        for text in ("a%2Fb", "%2e%2e", "%2e", "a" * 65, "a%0A", "a%0D%0Ab", "a%20b", "a_b", "%C3%A9", "a%00", "a%3Fx=1"):
+        for text in (
+            "a%2Fb",
+            "%2e%2e",
+            "%2e",
+            "a" * 65,
+            "a%0A",
+            "a%0D%0Ab",
+            "a%20b",
+            "a_b",
+            "%C3%A9",
+            "a%00",
+            "a%3Fx=1",
+        ):
             body = orjson.dumps(observation(id=text))
             for method in ("PUT", "DELETE"):
                 head = (
@@ -253,15 +281,25 @@ async def test_an_id_outside_the_fhir_grammar_is_refused(tmp_path):
 
 async def test_dot_segments_in_the_path_reach_nothing(tmp_path):
     async with hook(tmp_path) as (site, _):
-        for path in ("/notify/observation/Observation/..", "/notify/observation/Observation/../../o1", "/notify/../notify/x"):
-            answer = await raw(site, f"DELETE {path} HTTP/1.1\nHost: x\nAuthorization: Bearer {SECRET}\nContent-Length: 0")
+        for path in (
+            "/notify/observation/Observation/..",
+            "/notify/observation/Observation/../../o1",
+            "/notify/../notify/x",
+        ):
+            answer = await raw(
+                site, f"DELETE {path} HTTP/1.1\nHost: x\nAuthorization: Bearer {SECRET}\nContent-Length: 0"
+            )
             assert answer.split(b" ")[1] in {b"400", b"401", b"404", b"405"}, path
         assert events(site) == []
 
 
 async def test_another_type_than_the_hooks_is_refused(tmp_path):
     async with hook(tmp_path) as (site, client):
-        for path in ("/notify/observation/Patient/p1", "/notify/patient/Observation/o1", "/notify/observation/observation/o1"):
+        for path in (
+            "/notify/observation/Patient/p1",
+            "/notify/patient/Observation/o1",
+            "/notify/observation/observation/o1",
+        ):
             answer = await client.put(path, content=orjson.dumps(observation()))
             assert answer.status_code == 400, path
         assert events(site) == []
@@ -269,7 +307,11 @@ async def test_another_type_than_the_hooks_is_refused(tmp_path):
 
 async def test_an_unknown_source_is_refused_and_not_counted_by_its_name(tmp_path):
     async with hook(tmp_path) as (site, client):
-        for method, path in (("PUT", f"/notify/{CANARY}/Observation/o1"), ("DELETE", f"/notify/{CANARY}/Observation/o1"), ("POST", f"/notify/{CANARY}")):
+        for method, path in (
+            ("PUT", f"/notify/{CANARY}/Observation/o1"),
+            ("DELETE", f"/notify/{CANARY}/Observation/o1"),
+            ("POST", f"/notify/{CANARY}"),
+        ):
             answer = await client.request(method, path, content=orjson.dumps(observation()))
             assert answer.status_code == 404, method
         metrics = (await httpx.AsyncClient(trust_env=False).get(f"http://{site.sidecar.addresses[1]}/metrics")).text
@@ -292,7 +334,9 @@ async def test_an_empty_ping_finds_what_its_subscription_lost(tmp_path):
         site.ehr.faults.lose = 1.0
         await site.admit("p1")
         await site.chart(observation_set("p1", now(1)))
-        async with httpx.AsyncClient(base_url=f"http://{site.sidecar.addresses[0]}", headers=GOOD, trust_env=False) as client:
+        async with httpx.AsyncClient(
+            base_url=f"http://{site.sidecar.addresses[0]}", headers=GOOD, trust_env=False
+        ) as client:
             assert (await client.post("/notify/observation")).status_code == 200
         await site.settled()
         assert len(site.risk_assessments()) == 1
@@ -307,7 +351,14 @@ async def test_a_deletion_is_heard(tmp_path):
 async def test_a_2xx_means_the_event_is_on_disk(tmp_path):
     async with hook(tmp_path) as (site, client):
         for n in range(20):
-            assert (await client.put(HOOK, content=orjson.dumps(observation(meta={"versionId": str(n), "lastUpdated": "2026-01-01T00:00:00Z"})))).status_code == 200
+            assert (
+                await client.put(
+                    HOOK,
+                    content=orjson.dumps(
+                        observation(meta={"versionId": str(n), "lastUpdated": "2026-01-01T00:00:00Z"})
+                    ),
+                )
+            ).status_code == 200
             assert len(events(site)) == n + 1
 
 
@@ -316,7 +367,11 @@ async def test_while_the_database_cannot_commit_nothing_is_claimed_as_stored(tmp
         await site.settled()
         with contextlib.closing(sqlite3.connect(site.sidecar.rooms.store.path)) as other:
             other.execute("ALTER TABLE event RENAME TO away")
-            answers = [await client.put(HOOK, content=orjson.dumps(observation())), await client.delete(HOOK), await client.post("/notify/observation")]
+            answers = [
+                await client.put(HOOK, content=orjson.dumps(observation())),
+                await client.delete(HOOK),
+                await client.post("/notify/observation"),
+            ]
             other.execute("ALTER TABLE away RENAME TO event")
         assert [a.status_code for a in answers] == [503, 503, 503]
         assert all(float(a.headers["Retry-After"]) > 0 for a in answers)
@@ -341,7 +396,8 @@ async def test_a_stopping_server_still_tells_a_stranger_nothing(tmp_path):
 
 
 async def test_the_body_cannot_choose_the_patient(tmp_path):
-    async with hook(tmp_path) as (site, client):
+    async with hook(tmp_path, work='catch_up_interval = "1h"') as (site, client):
+        await site.settled()
         await site.admit("A")
         await site.admit("B")
         site.ehr.faults.lose = 1.0
@@ -378,5 +434,3 @@ async def test_a_notification_of_one_source_stores_one_event_however_often_it_is
         answers = await asyncio.gather(*(client.put(HOOK, content=body) for _ in range(50)))
         assert {a.status_code for a in answers} == {200}
         assert len(events(site)) == 1
-
-

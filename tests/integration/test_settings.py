@@ -63,7 +63,16 @@ def test_a_missing_file_is_refused_with_a_sentence(tmp_path):
         load(tmp_path / "none.toml")
 
 
-@pytest.mark.parametrize("url", ["http://ehr.example/fhir", "http://10.0.0.7/fhir", "http://127.0.0.1.example/fhir", "http://localhost.example/", "http://0.0.0.0/fhir"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://ehr.example/fhir",
+        "http://10.0.0.7/fhir",
+        "http://127.0.0.1.example/fhir",
+        "http://localhost.example/",
+        "http://0.0.0.0/fhir",
+    ],
+)
 def test_plain_http_is_refused_off_this_machine(tmp_path, url):
     found = problems(tmp_path, site(ehr=f'base_url = "{url}"\nauth = "bearer"'))
     assert any("ehr.base_url must be https" in p for p in found)
@@ -85,7 +94,20 @@ def test_plain_http_to_a_token_endpoint_elsewhere_is_refused(tmp_path):
     assert any("ehr.token_url must be https" in p for p in problems(tmp_path, site(ehr=ehr)))
 
 
-@pytest.mark.parametrize("url", ["ftp://127.0.0.1/", "127.0.0.1/fhir", "https:///fhir", "https://user@ehr.example/fhir", "https://ehr.example/fhir?x=1", "https://ehr.example/fhir#x", "https://[::1/fhir", "https://ehr.example:99999/fhir", ""])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "ftp://127.0.0.1/",
+        "127.0.0.1/fhir",
+        "https:///fhir",
+        "https://user@ehr.example/fhir",
+        "https://ehr.example/fhir?x=1",
+        "https://ehr.example/fhir#x",
+        "https://[::1/fhir",
+        "https://ehr.example:99999/fhir",
+        "",
+    ],
+)
 def test_a_base_that_is_not_a_plain_url_is_refused_with_a_sentence(tmp_path, url):
     found = problems(tmp_path, site(ehr=f'base_url = "{url}"\nauth = "bearer"'))
     assert any("ehr.base_url must be a plain http(s) URL" in p for p in found)

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import sidecar.store
-from sidecar.errors import ClaimLost, Misconfigured, Rejected, Unavailable
+from sidecar.errors import ClaimLost, Misconfigured, NotStored, Rejected
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.store import Cipher, Statement, Step, Store, load_keys, new_keys
@@ -66,7 +66,7 @@ async def test_transactions_that_share_a_commit_stand_or_fall_alone(store):
     results = await asyncio.gather(*jobs, return_exceptions=True)
     assert all(isinstance(r, list) for r in results[::3])
     assert all(isinstance(r, ClaimLost) for r in results[1::3])
-    assert all(isinstance(r, Unavailable) for r in results[2::3])
+    assert all(isinstance(r, NotStored) for r in results[2::3])
     assert await names(store) == sorted([f"a{n:02}" for n in range(60)] + [f"b{n:02}" for n in range(60)])
 
 
@@ -76,8 +76,10 @@ async def test_many_single_statements_at_once_are_all_stored(store):
 
 
 async def test_one_bad_row_among_many_single_statements_fails_alone(store):
-    results = await asyncio.gather(*(store.commit(add("same" if n in {10, 20} else f"d{n:04}")) for n in range(100)), return_exceptions=True)
-    assert [n for n, r in enumerate(results) if isinstance(r, Unavailable)] == [20]
+    results = await asyncio.gather(
+        *(store.commit(add("same" if n in {10, 20} else f"d{n:04}")) for n in range(100)), return_exceptions=True
+    )
+    assert [n for n, r in enumerate(results) if isinstance(r, NotStored)] == [20]
     assert len(await names(store)) == 99
 
 
@@ -105,9 +107,9 @@ async def test_every_commit_waits_for_the_disk(store):
 
 
 async def test_a_value_that_the_driver_cannot_take_fails_its_own_caller_and_the_writer_goes_on(store):
-    with pytest.raises(Unavailable):
+    with pytest.raises(NotStored):
         await store.commit(Step(ADD, [{"name": 10**40, "value": "x"}]))
-    with pytest.raises(Unavailable):
+    with pytest.raises(NotStored):
         await store.commit(Step(ADD, [{"name": "value is missing"}]))
     await asyncio.wait_for(store.commit(add("a")), 5)
     assert await names(store) == ["a"]
@@ -121,8 +123,8 @@ async def test_a_cancelled_caller_does_not_undo_its_commit(store):
     assert await names(store) == ["a", "b"]
 
 
-async def test_what_cannot_be_read_is_unavailable(store):
-    with pytest.raises(Unavailable):
+async def test_what_cannot_be_read_is_an_error_of_our_own_database(store):
+    with pytest.raises(NotStored):
         await store.read(Statement("wrong", "SELECT * FROM nothing_of_that_name"))
     assert await names(store) == []
 
@@ -140,9 +142,9 @@ async def test_closing_finishes_what_was_handed_in(tmp_path):
 async def test_a_closed_store_says_so_instead_of_waiting_for_ever(tmp_path):
     with open_store(tmp_path) as store:
         await asyncio.to_thread(store.close)
-        with pytest.raises(Unavailable):
+        with pytest.raises(NotStored):
             await asyncio.wait_for(store.commit(add("late")), 5)
-        with pytest.raises(Unavailable):
+        with pytest.raises(NotStored):
             await asyncio.wait_for(store.read(ALL), 5)
 
 
@@ -256,7 +258,14 @@ def test_an_old_key_still_opens_after_a_new_one_became_active(tmp_path):
 def test_tokens_differ_when_any_part_or_the_key_ring_differs(cipher, tmp_path):
     (tmp_path / "other").mkdir()
     other = cipher_in(tmp_path / "other")
-    found = {cipher.token("a", "b"), cipher.token("ab"), cipher.token("a", "c"), cipher.token("b", "a"), cipher.token("a", "b", ""), other.token("a", "b")}
+    found = {
+        cipher.token("a", "b"),
+        cipher.token("ab"),
+        cipher.token("a", "c"),
+        cipher.token("b", "a"),
+        cipher.token("a", "b", ""),
+        other.token("a", "b"),
+    }
     assert len(found) == 6
 
 
@@ -348,12 +357,21 @@ async def test_after_a_run_no_column_of_any_table_holds_an_id_of_the_ehr(tmp_pat
         await site.chart(observation_set(WHO, now(1), c9279_1=26))
         await site.settled()
         assert len(site.risk_assessments()) == 1
-        secret = {NAME, "943-canary", WHO, f"e-{WHO}", *(o["id"] for o in site.ehr.all("Observation")), *(r["id"] for r in site.risk_assessments())}
+        secret = {
+            NAME,
+            "943-canary",
+            WHO,
+            f"e-{WHO}",
+            *(o["id"] for o in site.ehr.all("Observation")),
+            *(r["id"] for r in site.risk_assessments()),
+        }
         path, filled = site.sidecar.rooms.store.path, set()
         with contextlib.closing(sqlite3.connect(path)) as other:
             for table in metadata.sorted_tables:
                 for column in table.columns:
-                    for (value,) in other.execute(f"SELECT {column.name} FROM {table.name} WHERE {column.name} IS NOT NULL"):
+                    for (value,) in other.execute(
+                        f"SELECT {column.name} FROM {table.name} WHERE {column.name} IS NOT NULL"
+                    ):
                         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
                         assert not [s for s in secret if s in text], (table.name, column.name)
                         filled.add(f"{table.name}.{column.name}")
@@ -374,4 +392,10 @@ async def test_every_identified_column_opens_only_with_the_key_ring(tmp_path):
 
 
 def test_the_columns_that_hold_identity_are_the_listed_ones():
-    assert set(IDENTIFIED_COLUMNS) == {"event.focus", "work.patient", "assessment.evidence", "effect.risk_assessment", "effect.observation"}
+    assert set(IDENTIFIED_COLUMNS) == {
+        "event.focus",
+        "work.patient",
+        "assessment.evidence",
+        "effect.risk_assessment",
+        "effect.observation",
+    }

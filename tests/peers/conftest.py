@@ -1,26 +1,18 @@
-"""Peers: servers and clients we did not write. One that is missing here is skipped in one line, or fails where it must be there."""
+"""Peers: servers and clients we did not write. One that is not installed is one skipped line, or a failure where it must be."""
 
 import os
 
 import pytest
 
 REQUIRED = "SIDECAR_REQUIRE_PEERS"
-"""Set to 1 where every peer is installed (the nightly run): a missing one is then a failure, not a skip."""
+"""Set to 1 where every peer is installed: a missing one then fails every test that wants it."""
 
 
-def require_peer(missing: str | None) -> None:
-    """Go on when `missing` is None; else skip with that line, which names what to install, or fail.
+def skip_without_peer(missing: str | None) -> None:
+    """Skip the calling module, in one line, when `missing` says what to install.
 
-    Called from one fixture a peer: pytest folds equal skips of one place into one line.
+    Called at the top of a module: a skip inside a fixture would be one line for every test. Where peers are required
+    it lets the module go on, and the fixture that starts the peer fails with the same words.
     """
-    if missing is None:
-        return
-    if os.environ.get(REQUIRED) == "1":
-        pytest.fail(f"{missing} ({REQUIRED}=1)", pytrace=False)
-    pytest.skip(missing)
-
-
-@pytest.fixture(scope="session")
-def peer_or_skip():
-    """The policy, for the fixture that starts a peer: `peer_or_skip(why_missing())`."""
-    return require_peer
+    if missing is not None and os.environ.get(REQUIRED) != "1":
+        pytest.skip(missing, allow_module_level=True)

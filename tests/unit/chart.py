@@ -130,7 +130,7 @@ def judge(
     """The whole path: Bundle, context, de-identification, features, graph, explanation."""
     running = model(*switches)
     chart = bundle(who or person(), where or stay(), *readings)
-    snapshot = from_bundle(chart, running.loaded.manifest.observation_codes, at, ZoneInfo(tz))
+    snapshot = from_bundle(chart, running.loaded.manifest.set_codes, at, ZoneInfo(tz))
     return conclude(snapshot, running, rules())
 
 

@@ -41,7 +41,9 @@ def metrics_table() -> str:
     for name, thing in vars(metrics).items():
         if name.isupper() and hasattr(thing, "_labelnames"):
             total = "_total" if type(thing).__name__ == "Counter" else ""
-            rows.append(f"| `{thing._name}{total}` | {', '.join(thing._labelnames) or 'none'} | {thing._documentation} |")
+            rows.append(
+                f"| `{thing._name}{total}` | {', '.join(thing._labelnames) or 'none'} | {thing._documentation} |"
+            )
     return "\n".join(rows)
 
 
@@ -88,6 +90,8 @@ def test_the_budget_of_settings_is_kept():
 if __name__ == "__main__":  # python tests/unit/test_docs.py writes the tables
     text = README.read_text()
     for name, table in TABLES.items():
-        text = re.sub(rf"<!-- {name} -->\n.*?(?=\n\n)", lambda _, n=name, t=table: f"<!-- {n} -->\n{t()}", text, flags=re.DOTALL)
+        text = re.sub(
+            rf"<!-- {name} -->\n.*?(?=\n\n)", lambda _, n=name, t=table: f"<!-- {n} -->\n{t()}", text, flags=re.DOTALL
+        )
     README.write_text(text)
     sys.stdout.write("README tables written\n")

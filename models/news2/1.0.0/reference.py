@@ -1,6 +1,6 @@
 """Build `reference.json`: how the inputs are distributed in the synthetic ward, in the score's own bands.
 
-A placeholder to compare with until a site puts its own there: the people are generated (see fhir_fixtures/README.md), so
+A placeholder until a site puts its own there: the people are generated (see fhir_fixtures/README.md), so
 drift against it says how a site differs from the practice ward, not that a model went stale.
 
 Run `python models/news2/1.0.0/reference.py`; the same bytes come out every time. Then put the printed digest into the

@@ -9,7 +9,7 @@ from sidecar.app import running_model
 from sidecar.context import from_bundle
 from sidecar.explanation import reason_in_words
 from sidecar.pipeline import conclude
-from sidecar.records import Outcome
+from sidecar.records import Outcome, PatientSnapshot
 from sidecar.settings import ModelSettings
 from tests.unit.chart import (
     AT,
@@ -110,7 +110,21 @@ def test_a_period_counts_at_its_end():
     assert rate(whole) == (22, ())
 
 
-def test_future_readings_are_ignored_for_one_that_is_not():
+def reasons_live(*readings):
+    """Judged now, as a server does: what lies ahead is a fault of the chart, not something nobody knows yet."""
+    chart = (*vitals(respiratory_rate=None).values(), *readings)
+    return conclude(PatientSnapshot(person(), stay(), chart, AT), model(), rules()).assessment.reasons
+
+
+def test_an_older_reading_never_stands_in_for_a_newer_one_charted_a_little_ahead():
+    assert reasons_live(OLDER, measured("9279-1", 30, "/min", -timedelta(minutes=6))) == ("future:respiratory_rate",)
+
+
+def test_a_reading_charted_more_than_a_day_ahead_is_a_slip_and_is_passed_over():
+    assert reasons_live(OLDER, measured("9279-1", 30, "/min", -timedelta(days=2))) == ()
+
+
+def test_a_bundle_judged_at_a_past_moment_does_not_know_what_came_after():
     assert rate(OLDER, measured("9279-1", 30, "/min", -timedelta(minutes=6))) == (16, ())
 
 

@@ -42,11 +42,19 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id"),
         sa.UniqueConstraint("identity", "revision"),
     )
+    op.create_index(
+        "assessment_for_review",
+        "assessment",
+        ["id"],
+        unique=False,
+        sqlite_where=sa.text("review IS NOT NULL"),
+        postgresql_where=sa.text("review IS NOT NULL"),
+    )
     op.create_index("assessment_of_patient", "assessment", ["patient_key", "model", "occurred_at"], unique=False)
     op.create_index(
         "assessment_valid",
         "assessment",
-        ["valid_until"],
+        ["valid_until", "id"],
         unique=False,
         sqlite_where=sa.text("latest = 1"),
         postgresql_where=sa.text("latest = 1"),
@@ -65,7 +73,7 @@ def upgrade() -> None:
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("patient_key", sa.LargeBinary(), nullable=False),
         sa.Column("assessment_id", sa.Text(), nullable=True),
-        sa.PrimaryKeyConstraint("event_id", "model"),
+        sa.PrimaryKeyConstraint("event_id", "model", "patient_key"),
     )
     op.create_index(
         "cause_open",
@@ -88,6 +96,7 @@ def upgrade() -> None:
         sa.Column("claim", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.Float(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("failures", sa.Integer(), server_default="0", nullable=False),
         sa.Column("settled_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("assessment_id"),
     )
@@ -122,6 +131,7 @@ def upgrade() -> None:
         sa.Column("focus_type", sa.Text(), nullable=True),
         sa.Column("focus", sa.LargeBinary(), nullable=True),
         sa.Column("focus_key", sa.LargeBinary(), nullable=True),
+        sa.Column("version", sa.Text(), nullable=True),
         sa.Column("dedupe_key", sa.LargeBinary(), nullable=True),
         sa.Column("merge_key", sa.LargeBinary(), nullable=True),
         sa.Column("patient_key", sa.LargeBinary(), nullable=True),
@@ -157,10 +167,18 @@ def upgrade() -> None:
     op.create_index(
         "event_open",
         "event",
-        ["due_at"],
+        ["due_at", "id"],
         unique=False,
         sqlite_where=sa.text("state = 'pending'"),
         postgresql_where=sa.text("state = 'pending'"),
+    )
+    op.create_index(
+        "event_waiting",
+        "event",
+        ["heard_at"],
+        unique=False,
+        sqlite_where=sa.text("state IN ('pending', 'routed')"),
+        postgresql_where=sa.text("state IN ('pending', 'routed')"),
     )
     op.create_table(
         "seen",
@@ -176,7 +194,6 @@ def upgrade() -> None:
         sa.Column("status", sa.Text(), nullable=False),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("watermark", sa.Text(), nullable=True),
-        sa.Column("last_event_at", sa.Float(), nullable=True),
         sa.Column("checked_at", sa.Float(), nullable=True),
         sa.PrimaryKeyConstraint("source"),
     )
