@@ -117,7 +117,7 @@ def dead_letters(config: Path, as_json: bool) -> None:  # noqa: FBT001 -- click 
 @click.argument("letter", required=False)
 @click.option("--all", "everything", is_flag=True, help="Every dead letter.")
 def replay(config: Path, letter: str | None, everything: bool) -> None:  # noqa: FBT001 -- click passes options by name
-    """Set a dead letter going again, by its id, or --all."""
+    """Set a dead letter going again, by its id, or --all; mark a result to review as seen, by its id."""
     from sidecar.commands.operate import replay as run
 
     if (letter is None) != everything:

@@ -24,6 +24,11 @@ FOR_REVIEW = Statement(
     "SELECT max(id) AS id, model, review AS reason FROM assessment WHERE review IS NOT NULL "
     "GROUP BY identity, model, review ORDER BY 1 LIMIT 1000",
 )
+REVIEWED = Statement(
+    "reviewed",
+    "UPDATE assessment SET review = NULL WHERE review IS NOT NULL "
+    "AND identity = (SELECT identity FROM assessment WHERE id = :id) RETURNING id",
+)
 BURIED_EVENTS = Statement(
     "buried_events",
     "SELECT id, source, reason, heard_at, attempts FROM event WHERE state = 'buried' ORDER BY id LIMIT 1000",
@@ -70,7 +75,10 @@ async def dead_letters(store: Store) -> list[dict[str, Any]]:
 
 
 async def replay(store: Store, wanted: str | None) -> int:
-    """Set dead letters going again: one by id, or all. How many there were."""
+    """Set dead letters going again: one by id, or all. A result to review, by its id, is marked as seen.
+
+    Returns how many there were.
+    """
     is_event = wanted is not None and _EVENT_ID.fullmatch(wanted) is not None
     event_id = int(wanted) if is_event and wanted else None
     count = 0
@@ -83,6 +91,9 @@ async def replay(store: Store, wanted: str | None) -> int:
         count += len(results[0]) + len(results[1])
     if wanted is None or not is_event:
         (rows,) = await store.commit(Step(outbox.REPLAY, [{"id": wanted}]))
+        count += len(rows)
+    if wanted is not None and not count:
+        (rows,) = await store.commit(Step(REVIEWED, [{"id": wanted}]))
         count += len(rows)
     return count
 

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from sidecar.aftermath import PATIENCE, aftermath
-from sidecar.errors import ClaimLost, NotStored, Rejected, Retryable, SidecarError
+from sidecar.errors import ClaimLost, NotStored, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
 from sidecar.metrics import EVENTS, STAGE_SECONDS
@@ -78,19 +78,30 @@ class Router:
                 wanted[event.focus.type].add(event.focus.id)
         found: dict[tuple[str, str], ReadBack] = {}
         for type_name, ids in wanted.items():
-            if len(ids) > 1:
-                with contextlib.suppress(SidecarError):
-                    query = {"_id": ",".join(sorted(ids)), "_count": str(BATCH)}
-                    async for resource in self._rooms.client.search(type_name, query):
-                        own = references.identity(resource)
-                        if own is not None and own.id in ids:
-                            found[type_name, own.id] = resource
-            for logical_id in ids - {i for t, i in found if t == type_name}:
-                try:
-                    found[type_name, logical_id] = await self._rooms.client.read(Reference(type_name, logical_id))
-                except SidecarError as error:
-                    found[type_name, logical_id] = error
+            try:
+                shown = await self._search(type_name, ids) if len(ids) > 1 else {}
+            except Unavailable as down:  # reading one by one would wait as long for each
+                found |= {(type_name, logical_id): down for logical_id in ids}
+                continue
+            for logical_id in ids:
+                found[type_name, logical_id] = shown.get(logical_id) or await self._read(type_name, logical_id)
         return found
+
+    async def _search(self, type_name: str, ids: set[str]) -> Mapping[str, Mapping[str, Any]]:
+        found: dict[str, Mapping[str, Any]] = {}
+        with contextlib.suppress(Rejected, Retryable):
+            query = {"_id": ",".join(sorted(ids)), "_count": str(BATCH)}
+            async for resource in self._rooms.client.search(type_name, query):
+                own = references.identity(resource)
+                if own is not None:
+                    found[own.id] = resource
+        return found
+
+    async def _read(self, type_name: str, logical_id: str) -> ReadBack:
+        try:
+            return await self._rooms.client.read(Reference(type_name, logical_id))
+        except SidecarError as error:
+            return error
 
     async def _caught_up(self, event: ClaimedEvent) -> None:
         source = self._sources.get(event.source)

@@ -208,8 +208,11 @@ async def test_a_merged_patient_lists_what_was_written_for_review(tmp_path):
         await site.ehr.write(patient("p1", link=[{"type": "replaced-by", "other": {"reference": "Patient/p2"}}]))
         await site.settled()
 
-        letters = await operations.dead_letters(site.sidecar.rooms.store)
-        assert [(letter["kind"], letter["reason"]) for letter in letters] == [("review", "patient_merged")]
+        store = site.sidecar.rooms.store
+        (letter,) = await operations.dead_letters(store)
+        assert (letter["kind"], letter["reason"]) == ("review", "patient_merged")
+        assert await operations.replay(store, letter["id"]) == 1
+        assert await operations.dead_letters(store) == []
 
 
 async def test_after_discharge_the_current_result_says_why_there_is_none(tmp_path):
