@@ -93,8 +93,8 @@ async def replay(store: Store, wanted: str | None) -> int:
         (rows,) = await store.commit(Step(outbox.REPLAY, [{"id": wanted}]))
         count += len(rows)
     if wanted is not None and not count:
-        (rows,) = await store.commit(Step(REVIEWED, [{"id": wanted}]))
-        count += len(rows)
+        (revisions,) = await store.commit(Step(REVIEWED, [{"id": wanted}]))
+        count += bool(revisions)
     return count
 
 

@@ -16,6 +16,7 @@ from sidecar.features import Extractor, exclusion
 from sidecar.fhir import references
 from sidecar.inbox import ModelWait
 from sidecar.manifest import Manifest
+from sidecar.metrics import STAGE_SECONDS
 from sidecar.records import (
     Arm,
     Assessment,
@@ -49,17 +50,19 @@ class RunningModel:
 
 async def assess(
     reader: ContextReader, patient: PatientId, model: RunningModel, rules: Rules, at: datetime
-) -> tuple[Conclusion, PatientSnapshot | None]:
+) -> Conclusion:
     """Read a patient's context and conclude. What can never succeed is a conclusion too: not scored, because.
 
     Raises:
         Unavailable, Retryable: the EHR did not answer.
     """
     try:
-        snapshot = await reader.read(patient, model.need, at)
+        with STAGE_SECONDS.labels("context").time():
+            snapshot = await reader.read(patient, model.need, at)
     except Rejected as refusal:
-        return _refused(patient, model, rules, at, refusal.reason), None
-    return conclude(snapshot, model, rules), snapshot
+        return _refused(patient, model, rules, at, refusal.reason)
+    with STAGE_SECONDS.labels("assess").time():
+        return conclude(snapshot, model, rules)
 
 
 def conclude(

@@ -84,9 +84,7 @@ class Worker:
         model = rooms.models.get(item.claim.model)
         if model is None:
             raise Rejected("unknown_model")
-        started = time.perf_counter()
-        conclusion, _ = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock())
-        STAGE_SECONDS.labels("assess").observe(time.perf_counter() - started)
+        conclusion = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock())
         assessment_id, identity, steps = await self._keep(conclusion, item, model)
         new = bool(steps)
         if conclusion.assessment.outcome is Outcome.NOT_SCORED:
