@@ -78,7 +78,9 @@ def score(file: Any, **options: Any) -> None:
 
 @main.command()
 @click.option("--check", type=click.IntRange(min=1), metavar="N", help="End after N RiskAssessments and verify them.")
-@click.option("--speed", type=click.FloatRange(min=1), default=4000.0, show_default=True, help="Ward hours an hour.")
+@click.option(
+    "--speed", type=click.FloatRange(min=1), help="Ward hours in an hour; default: 4000 with --check, else 600."
+)
 @click.option(
     "--port", type=click.IntRange(0, 65535), default=8088, show_default=True, help="Port of the practice EHR."
 )

@@ -31,6 +31,8 @@ from sidecar.store import Statement, new_keys
 CHECK_DEADLINE_S = 240.0
 SETTLE_S = 60.0
 CHECK_PORT = 0
+CHECK_SPEED = 4000.0
+WARD_SPEED = 600.0
 
 LATENCIES = Statement("latencies", "SELECT settled_at - heard_at AS seconds FROM delivery WHERE state = 'written'")
 EFFECTS = Statement("effects", "SELECT count(*) AS n FROM effect WHERE risk_assessment IS NOT NULL")
@@ -59,7 +61,7 @@ def demo(check: int | None, options: Mapping[str, Any]) -> int:
 
 async def _run(check: int | None, options: Mapping[str, Any], folder: Path) -> int:
     started = datetime.now(UTC)
-    clock = WardClock(started, float(options["speed"]))
+    clock = WardClock(started, options["speed"] or (CHECK_SPEED if check else WARD_SPEED))
     ehr = PracticeEhr()
     try:
         stays = load_ward(options["ward"] or shipped("ward"))
