@@ -1,12 +1,12 @@
 """What happens to claimed work that did not succeed, by the kind of error. One rule for routing, assessing, writing.
 
-An outage counts no attempt. An EHR that answers `/metadata` but not this request is no outage: such work is tried
+An outage counts no attempt. An EHR that answers others but not this request is no outage: such work is tried
 again with doubling pauses, and set aside with its reason when `max_attempts` (or, for "busy" answers, many more) are
 used up, so that one bad resource cannot keep the others waiting.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeGuard
 
 from sidecar.errors import ClaimLost, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir.gate import Gate
@@ -26,13 +26,17 @@ class Aftermath:
     pause_s: float = 0.0
 
 
+def _may_be_away(error: SidecarError) -> TypeGuard[Unavailable | Retryable]:
+    return isinstance(error, Unavailable) or (isinstance(error, Retryable) and error.reason.startswith("ehr_error"))
+
+
 async def aftermath(error: SidecarError, failures: int, gate: Gate, work: Work) -> Aftermath:
     """The consequence of `error` for work that had failed `failures` times before this."""
     if isinstance(error, ClaimLost):
         return Aftermath("leave", error.reason)
     if isinstance(error, Rejected):
         return Aftermath("bury", error.reason)
-    if isinstance(error, Unavailable) and await gate.is_away(error):
+    if _may_be_away(error) and await gate.is_away(error):
         return Aftermath("release", error.reason)
     most = work.max_attempts * (PATIENCE if isinstance(error, Unavailable) else 1)
     if failures + 1 >= most:

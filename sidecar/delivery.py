@@ -9,6 +9,7 @@ from sidecar.errors import NotStored, Rejected, SidecarError
 from sidecar.fhir.capability import Ladder
 from sidecar.metrics import DELIVERIES, EVENT_TO_WRITE_SECONDS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
+from sidecar.records import Arm
 from sidecar.rooms import Rooms
 from sidecar.writeback import LadderWriter, QueuedWrite
 
@@ -60,6 +61,9 @@ class Delivery:
             raise Rejected("unknown_model")
         if stored.revision > write.revision:
             await rooms.store.commit(rooms.outbox.settled(write, "superseded", None, time.time()))
+            return
+        if model.arm is Arm.SHADOW and await rooms.outbox.effect(write.identity) is None and write.attempts == 1:
+            await rooms.store.commit(rooms.outbox.settled(write, "cancelled", "not_promoted", time.time()))
             return
         ladder = LadderWriter(rooms.client, await rooms.gate.capability(), self._ladder)
         manifest = model.loaded.manifest

@@ -3,7 +3,7 @@
 A subscription event, a file on the command line and, later, a CDS Hooks call all come through here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -31,6 +31,9 @@ from sidecar.records import (
 )
 from sidecar.scoring import LoadedModel
 
+ABOUT_THE_PATIENT = frozenset({"gone:patient", "another_patient"})
+"""Refusals of a read that are a conclusion; others say something of the EHR and nothing of the patient."""
+
 
 @dataclass(frozen=True, slots=True)
 class RunningModel:
@@ -48,19 +51,29 @@ class RunningModel:
         return self.loaded.manifest.name
 
 
-async def assess(
-    reader: ContextReader, patient: PatientId, model: RunningModel, rules: Rules, at: datetime
+async def assess(  # noqa: PLR0913, PLR0917 -- the path's inputs, all of them
+    reader: ContextReader,
+    patient: PatientId,
+    model: RunningModel,
+    rules: Rules,
+    at: datetime,
+    seen: Callable[[PatientSnapshot], None],
 ) -> Conclusion:
     """Read a patient's context and conclude. What can never succeed is a conclusion too: not scored, because.
 
+    `seen` looks at what was read before it is used, and may ask for another look.
+
     Raises:
-        Unavailable, Retryable: the EHR did not answer.
+        Unavailable, Retryable, Rejected: the EHR did not answer, or not usably.
     """
     try:
         with STAGE_SECONDS.labels("context").time():
             snapshot = await reader.read(patient, model.need, at)
     except Rejected as refusal:
+        if refusal.reason not in ABOUT_THE_PATIENT:
+            raise
         return _refused(patient, model, rules, at, refusal.reason)
+    seen(snapshot)
     with STAGE_SECONDS.labels("assess").time():
         return conclude(snapshot, model, rules)
 
@@ -106,7 +119,7 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
     """What the conclusion rests on. Its time is the observation set's: a later scale decision prolongs nothing."""
     used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
     sources: Mapping[int, Any] = {f.index: snapshot.resources[f.index] for f in used if f.index is not None}
-    members = [f for f in used if manifest.features[f.name].in_set]
+    members = [f for f in used if manifest.features[f.name].in_set and not (f.reason or "").startswith("future")]
     latest = max((f.seconds for f in members if f.seconds is not None), default=0.0)
     occurred_at = later(snapshot.at, timedelta(seconds=latest))
     return Evidence(

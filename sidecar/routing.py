@@ -9,16 +9,18 @@ import contextlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from sidecar.aftermath import PATIENCE, aftermath
+from sidecar.deid import instant
 from sidecar.errors import ClaimLost, NotStored, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
 from sidecar.metrics import EVENTS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
-from sidecar.records import PatientId, Reference
+from sidecar.records import PatientId, Reference, later
 from sidecar.rooms import Rooms
 
 BATCH = 32
@@ -107,13 +109,15 @@ class Router:
         source = self._sources.get(event.source)
         if source is None:
             raise Rejected("unknown_source")
+        began = time.time()
         try:
-            await self._rooms.catch_up.run(source, time.time())
+            await self._rooms.catch_up.run(source, began)
         except Rejected as refusal:
             # Asking again in a minute is the retry; a dead letter a minute would help nobody.
             await self._finish(event, refusal.reason)
             return
         self.pump.wake()
+        await self._rooms.store.commit(self._rooms.events.answered_pings(source.name, began, time.time()))
         await self._finish(event, "caught_up")
 
     async def _route(self, event: ClaimedEvent, resources: Mapping[tuple[str, str], ReadBack]) -> None:
@@ -135,7 +139,8 @@ class Router:
             reason = "gone" if resource is None else "no_model" if patient else "no_patient"
             await self._finish(event, reason, forget=resource is None)
             return
-        steps = self._rooms.events.routed(event, waits, time.time())
+        shown = self._must_be_seen(resource, [m for _, m in concerned])
+        steps = self._rooms.events.routed(event, waits, time.time(), shown)
         if resource is not None and patient and focus.type == "Patient" and _is_merged(resource):
             steps.append(self._rooms.archive.for_review(patient, "patient_merged"))
         await self._rooms.store.commit(*steps)
@@ -152,6 +157,16 @@ class Router:
             codes = references.codes(resource)
             return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
         return patient, {n for n in models if await self._rooms.archive.current(patient, n) is not None}
+
+    def _must_be_seen(self, resource: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
+        """The version of a recent reading: a search that does not show it yet must not be concluded from."""
+        own = references.identity(resource) if resource is not None else None
+        happened = instant(resource.get("effectiveDateTime")) if resource is not None else None
+        if own is None or own.type != "Observation" or happened is None:
+            return None
+        reach = max((m.need.recent_reach for n, m in self._rooms.models.items() if n in names), default=timedelta(0))
+        now = self._rooms.clock()
+        return own.version if later(now, -reach) < happened <= now else None
 
     def _subject(self, resource: Mapping[str, Any]) -> Reference | None:
         return references.of(resource.get("subject"), self._rooms.client.base_url)

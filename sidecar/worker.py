@@ -6,7 +6,7 @@ reading that has changed since are corrected in the same transaction.
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import uuid4
@@ -14,7 +14,7 @@ from uuid import uuid4
 from sidecar import log, pipeline
 from sidecar.aftermath import PATIENCE, aftermath
 from sidecar.deid import instant
-from sidecar.errors import NotStored, Rejected, SidecarError
+from sidecar.errors import NotStored, Rejected, Retryable, SidecarError
 from sidecar.explanation import reason_in_words
 from sidecar.fhir import references
 from sidecar.inbox import WorkItem
@@ -29,6 +29,30 @@ from sidecar.writeback import is_chartable
 NEXT_DUE = Statement("next_due", "SELECT min(due_at) AS due FROM work WHERE lease_until <= :now")
 CLOCK_SKEW = timedelta(minutes=5)
 ENDED = "No longer current: "
+NOT_YET_VISIBLE = 4
+"""Looks at a context that does not show what the EHR has shown before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """A patient left a model's cohort: when that was seen, and why in words."""
+
+    at: datetime
+    why: str
+
+    def of(self, conclusion: Conclusion) -> Conclusion:
+        """`conclusion` as it stands in the chart from now on: no longer current."""
+        a, e = conclusion.assessment, conclusion.evidence
+        said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}{self.why}."))
+        return Conclusion(replace(a, vector=said), replace(e, valid_until=max(self.at, e.occurred_at)))
+
+
+def _ending(conclusion: Conclusion, model: RunningModel) -> _Ending | None:
+    """Set when the refusal is of the patient, not of what is charted or of how the EHR answered."""
+    a = conclusion.assessment
+    if a.outcome is not Outcome.NOT_SCORED or a.vector.features or set(a.reasons) & pipeline.ABOUT_THE_PATIENT:
+        return None
+    return _Ending(conclusion.evidence.at, "; ".join(reason_in_words(r, model.loaded.manifest) for r in a.reasons))
 
 
 class Worker:
@@ -84,14 +108,20 @@ class Worker:
         model = rooms.models.get(item.claim.model)
         if model is None:
             raise Rejected("unknown_model")
-        conclusion = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock())
+        conclusion = await pipeline.assess(
+            rooms.reader, item.patient, model, rooms.rules, rooms.clock(), lambda seen: self._must_show(item, seen)
+        )
         assessment_id, identity, steps = await self._keep(conclusion, item, model)
         new = bool(steps)
-        if conclusion.assessment.outcome is Outcome.NOT_SCORED:
-            steps += await self._end_charted(conclusion, item, model)
+        ending = _ending(conclusion, model)
+        revised = {identity}
         for old in await rooms.archive.resting_on(item.claim.patient_key, model.name, item.focus_keys):
             if old.identity != identity:
-                steps += await self._correct(old, item, model)
+                done, more = await self._correct(old, item, model, ending)
+                steps += more
+                revised |= {old.identity} if done else set()
+        if ending is not None:
+            steps += await self._end_charted(ending, item, model, revised)
         outcome = conclusion.assessment.outcome
         started = time.perf_counter()
         settled = rooms.work_box.settled(item.claim, assessment_id, outcome.value, time.time())
@@ -105,7 +135,7 @@ class Worker:
     async def _keep(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> tuple[str, bytes, list[Step]]:
         """Id and identity of the stored assessment, and what must be stored: nothing when it says nothing new."""
         archive = self._rooms.archive
-        spread_s = model.loaded.manifest.spread.total_seconds()
+        spread_s = model.extractor.spread_s
         scored = conclusion.assessment.outcome is not Outcome.NOT_SCORED
         previous = await (
             archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
@@ -134,24 +164,39 @@ class Worker:
             steps += outbox.queue(assessment_id, identity, item.heard_at, time.time())
         return assessment_id, steps
 
-    async def _end_charted(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> list[Step]:
+    def _must_show(self, item: WorkItem, snapshot: PatientSnapshot) -> None:
+        """Ask for another look when the search does not show yet what the EHR has shown already.
+
+        Raises:
+            Retryable: a focus is missing or older than it was; not after `NOT_YET_VISIBLE` looks.
+        """
+        if not item.expected or item.attempts > NOT_YET_VISIBLE:
+            return
+        shown = {
+            self._rooms.archive.resource_key(r): r.version
+            for resource in snapshot.resources
+            if (r := references.identity(resource)) is not None
+        }
+        for key, version in item.expected.items():
+            if key not in shown or _is_older(shown[key], version):
+                raise Retryable("not_yet_visible", 0.5)
+
+    async def _end_charted(
+        self, ending: "_Ending", item: WorkItem, model: RunningModel, revised: set[bytes]
+    ) -> list[Step]:
         """End what the chart still shows as valid of a patient who left the cohort: no surface may go on showing it."""
-        at = conclusion.evidence.at
-        why = "; ".join(reason_in_words(r, model.loaded.manifest) for r in conclusion.assessment.reasons)
         steps: list[Step] = []
-        if not all(r.startswith("out_of_cohort:") for r in conclusion.assessment.reasons):
-            return steps
-        for old in await self._rooms.archive.charted(item.patient, model.name, at.timestamp()):
-            a, e = old.conclusion.assessment, old.conclusion.evidence
-            said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}{why}."))
-            ended = replace(e, valid_until=max(at, e.occurred_at))
-            status = old.status if old.status == "preliminary" else "amended"
-            _, more = await self._revise(Conclusion(replace(a, vector=said), ended), old, status, item, model)
-            steps += more
+        for old in await self._rooms.archive.charted(item.patient, model.name, ending.at.timestamp()):
+            if old.identity not in revised:
+                status = old.status if old.status == "preliminary" else "amended"
+                _, more = await self._revise(ending.of(old.conclusion), old, status, item, model)
+                steps += more
         return steps
 
-    async def _correct(self, old: Stored, item: WorkItem, model: RunningModel) -> list[Step]:
-        """What an older assessment becomes now that a reading it rested on has changed; nothing when it has not.
+    async def _correct(
+        self, old: Stored, item: WorkItem, model: RunningModel, ending: "_Ending | None"
+    ) -> tuple[bool, list[Step]]:
+        """What an older assessment becomes now that a reading it rested on has changed; whether it was revised.
 
         It is computed again at its own moment, from what had been charted by then and what its readings say now.
         """
@@ -160,19 +205,21 @@ class Worker:
             snapshot = await rooms.reader.read(item.patient, model.need, then, until=later(then, CLOCK_SKEW))
         except Rejected as refusal:
             log.get().warning("not corrected", model=model.name, reason=refusal.reason)
-            return [rooms.archive.for_review(item.patient, f"not_corrected:{refusal.reason}")]
+            return False, [rooms.archive.for_review(item.patient, f"not_corrected:{refusal.reason}")]
         there = {r.relative: r for s in snapshot.resources if (r := references.identity(s)) is not None}
         if all(_unchanged(r, there) for r in old.conclusion.evidence.basis):
-            return []
+            return False, []
         again = pipeline.conclude(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
         if again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
             _, steps = await self._revise(old.conclusion, old, "entered-in-error", item, model)
-            return steps
+            return True, steps
         again = _still_ended(again, old)
         if rooms.archive.content(again, old.status) == old.content:
-            return rooms.archive.touched(old, again)
+            return False, rooms.archive.touched(old, again)
+        if ending is not None and again.evidence.valid_until > ending.at:
+            again = ending.of(again)
         _, steps = await self._revise(again, old, "corrected", item, model)
-        return steps
+        return True, steps
 
     def _count(self, conclusion: Conclusion) -> None:
         a = conclusion.assessment
@@ -211,8 +258,11 @@ def _same_versions(conclusion: Conclusion, previous: Stored) -> bool:
 
 def _same_moment(again: Conclusion, old: Stored) -> bool:
     moved = again.evidence.occurred_at - old.conclusion.evidence.occurred_at
-    stay, before = again.evidence.encounter, old.conclusion.evidence.encounter
-    return abs(moved.total_seconds()) < 0.001 and (stay.id if stay else None) == (before.id if before else None)
+    return abs(moved.total_seconds()) < 0.001
+
+
+def _is_older(version: str | None, than: str) -> bool:
+    return version is not None and version.isdigit() and than.isdigit() and int(version) < int(than)
 
 
 def _unchanged(reference: Reference, now_there: Mapping[str, Reference]) -> bool:

@@ -161,6 +161,7 @@ async def _active(ehr: PracticeEhr, wanted: int) -> None:
 
 
 async def _check(stage: Stage, wanted: int) -> int:
+    sys.stderr.write(f"Replaying the practice ward until {wanted} RiskAssessments are in its chart ...\n")
     replay = asyncio.create_task(_laps(stage))
     deadline = time.monotonic() + CHECK_DEADLINE_S
     while len(stage.ehr.all("RiskAssessment")) < wanted and time.monotonic() < deadline and not replay.done():
@@ -172,6 +173,8 @@ async def _check(stage: Stage, wanted: int) -> int:
     report, right = await _verify(stage, wanted)
     sys.stderr.write("\n" if sys.stderr.isatty() else "")
     sys.stdout.write(orjson.dumps(report).decode() + "\n")
+    verdict = "every event is accounted for, nothing is doubled" if right else "NOT right: compare the figures"
+    sys.stderr.write(f"Checked in the EHR: {verdict}.\n")
     return 0 if right else 1
 
 

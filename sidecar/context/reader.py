@@ -22,7 +22,7 @@ RECENT = timedelta(days=2)
 MAX_RECENT = 1000
 MAX_SLOW = 200
 MAX_OF_ONE = 20
-OPEN_STATUS = "arrived,triaged,in-progress,onleave"
+OPEN = ("arrived", "triaged", "in-progress", "onleave")
 Found = list[Mapping[str, Any]]
 
 
@@ -79,7 +79,7 @@ class ContextReader:
         at = at.astimezone(self._tz)
         record, stays, recent, slow, conditions = await asyncio.gather(
             self._client.read(who),
-            self._collect("Encounter", {"patient": patient.value, "status": OPEN_STATUS}, MAX_SLOW),
+            self._collect("Encounter", {"patient": patient.value, "_sort": "-date", "_count": "20"}, MAX_OF_ONE),
             self._recent(patient, need, later(at, -need.recent_reach), until),
             self._observations(patient, need.slow_codes, later(at, -need.slow_reach), until, MAX_SLOW),
             self._conditions(patient, need.condition_codes),
@@ -134,17 +134,20 @@ class ContextReader:
         return await self._collect("Condition", {"patient": patient.value, "code": wanted}, MAX_SLOW)
 
     async def _encounter(self, recent: Found, stays: Found, who: Reference, at: datetime) -> Mapping[str, Any] | None:
-        """The stay of the latest reading; without one, the open stay that began last."""
+        """The stay that the latest reading names; an open one instead when that has ended or is not the patient's.
+
+        After a transfer the readings still name the emergency stay while the patient lies on a ward.
+        """
+        open_stay = max((s for s in stays if s.get("status") in OPEN), key=_start, default=None)
         linked = current_encounter(recent, self._client.base_url, at)
         if linked is None:
-            return max(stays, key=_start, default=None)
-        for stay in stays:
-            if stay.get("id") == linked.id:
-                return stay
-        named = await self._client.read(linked)
-        if named is not None and not self._is_about(named, who):
-            raise Rejected("another_patient")
-        return named
+            return open_stay or max(stays, key=_start, default=None)
+        named = next((s for s in stays if s.get("id") == linked.id), None)
+        if named is None:
+            named = await self._client.read(Reference("Encounter", linked.id))
+        if named is None or not self._is_about(named, who):
+            return open_stay
+        return open_stay if open_stay is not None and named.get("status") == "finished" else named
 
 
 def current_encounter(readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime) -> Reference | None:

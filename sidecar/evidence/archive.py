@@ -8,6 +8,7 @@ as the last one is not stored again.
 import hashlib
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -59,7 +60,8 @@ OF_MOMENT = Statement(
 CHARTED = Statement(
     "charted",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
-    "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' AND arm = 'champion'",
+    "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' "
+    "AND identity IN (SELECT identity FROM delivery WHERE state IN ('queued', 'written', 'buried'))",
 )
 VALID = Statement(
     "valid",
@@ -165,13 +167,10 @@ class Archive:
             since=moment - spread_s,
             until=moment + _SAME_MOMENT_S,
         )
-        stay = evidence.encounter.id if evidence.encounter else None
         now_rests_on = {r.relative for r in evidence.basis}
         for row in rows:
             stored = self._open(row)
             old = stored.conclusion.evidence
-            if (old.encounter.id if old.encounter else None) != stay:
-                continue
             if abs(old.occurred_at.timestamp() - moment) <= _SAME_MOMENT_S:
                 return stored
             rests_on = {r.relative for r in old.basis}
@@ -182,7 +181,9 @@ class Archive:
     def touched(self, stored: Stored, conclusion: Conclusion) -> list[Step]:
         """Steps for a conclusion that says what `stored` says, from newer versions of the same readings."""
         key = _row_key(stored.identity, stored.revision)
-        sealed = self._cipher.seal("assessment.evidence", key, orjson.dumps(conclusion.evidence.to_json()))
+        # Times of the inputs count from `at`, which stays: only the versions are new.
+        fresh = replace(stored.conclusion.evidence, basis=conclusion.evidence.basis)
+        sealed = self._cipher.seal("assessment.evidence", key, orjson.dumps(fresh.to_json()))
         return [
             Step(TOUCH, [{"id": stored.id, "evidence": sealed}]),
             Step(UNREST, [{"id": stored.id}]),
@@ -201,7 +202,7 @@ class Archive:
             "at_least": a.at_least,
             "risk": a.risk,
             "contributions": sorted(a.contributions.items()),
-            "features": [[f.name, _number(f.value), _number(f.shown)] for f in a.vector.features],
+            "features": [[f.name, _number(f.value), _number(f.shown), _moment(e, f)] for f in a.vector.features],
             "remarks": a.vector.remarks,
             "basis": sorted(r.relative for r in e.basis),
             "occurred_at": round(e.occurred_at.timestamp(), 3),
@@ -297,6 +298,10 @@ class Archive:
 
 def _row_key(identity: bytes, revision: int) -> bytes:
     return identity + b"|" + str(revision).encode()
+
+
+def _moment(e: Evidence, feature: Feature) -> int | None:
+    return None if feature.seconds is None else round(e.at.timestamp() + feature.seconds)
 
 
 def _number(value: float | None) -> float | None:

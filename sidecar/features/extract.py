@@ -16,8 +16,8 @@ from sidecar.records import DeidentifiedSnapshot, Fact, Feature, FeatureVector
 CLOCK_SKEW_S = 300.0
 """A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
 
-FAR_FUTURE_S = 86_400.0
-"""A reading further ahead than this is a slip of the pen and is not waited for."""
+FAR_FUTURE_S = 3_600.0
+"""A reading further ahead than this is a slip of the pen: it is named when there is nothing else, and passed over."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Extractor:
     def __init__(self, manifest: Manifest, site: SiteChoices) -> None:
         self._manifest = manifest
         self._switches = {n: site.switches.get(n, s.default) for n, s in manifest.switches.items()}
-        self._spread = (site.spread or manifest.spread).total_seconds()
+        self.spread_s = (site.spread or manifest.spread).total_seconds()
         self._compiled = {
             name: _Compiled(name, spec, self._switches, site.max_age.get(name, spec.max_age))
             for name, spec in manifest.features.items()
@@ -88,7 +88,7 @@ class Extractor:
         times = [s for n in members if (s := found[n].seconds) is not None and not math.isnan(found[n].value)]
         for name in members if times else ():
             feature = found[name]
-            if feature.seconds is not None and feature.seconds < max(times) - self._spread:
+            if feature.seconds is not None and feature.seconds < max(times) - self.spread_s:
                 found[name] = Feature(name, math.nan, feature.unit, index=feature.index, reason=f"stale:{name}")
 
     def _remarks(self, clean: DeidentifiedSnapshot, found: Mapping[str, Feature]) -> tuple[str, ...]:
@@ -136,7 +136,7 @@ class _Compiled:
             key = next((k for c in fact.codes if (k := (fact.type, c)) in self._readers), None)
             got = self._readers[key](fact) if key is not None else None
             seconds = _seconds(fact)
-            if key is None or got is None or seconds is None or seconds > FAR_FUTURE_S:
+            if key is None or got is None or seconds is None:
                 continue
             value, trouble = got if seconds <= CLOCK_SKEW_S else (math.nan, "future")
             reading = _Reading(seconds, value, trouble, fact.index, self._units[self._rank[key]])
@@ -145,7 +145,8 @@ class _Compiled:
             told = _weight(value, trouble) if self._larger else 0.0
             keyed.append(((seconds, told, -self._rank[key], fact.recorded, trouble or "", known), reading))
         keyed.sort(key=lambda pair: pair[0], reverse=True)
-        return [reading for _, reading in keyed]
+        ordered = [reading for _, reading in keyed]
+        return [r for r in ordered if r.seconds <= FAR_FUTURE_S] or ordered
 
     def choose(self, readings: Sequence[_Reading], moment: float) -> Feature:
         """The feature as of `moment` (seconds relative to the trigger), from which ages count."""

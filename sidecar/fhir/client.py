@@ -74,6 +74,8 @@ class EhrClient:
     async def read(self, reference: Reference) -> Mapping[str, Any] | None:
         """The current version, or None when it is gone (404, 410)."""
         answer = await self.send("read", "GET", f"{reference.type}/{_id(reference)}", ok={200, 404, 410})
+        if answer.status == 404 and not _is_fhir(answer.body):
+            raise Unavailable("ehr_not_fhir:404")  # a proxy's 404 says nothing about the chart
         return _resource(answer.body, reference) if answer.status == 200 else None
 
     async def search(
@@ -117,10 +119,10 @@ class EhrClient:
         """One request under the base. Statuses in `ok` return; the rest raise by what happens next.
 
         Raises:
-            Unavailable: no connection, time-out, 401/403, 429 or 502 to 504.
+            Unavailable: no connection, time-out, 401/403, 429 or 502 to 504; an answer that is not the EHR's own.
             Retryable: another 5xx.
             Conflict: 409 or 412.
-            Rejected: any other 4xx, or a redirect.
+            Rejected: any other 4xx with an OperationOutcome.
         """
         for attempt in range(2):
             signed = await self._credentials.header()
@@ -136,6 +138,8 @@ class EhrClient:
             raise Conflict(f"ehr_conflict:{answer.status}")
         if answer.status >= 500:
             raise Retryable(f"ehr_error:{answer.status}")
+        if answer.status < 400 or not _is_fhir(answer.body):
+            raise Unavailable(f"ehr_not_fhir:{answer.status}")  # a redirect or refusal of something in between
         raise Rejected(f"ehr_refused:{answer.status}")
 
     async def _once(self, operation: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
@@ -201,6 +205,10 @@ class EhrClient:
 
 def _headers(signed: str | None, extra: Mapping[str, str] | None) -> dict[str, str]:
     return {"Accept": FHIR_JSON, **(extra or {}), **({"Authorization": signed} if signed else {})}
+
+
+def _is_fhir(body: Any) -> bool:
+    return isinstance(body, Mapping) and isinstance(body.get("resourceType"), str)
 
 
 async def _answer(response: aiohttp.ClientResponse) -> Answer:

@@ -1,12 +1,13 @@
 """Is the EHR there? While it is not, nothing is claimed; one probe asks until it answers."""
 
 import asyncio
+import contextlib
 import time
 
 import stamina
 
 from sidecar import log, metrics
-from sidecar.errors import Retryable, SidecarError, Unavailable
+from sidecar.errors import Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import capability
 from sidecar.fhir.capability import Capability
 from sidecar.fhir.client import EhrClient
@@ -47,8 +48,8 @@ class Gate:
             self._capability = await capability.read(self._client)
         return self._capability
 
-    async def is_away(self, why: Unavailable) -> bool:
-        """Whether the EHR is away or only `why` failed: `/metadata` is asked. A Retry-After is obeyed either way."""
+    async def is_away(self, why: Unavailable | Retryable) -> bool:
+        """Whether the EHR is away or only `why` failed: it is asked. A Retry-After is obeyed either way."""
         if not self.is_open:
             return True
         async with self._asking:
@@ -56,17 +57,27 @@ class Gate:
                 return True
             try:
                 if time.monotonic() - self._answered > ASK_AGAIN_S:
-                    self._capability = await capability.read(self._client)
+                    await self._ask()
                     self._answered = time.monotonic()
             except SidecarError:
                 self.shut(why)
                 return True
-        if why.delay_s > 1.0:
+        if why.reason.startswith("ehr_busy") and why.delay_s > 1.0:
             self.shut(why)
         return False
 
-    def shut(self, why: Unavailable) -> None:
-        """Stop claiming; open again when `GET /metadata` succeeds, not before `why.delay_s`."""
+    async def _ask(self) -> None:
+        """Ask what it can do, and whether its chart answers: some servers say the first from memory.
+
+        Raises:
+            Unavailable, Retryable: one of the two failed. A refusal is an answer.
+        """
+        self._capability = await capability.read(self._client)
+        with contextlib.suppress(Rejected):
+            await self._client.send("probe", "GET", "Patient?_count=1", ok={200, 401, 403})
+
+    def shut(self, why: Unavailable | Retryable) -> None:
+        """Stop claiming; open again when the EHR answers, not before `why.delay_s`."""
         if self._probe is not None and not self._probe.done():
             return
         self._open.clear()
@@ -81,7 +92,7 @@ class Gate:
         )
         async for attempt in retries:
             with attempt:
-                self._capability = await capability.read(self._client)
+                await self._ask()
         self._open.set()
         metrics.EHR_AVAILABLE.set(1)
         log.get().info("ehr available")

@@ -45,7 +45,7 @@ FINISH = Statement(
 )
 ROUTE = Statement(
     "route_event",
-    "UPDATE event SET state = 'routed', patient_key = :patient_key, claim = NULL, lease_until = 0 "
+    "UPDATE event SET state = 'routed', patient_key = :patient_key, version = :shown, claim = NULL, lease_until = 0 "
     "WHERE id = :id AND claim = :claim",
 )
 CAUSE = Statement(
@@ -70,6 +70,11 @@ REPLAY = Statement(
     "replay_events",
     "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL "
     "WHERE state = 'buried' AND patient_key IS NULL AND (:id IS NULL OR id = :id) RETURNING id",
+)
+ANSWERED_PINGS = Statement(
+    "answered_pings",
+    "UPDATE event SET state = 'done', reason = 'caught_up', done_at = :now, merge_key = NULL "
+    "WHERE source = :source AND focus_type IS NULL AND state = 'pending' AND claim IS NULL AND heard_at <= :began",
 )
 REMEMBER = Statement(
     "remember",
@@ -172,10 +177,15 @@ class EventBox:
         """The fingerprint under which everything of a patient is stored."""
         return self._cipher.token("patient", patient.value)
 
-    def routed(self, event: ClaimedEvent, waits: Sequence[tuple[PatientId, ModelWait]], now: float) -> list[Step]:
-        """Steps that hand `event` to the work of whom it concerns, one row a patient and model. Fenced by the claim."""
+    def routed(
+        self, event: ClaimedEvent, waits: Sequence[tuple[PatientId, ModelWait]], now: float, shown: str | None
+    ) -> list[Step]:
+        """Steps that hand `event` to the work of whom it concerns, one row a patient and model. Fenced by the claim.
+
+        `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
+        """
         first = self.patient_key(waits[0][0])
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first}], expect=1)]
+        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": shown}], expect=1)]
         for patient, wait in waits:
             key = self.patient_key(patient)
             row = key + b"|" + wait.model.encode()
@@ -206,6 +216,10 @@ class EventBox:
         """A step that ends an event which concerns no model, with its reason; `forget` lets it come again."""
         row = {"id": event.id, "claim": event.claim, "reason": reason, "now": now, "forget": int(forget)}
         return Step(FINISH, [row], expect=1)
+
+    def answered_pings(self, source: str, began: float, now: float) -> Step:
+        """A step that ends every ping heard before a catch-up began: one search answers them all."""
+        return Step(ANSWERED_PINGS, [{"source": source, "began": began, "now": now}])
 
     def buried(self, event: ClaimedEvent, reason: str, now: float) -> Step:
         """A step that sets an event aside as a dead letter."""

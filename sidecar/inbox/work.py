@@ -6,7 +6,7 @@ we heard, not when an event was routed, so an older one may arrive while its pat
 `cause` without an assessment is a look that a model still owes an event; the work row stays while there is one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.errors import Rejected
@@ -22,7 +22,7 @@ CLAIM = Statement(
 )
 CAUSES = Statement(
     "causes",
-    "SELECT event.id, event.focus_key FROM cause JOIN event ON event.id = cause.event_id "
+    "SELECT event.id, event.focus_key, event.version FROM cause JOIN event ON event.id = cause.event_id "
     "WHERE cause.patient_key = :patient_key AND cause.model = :model AND cause.assessment_id IS NULL",
 )
 FENCE = Statement(
@@ -88,6 +88,8 @@ class Claim:
 class WorkItem(Redacted):
     """One patient to assess with one model. `focus_keys` fingerprint the resources that changed.
 
+    `expected` are the versions in which some of them must be seen, because the EHR showed them before.
+
     `attempts` counts this claim; claims that were given back untried are not in it.
     """
 
@@ -96,6 +98,7 @@ class WorkItem(Redacted):
     heard_at: float
     attempts: int
     focus_keys: frozenset[bytes]
+    expected: Mapping[bytes, str]
 
 
 class WorkBox:
@@ -122,7 +125,8 @@ class WorkBox:
                 await self._store.commit(*self.buried(claim, refusal.reason, now))
                 continue
             keys = frozenset(c["focus_key"] for c in causes if c["focus_key"] is not None)
-            items.append(WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys))
+            expected = {c["focus_key"]: c["version"] for c in causes if c["version"] is not None}
+            items.append(WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys, expected))
         return items
 
     def settled(self, claim: Claim, assessment_id: str, reason: str, now: float) -> list[Step]:

@@ -50,21 +50,27 @@ class CatchUp:
         query = dict(source.query) | {
             "_lastUpdated": f"ge{since.isoformat(timespec='milliseconds')}", "_sort": "_lastUpdated", "_count": "200",
         }  # fmt: skip
+        # One resource dated ahead must not carry the watermark past everything that comes before its day.
+        latest = datetime.fromtimestamp(heard_at, UTC) + self._overlap
         found, newest, batch = 0, mark, list[Event]()
         async for resource in self._client.search(source.type, query, MAX_FOUND, MAX_PAGES):
             event, updated = _event(resource, source, heard_at)
             if event is None:
                 continue
             found += 1
-            newest = max(newest, updated or newest)
+            newest = max(newest, min(updated or newest, latest))
             batch.append(event)
             if len(batch) >= BATCH:
-                await self._record(*batch)
-                batch.clear()
+                await self._keep(source, batch, newest)
+        await self._keep(source, batch, newest)
+        return found
+
+    async def _keep(self, source: Source, batch: list[Event], newest: datetime) -> None:
+        """Record a batch, then advance: results come oldest first, so a search cut short is gone on with next time."""
         if batch:
             await self._record(*batch)
+            batch.clear()
         await self._store.commit(Step(ADVANCE, [{"source": source.name, "watermark": newest.isoformat()}]))
-        return found
 
     async def _present(self, source: Source, heard_at: float) -> datetime:
         """When the newest resource of `source` was stored; no more than `LONGEST_SKEW` before `heard_at`."""

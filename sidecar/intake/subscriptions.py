@@ -18,8 +18,8 @@ KEEP = Statement(
     "keep_subscription",
     "INSERT INTO subscription (source, remote_id, status, reason, checked_at) "
     "VALUES (:source, :remote_id, :status, :reason, :now) "
-    "ON CONFLICT (source) DO UPDATE SET remote_id = excluded.remote_id, status = excluded.status, "
-    "reason = excluded.reason, checked_at = excluded.checked_at",
+    "ON CONFLICT (source) DO UPDATE SET remote_id = coalesce(excluded.remote_id, subscription.remote_id), "
+    "status = excluded.status, reason = excluded.reason, checked_at = excluded.checked_at",
 )
 REMEMBERED = Statement("remembered", "SELECT remote_id FROM subscription WHERE source = :source")
 ALL = Statement(

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, TextClause, create_engine, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
-from sidecar.errors import ClaimLost, Misconfigured, NotStored
+from sidecar.errors import ClaimLost, Misconfigured, NotStored, Retryable
 
 HEAD = "0001"
 """The newest migration; alembic is imported only when the file is not there yet."""
@@ -216,8 +216,7 @@ class Store:
             job.result = [self._run_step(step) for step in job.steps]
         except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's caller
             self._writer.exec_driver_sql("ROLLBACK TO one")
-            lost = isinstance(error, ClaimLost)
-            job.result = error if lost else NotStored(f"store:{type(error).__name__}")
+            job.result = _failure(error)
         self._writer.exec_driver_sql("RELEASE one")
 
     def _run_step(self, step: Step) -> list[Row]:
@@ -229,6 +228,14 @@ class Store:
         if step.expect is not None and result.rowcount != step.expect:
             raise ClaimLost(f"claim_lost:{step.statement.name}")
         return []
+
+
+def _failure(error: Exception) -> Exception:
+    """A statement that contradicts the data will do so again: that is the work's fault, not the disk's."""
+    if isinstance(error, ClaimLost):
+        return error
+    name = type(error).__name__
+    return Retryable(f"store:{name}") if isinstance(error, IntegrityError) else NotStored(f"store:{name}")
 
 
 def _mergeable(first: _Job, other: _Job) -> bool:

@@ -164,7 +164,18 @@ class Deliverer:
         subject = references.of(stay.get("subject"), self._client.base_url)
         if subject is None or subject.id != evidence.patient.value:
             raise Rejected("another_patient")
-        return "out_of_cohort:discharged" if stay.get("status") in _ENDED else None
+        if stay.get("status") not in _ENDED or await self._is_elsewhere(evidence):
+            return None
+        return "out_of_cohort:discharged"
+
+    async def _is_elsewhere(self, evidence: Evidence) -> bool:
+        """Whether another stay is open: moved to a ward, not discharged."""
+        query = {"patient": evidence.patient.value, "status": "arrived,triaged,in-progress,onleave"}
+        async for stay in self._client.search("Encounter", query):
+            subject = references.of(stay.get("subject"), self._client.base_url)
+            if subject is not None and subject.id == evidence.patient.value:
+                return True
+        return False
 
 
 def _replaced(patient: Mapping[str, Any]) -> bool:
