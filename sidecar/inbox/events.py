@@ -178,7 +178,7 @@ class EventBox:
         return self._cipher.token("patient", patient.value)
 
     def routed(
-        self, event: ClaimedEvent, waits: Sequence[tuple[PatientId, ModelWait]], now: float, shown: str | None
+        self, event: ClaimedEvent, waits: Sequence[tuple[PatientId, ModelWait]], now: float, shown: str | None = None
     ) -> list[Step]:
         """Steps that hand `event` to the work of whom it concerns, one row a patient and model. Fenced by the claim.
 

@@ -159,7 +159,7 @@ async def test_a_redirect_is_not_followed():
             server.answer = lambda _, s=server, status=status: web.Response(
                 status=status, headers={"Location": f"http://127.0.0.1:{s.elsewhere}/fhir/Patient/p1"}
             )
-            with pytest.raises(Rejected, match=f"ehr_refused:{status}"):
+            with pytest.raises(Unavailable, match=f"ehr_not_fhir:{status}"):
                 await client.read(P1)
             assert (len(server.calls), server.strangers) == (1, 0)
 
@@ -192,7 +192,7 @@ async def test_search_values_arrive_as_they_were_given():
 
 
 MEANINGS = [
-    (400, Rejected), (404, Rejected), (405, Rejected), (410, Rejected), (422, Rejected), (304, Rejected), (409, Conflict), (412, Conflict),
+    (400, Rejected), (404, Rejected), (405, Rejected), (410, Rejected), (422, Rejected), (304, Unavailable), (409, Conflict), (412, Conflict),
     (500, Retryable), (501, Retryable), (401, Unavailable), (403, Unavailable), (429, Unavailable), (502, Unavailable), (503, Unavailable), (504, Unavailable),
 ]  # fmt: skip
 
@@ -492,7 +492,7 @@ async def test_the_gate_does_not_ask_before_the_ehrs_retry_after():
         gate.shut(Unavailable("ehr_busy:503", 0.7))
         await asyncio.wait_for(gate.ready(), 5)
         assert time.monotonic() - started >= 0.7
-        assert len(server.calls) == 1
+        assert [call.path for call in server.calls] == ["/fhir/metadata", "/fhir/Patient"]
         await gate.close()
 
 
@@ -516,5 +516,25 @@ async def test_a_capability_statement_out_of_shape_does_not_shut_the_gate_for_ev
         gate = Gate(client)
         gate.shut(Unavailable("ehr_unreachable:test", 0.0))
         await asyncio.wait_for(gate.ready(), 8)
-        assert len(server.calls) == 2
+        assert [call.path for call in server.calls] == ["/fhir/metadata", "/fhir/metadata", "/fhir/Patient"]
+        await gate.close()
+
+
+async def test_a_proxys_404_is_not_taken_for_a_deleted_resource():
+    async with asking(lambda _: web.Response(status=404, text="<html>no backend</html>")) as (_, client):
+        with pytest.raises(Unavailable, match="ehr_not_fhir:404"):
+            await client.read(P1)
+
+
+async def test_an_ehr_whose_chart_fails_is_away_although_its_metadata_answers():
+    def backend_down(request):
+        if request.path.endswith("/metadata"):
+            return json({"resourceType": "CapabilityStatement"})
+        return web.Response(status=500)
+
+    async with asking(backend_down) as (_, client):
+        gate = Gate(client)
+        with pytest.raises(Retryable) as failure:
+            await client.read(P1)
+        assert await gate.is_away(failure.value)
         await gate.close()

@@ -66,7 +66,7 @@ async def test_transactions_that_share_a_commit_stand_or_fall_alone(store):
     results = await asyncio.gather(*jobs, return_exceptions=True)
     assert all(isinstance(r, list) for r in results[::3])
     assert all(isinstance(r, ClaimLost) for r in results[1::3])
-    assert all(isinstance(r, NotStored) for r in results[2::3])
+    assert all(isinstance(r, Retryable) for r in results[2::3])
     assert await names(store) == sorted([f"a{n:02}" for n in range(60)] + [f"b{n:02}" for n in range(60)])
 
 
@@ -79,7 +79,7 @@ async def test_one_bad_row_among_many_single_statements_fails_alone(store):
     results = await asyncio.gather(
         *(store.commit(add("same" if n in {10, 20} else f"d{n:04}")) for n in range(100)), return_exceptions=True
     )
-    assert [n for n, r in enumerate(results) if isinstance(r, NotStored)] == [20]
+    assert [n for n, r in enumerate(results) if isinstance(r, Retryable)] == [20]
     assert len(await names(store)) == 99
 
 
