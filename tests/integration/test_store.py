@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 import sidecar.store
-from sidecar.errors import ClaimLost, Misconfigured, NotStored, Rejected
+from sidecar.errors import ClaimLost, Misconfigured, NotStored, Rejected, Retryable
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.store import Cipher, Statement, Step, Store, load_keys, new_keys
