@@ -24,7 +24,7 @@ class NoCredentials:
 
 
 class StaticBearer:
-    """A token that somebody else rotates."""
+    """A token that somebody else rotates; a restart takes the new one."""
 
     def __init__(self, token: str) -> None:
         self._header = f"Bearer {token}"
@@ -34,7 +34,7 @@ class StaticBearer:
         return self._header
 
     def renew(self, refused: str | None) -> None:
-        """Nothing to drop: a 401 stays a 401 until the file changes."""
+        """Nothing to drop: a 401 stays a 401 until the restart with a new token."""
 
 
 class ClientCredentials:

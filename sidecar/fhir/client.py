@@ -19,7 +19,7 @@ from yarl import URL
 
 from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
 from sidecar.metrics import EHR_REQUEST_SECONDS
-from sidecar.records import Reference, is_fhir_id
+from sidecar.records import Redacted, Reference, is_fhir_id
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 50
@@ -45,14 +45,13 @@ class Credentials(Protocol):
         """Drop `refused` if it is still held; the next `header` fetches anew."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """An EHR's answer: status, the parsed body (None when empty), where a new resource is."""
+@dataclass(frozen=True, slots=True, repr=False)
+class Answer(Redacted):
+    """Identified: an EHR's answer: status, the parsed body (None when empty), where a new resource is."""
 
     status: int
     body: Any
     location: str | None
-    etag: str | None
 
 
 class EhrClient:
@@ -221,7 +220,7 @@ async def _answer(response: aiohttp.ClientResponse) -> Answer:
         if response.status < 400:
             raise Retryable("ehr_shape:json") from None
         body = None
-    return Answer(response.status, body, response.headers.get("Location"), response.headers.get("ETag"))
+    return Answer(response.status, body, response.headers.get("Location"))
 
 
 async def _bounded(response: aiohttp.ClientResponse) -> bytes:
