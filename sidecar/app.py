@@ -21,8 +21,9 @@ from sidecar.errors import Misconfigured, NotStored, SidecarError, Unavailable
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.features import Extractor, SiteChoices
-from sidecar.fhir.auth import credentials
-from sidecar.fhir.client import Credentials, EhrClient
+from sidecar.fhir import scopes
+from sidecar.fhir.auth import Signer, credentials
+from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.intake import CatchUp, Subscriptions, sources_for
@@ -37,6 +38,7 @@ from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret
 from sidecar.store import Cipher, Statement, Step, Store, load_keys
 from sidecar.web.admin import admin_app
+from sidecar.web.jwks import publish_keys
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
@@ -48,6 +50,7 @@ SOON_S = 0.1
 RARELY_S = 60.0
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
+WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
 FREE = tuple(
     Statement(f"free_{table}", f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL")  # noqa: S608 -- three constants
     for table in ("event", "work", "delivery")
@@ -105,7 +108,7 @@ def running_models(settings: Settings) -> dict[str, RunningModel]:
 class Adapters:
     """What the settings turned into before the rooms are built."""
 
-    signer: Credentials
+    signer: Signer
     models: Mapping[str, RunningModel]
     rules: Rules
     clock: Clock
@@ -127,7 +130,7 @@ class Sidecar:
             lambda: secret("server.hook_secret", "SIDECAR_HOOK_SECRET", settings.server.hook_secret_file),
             problems,
         )
-        signer = _try(lambda: credentials(settings.ehr), problems)
+        signer = _try(lambda: credentials(settings.ehr, self._needs), problems)
         models = _try(lambda: running_models(settings), problems)
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
@@ -141,8 +144,18 @@ class Sidecar:
         self.door = NotificationDoor(
             self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
         )
+        self.signer = signer
+        if signer.public_keys() is not None:
+            publish_keys(self.door.app, signer.public_keys)
+        self._has_written = False
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _needs(self) -> scopes.Permissions:
+        """What to ask the EHR for; a site in shadow asks for no write, unless earlier results may need correction."""
+        champion = any(m.arm is Arm.CHAMPION for m in self.models.values())
+        manifests = [m.loaded.manifest for m in self.models.values()]
+        return scopes.needed(manifests, writes=champion or self._has_written)
 
     async def _record(self, event: Event) -> None:
         await self.rooms.events.record(event)
@@ -161,6 +174,7 @@ class Sidecar:
         """Open the doors and start every task."""
         # The file's lock is ours: claims of a process that was killed belong to nobody.
         await self.rooms.store.commit(*(Step(statement) for statement in FREE))
+        self._has_written = bool(await self.rooms.store.read(WRITTEN))
         server = self.settings.server
         await self._serve(self.door.app, server.host, server.port)
         ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
@@ -226,7 +240,9 @@ class Sidecar:
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
         self._socket = path
-        runner = web.AppRunner(admin_app(self.rooms.store, self.wake), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            admin_app(self.rooms.store, self.wake, self.signer.report), access_log=None, shutdown_timeout=1.0
+        )
         await runner.setup()
         self._runners.append(runner)
         try:
@@ -283,7 +299,8 @@ class Sidecar:
         try:
             return await call()
         except Unavailable as down:
-            self.rooms.gate.shut(down)
+            if not await self.rooms.gate.is_away(down):
+                log.get().warning("ehr call failed", reason=down.reason)
         except SidecarError as error:
             log.get().warning("ehr call failed", reason=error.reason)
         return False

@@ -25,13 +25,15 @@ class Planned:
 class Faults:
     """What goes wrong next. Everything is off until set, and `clear` turns everything off again.
 
-    Requests: `delay_s` before each, `down` closes every connection without a reply. Notifications: `lose`,
+    Requests: `delay_s` before each, `down` closes every connection without a reply, `token_down` those to the token
+    endpoint. Notifications: `lose`,
     `repeat` and `reorder` are probabilities, drawn in the order of the writes whatever receivers do.
     """
 
     rng: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - repeatable, not secret
     delay_s: float = 0.0
     down: bool = False
+    token_down: bool = False
     lose: float = 0.0
     repeat: float = 0.0
     reorder: float = 0.0
@@ -68,7 +70,7 @@ class Faults:
     def clear(self) -> None:
         """Turn every fault off; the generator goes on where it was."""
         self.delay_s = self.lose = self.repeat = self.reorder = 0.0
-        self.down = False
+        self.down = self.token_down = False
         self._planned.clear()
         self._lose_next = self._refuse_activations = 0
 
