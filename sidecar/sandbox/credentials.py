@@ -26,7 +26,8 @@ class Credentials:
     """What opens /fhir. Any kind may be set; tokens expire by `monotonic`, not by the EHR's clock.
 
     `scope` is what the client is registered for: it is granted that part of what it asks for, with `v1` in SMART v1's
-    words only. `used` collects what the requests let through needed. `assertions` are judged by `wall`.
+    words only. `used` and `forbidden` collect the permissions that requests needed, had or not. Assertions are judged
+    by `wall`; `refusals` says why some were not believed, newest last.
     """
 
     static_bearer: str | None = field(default=None, repr=False)
@@ -41,8 +42,8 @@ class Credentials:
     monotonic: Callable[[], float] = time.monotonic
     wall: Callable[[], float] = time.time
     refusals: list[str] = field(default_factory=list)
-    """Why assertions were refused, newest last."""
     used: set[tuple[str, str]] = field(default_factory=set)
+    forbidden: set[tuple[str, str]] = field(default_factory=set)
     _tokens: dict[str, tuple[float, Permissions]] = field(default_factory=dict, repr=False)
     _registered: Registered | None = field(default=None, repr=False)
 

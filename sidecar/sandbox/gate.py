@@ -80,10 +80,11 @@ class Gate:
         if path == PAGE_PATH:  # a later page of a search that was let through
             return
         type_name, letters = permissions.required(request.method, path)
-        if not permissions.allow(granted, type_name, letters):
+        allowed = permissions.allow(granted, type_name, letters)
+        (self._credentials.used if allowed else self._credentials.forbidden).add((type_name, letters))
+        if not allowed:
             issue = Issue("forbidden", f"the token's scopes do not include system/{type_name}.{letters}")
             raise Refusal(403, [issue], {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
-        self._credentials.used.add((type_name, letters))
 
 
 def _shape(request: web.Request) -> str:
