@@ -4,6 +4,8 @@ import asyncio
 import contextlib
 import gzip
 import time
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -294,6 +296,71 @@ async def test_an_answer_cut_in_the_middle_is_unavailable():
     async with asking(cut) as (_, client):
         with pytest.raises(Unavailable, match="ehr_unreachable"):
             await client.read(P1)
+
+
+async def test_an_answer_that_comes_drop_by_drop_is_unavailable_in_time():
+    async def drops(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await response.write(b" ")
+                await asyncio.sleep(0.05)
+        return response
+
+    async with asking(drops, timeout_s=0.5) as (_, client):
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="ehr_unreachable"):
+            await client.read(P1)
+        assert time.monotonic() - started < 5
+
+
+async def test_a_header_without_end_is_unavailable():
+    async with asking(lambda _: json(patient("p1"), X="x" * 100_000)) as (_, client):
+        with pytest.raises(Unavailable, match="ehr_unreachable"):
+            await client.read(P1)
+
+
+async def test_a_gigabyte_packed_into_a_megabyte_is_refused_without_being_unpacked():
+    pack = zlib.compressobj(9, wbits=31)
+    bomb = b"".join(pack.compress(b" " * 2**20) for _ in range(1024)) + pack.flush()
+    async with asking(lambda _: web.Response(body=bomb, headers={"Content-Encoding": "gzip"})) as (_, client):
+        tracemalloc.start()
+        with pytest.raises(Rejected, match="too_large"):
+            await client.read(P1)
+        most = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert most < 8 * MAX_ANSWER_BYTES
+
+
+# --- what is never sent ----------------------------------------------------------------------------------------------
+
+
+async def test_a_cookie_is_never_sent_back():
+    async with asking(lambda _: json(patient("p1"), **{"Set-Cookie": "session=canary; Path=/"})) as (server, client):
+        await client.read(P1)
+        await client.read(P1)
+        assert all("Cookie" not in call.headers for call in server.calls)
+        assert len(server.calls) == 2
+
+
+async def test_proxies_and_passwords_of_the_environment_are_not_used(tmp_path, monkeypatch):
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login canary password canary\n")
+    (tmp_path / ".netrc").chmod(0o600)
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    async with asking(lambda _: json(patient("p1"))) as (server, _):
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy", "HTTPS_PROXY", "https_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{server.elsewhere}")
+        for name in ("NO_PROXY", "no_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        client = EhrClient(server.base, NoCredentials(), timeout_s=5, connections=4)
+        await client.read(P1)
+        await client.close()
+        with pytest.raises(Unavailable, match="ehr_token:shape"):
+            await tokens(f"{server.base}/token").header()
+        assert server.strangers == 0
+        assert "Authorization" not in server.calls[0].headers
+        assert len(server.calls) == 2
 
 
 def in_seconds(seconds: float) -> str:
