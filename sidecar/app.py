@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +25,7 @@ from sidecar.fhir.auth import credentials
 from sidecar.fhir.client import Credentials, EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, ModelWait, WorkBox
-from sidecar.intake import CatchUp, Subscriptions, sources_for
+from sidecar.intake import CatchUp, Follower, HookSecrets, Notice, Site, Source, Subscriptions, noted, sources_for
 from sidecar.monitoring import Bins, bins_for
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump
@@ -139,14 +139,23 @@ class Sidecar:
         self.worker = Worker(self.rooms, self.delivery.pump.wake)
         self.router = Router(self.rooms, self.worker.pump.wake)
         self.door = NotificationDoor(
-            self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
+            self.rooms.sources, self.rooms.hook_secrets, settings.server.max_body_bytes, self._heard
         )
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def _record(self, event: Event) -> None:
-        await self.rooms.events.record(event)
-        (self.router.pump if event.focus else self.router.pings).wake()
+    async def _heard(self, source: Source, events: Sequence[Event], notice: Notice | None = None) -> None:
+        """Make what a notification told durable, in one transaction."""
+        steps = [self.rooms.events.recorded(*events)] if events else []
+        steps += [noted(source.name, notice, time.time())] if notice is not None else []
+        await self.rooms.store.commit(*steps)
+        for event in events:
+            (self.router.pump if event.focus else self.router.pings).wake()
+
+    async def _record(self, *events: Event) -> None:
+        await self.rooms.events.record(*events)
+        self.router.pump.wake()
+        self.router.pings.wake()
 
     def wake(self) -> None:
         """Look for work now."""
@@ -245,14 +254,25 @@ class Sidecar:
         return bool(self.models)
 
     async def _keep_subscriptions(self) -> None:
-        """Create or adopt, then look again: soon while one is not active, ever less often, and rarely after."""
-        pause_s = SOON_S
+        """Create or adopt, then look again: soon while one is not active, ever less often, and rarely after.
+
+        In between, follow what the topic Subscriptions tell of themselves.
+        """
+        rooms, pause_s, next_at = self.rooms, SOON_S, 0.0
         while True:
-            await self.rooms.gate.ready()
-            healthy = await self._outside(lambda: self.rooms.subscriptions.ensure(self.rooms.sources, time.time()))
-            pause_s = RARELY_S if healthy else min(pause_s * 2, RARELY_S)
-            await asyncio.sleep(pause_s)
-            pause_s = SOON_S if healthy else pause_s
+            await rooms.gate.ready()
+            if time.monotonic() >= next_at:
+                healthy = await self._outside(lambda: rooms.subscriptions.ensure(rooms.sources, time.time()))
+                pause_s = RARELY_S if healthy else min(pause_s * 2, RARELY_S)
+                next_at = time.monotonic() + pause_s
+                pause_s = SOON_S if healthy else pause_s
+            await self._outside(self._follow)
+            await asyncio.sleep(min(rooms.follower.grace_s, max(0.0, next_at - time.monotonic())))
+
+    async def _follow(self) -> bool:
+        for source in self.rooms.sources:
+            await self.rooms.follower.follow(source, time.time())
+        return True
 
     async def _keep_catching_up(self) -> None:
         """Search for missed events: at start, and at every interval."""
@@ -299,6 +319,8 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
     store = Store(settings.store.url)
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
+    site = Site(settings.server.public_url, hook, settings.subscriptions)
+    subscriptions = Subscriptions(client, store, events.record, site)
     bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
     _announce(models, bins)
     return Rooms(
@@ -312,7 +334,9 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         reader=ContextReader(client, ZoneInfo(settings.facility.time_zone)),
         deliverer=Deliverer(client, outbox, Wording(rationale, reason_in_words), ehr.score_value),
         catch_up=CatchUp(client, store, events.record, settings.work.catch_up_overlap),
-        subscriptions=Subscriptions(client, store, settings.server.public_url, hook),
+        subscriptions=subscriptions,
+        follower=Follower(client, store, events.record, subscriptions, settings.subscriptions),
+        hook_secrets=HookSecrets(store, hook),
         sources=sources_for([m.loaded.manifest for m in models.values()]),
         models=models,
         bins=bins,

@@ -75,6 +75,12 @@ SUBSCRIPTION_ACTIVE = Gauge(
     ["source"],
     registry=REGISTRY,
 )
+SUBSCRIPTION_GAPS = Counter(
+    "sidecar_subscription_gaps_total",
+    "Missed notifications found by event numbers, by how they were closed: events, search, restart.",
+    ["source", "how"],
+    registry=REGISTRY,
+)
 EHR_AVAILABLE = Gauge("sidecar_ehr_available", "1 unless the EHR failed to answer last.", registry=REGISTRY)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from sidecar.inbox import events, work
-from sidecar.intake import subscriptions
+from sidecar.intake import states
 from sidecar.metrics import QUEUE_DEPTH, QUEUE_OLDEST
 from sidecar.store import Statement, Step, Store
 from sidecar.writeback import outbox
@@ -55,7 +55,7 @@ async def status(store: Store) -> dict[str, Any]:
         "assessments": [dict(r) for r in await store.read(OUTCOMES)],
         "not_scored": await reasons(store),
         "for_review": len(await store.read(FOR_REVIEW)),
-        "subscriptions": [dict(r) for r in await store.read(subscriptions.ALL)],
+        "subscriptions": [dict(r) for r in await store.read(states.ALL)],
     }
 
 

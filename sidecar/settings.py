@@ -76,6 +76,27 @@ class Ehr(Closed):
     )
 
 
+class Topics(Closed):
+    """R4 Backport Subscriptions, where a topic is named; classic Subscriptions elsewhere."""
+
+    patient: str | None = Field(None, description="Canonical of the topic that tells of every changed Patient.")
+    encounter: str | None = Field(None, description="The same for Encounter.")
+    observation: str | None = Field(None, description="The same for Observation.")
+    condition: str | None = Field(None, description="The same for Condition.")
+    content: Literal["empty", "id-only", "full-resource"] = Field(
+        "id-only", description="What notifications carry; whatever they carry is read back."
+    )
+    heartbeat: Duration = Field(timedelta(seconds=60), description="How often the EHR says that it is still there.")
+    life: Duration = Field(
+        timedelta(days=1), description="How long a Subscription lives; renewed, with a new secret, at 60 % of it."
+    )
+
+    def of(self, source: str) -> str | None:
+        """The topic of a source, None when it has none."""
+        found = getattr(self, source, None)
+        return found if isinstance(found, str) else None
+
+
 class Store(Closed):
     """The database and the keys of its identified columns."""
 
@@ -154,6 +175,7 @@ class Settings(BaseSettings):
     facility: Facility
     ehr: Ehr
     server: Server = Server()
+    subscriptions: Topics = Topics()
     store: Store = Store()
     work: Work = Work()
     models_dir: Path | None = Field(None, description="Folder of models; default: the shipped ones.")

@@ -126,7 +126,11 @@ class EventBox:
 
     async def record(self, *events: Event) -> None:
         """Make events durable; returning means they are on disk. Safe to repeat."""
-        await self._store.commit(Step(RECORD, [self._row(event) for event in events]))
+        await self._store.commit(self.recorded(*events))
+
+    def recorded(self, *events: Event) -> Step:
+        """A step that makes events durable. Safe to repeat."""
+        return Step(RECORD, [self._row(event) for event in events])
 
     def _row(self, event: Event) -> dict[str, object]:
         token = self._cipher.token

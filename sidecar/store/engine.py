@@ -24,7 +24,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from sidecar.errors import ClaimLost, Misconfigured, NotStored, Retryable
 
-HEAD = "0001"
+HEAD = "0003"
 """The newest migration; alembic is imported only when the file is not there yet."""
 
 MAX_GROUP = 512

@@ -4,6 +4,7 @@ Times are seconds since the epoch. `*_key` columns are keyed fingerprints. No pa
 """
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -217,6 +218,26 @@ subscription = Table(
     Column("reason", Text),
     Column("watermark", Text),
     Column("checked_at", Float),
+    Column("secrets", Text),
+    Column("renewed_at", Float),
+    Column("ends_at", Float),
+    Column("heard_at", Float),
+    Column("asked_at", Float),
+    Column("numbers", Text),
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("remote_id", Text),
+    Column("since", BigInteger),
+    Column("numbers", Text, nullable=False),
+    Column("unnamed", Integer, nullable=False),
+    Column("heard_at", Float, nullable=False),
+    sqlite_autoincrement=True,
 )
 
 IDENTIFIED_COLUMNS = tuple(
