@@ -53,7 +53,9 @@ class Server(Closed):
     ops_port: int = Field(9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
     admin_socket: Path | None = Field(None, description="Unix socket of the admin door; default: beside the database.")
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest notification body.")
-    hook_secret_file: Path | None = Field(None, description="File with the secret that notifications must bring.")
+    hook_secret_file: Path | None = Field(
+        None, description="File with the secret that each Subscription's own is derived from."
+    )
 
 
 class Ehr(Closed):
