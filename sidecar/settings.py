@@ -79,12 +79,11 @@ class Ehr(Closed):
 
 
 class Topics(Closed):
-    """R4 Backport Subscriptions, where a topic is named; classic Subscriptions elsewhere."""
+    """How events are told: R4 Backport Subscriptions where a topic is named, classic ones elsewhere."""
 
-    patient: str | None = Field(None, description="Canonical of the topic that tells of every changed Patient.")
-    encounter: str | None = Field(None, description="The same for Encounter.")
-    observation: str | None = Field(None, description="The same for Observation.")
-    condition: str | None = Field(None, description="The same for Condition.")
+    topics: dict[Literal["patient", "encounter", "observation", "condition"], str] = Field(
+        default_factory=dict, description="Canonicals of the topics that tell of every change, by resource type."
+    )
     content: Literal["empty", "id-only", "full-resource"] = Field(
         "id-only", description="What notifications carry; whatever they carry is read back."
     )
@@ -95,8 +94,7 @@ class Topics(Closed):
 
     def of(self, source: str) -> str | None:
         """The topic of a source, None when it has none."""
-        found = getattr(self, source, None)
-        return found if isinstance(found, str) else None
+        return next((topic for name, topic in self.topics.items() if name == source), None)
 
 
 class Store(Closed):
