@@ -50,7 +50,10 @@ class PracticeEhr:
         faults: Faults | None = None,
         delivery: DeliveryPolicy | None = None,
     ) -> None:
-        """Build an empty EHR; `clock` (aware) gives `meta.lastUpdated`. It listens only once started."""
+        """Build an empty EHR; `clock` (aware) gives `meta.lastUpdated`.
+
+        It listens, and has its Subscription topics, only once started.
+        """
         self.faults = faults or Faults()
         self._dialect = Dialect(capabilities or Capabilities())
         self._chart = Chart(clock)
@@ -104,6 +107,8 @@ class PracticeEhr:
             await runner.cleanup()
             raise
         self._runner = runner
+        if not self._port:
+            self._interactions.topics.write_built_in()
         self._port = runner.addresses[0][1]
         self._dialect.base_url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}{PREFIX}"
         self._session = aiohttp.ClientSession()

@@ -82,7 +82,7 @@ def _shape(request: web.Request) -> str:
     steps = [step for step in request.path.removeprefix(PREFIX).split("/") if step]
     if not steps:
         return "Bundle"
-    if len(steps) > 1 and not steps[1].startswith("_") and not steps[0].startswith("."):
+    if len(steps) > 1 and steps[1][0] not in "_$" and not steps[0].startswith("."):
         steps[1] = "{id}"
     if len(steps) > 3:
         steps[3] = "{vid}"
