@@ -7,12 +7,12 @@ https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/StructureDefinition-backpo
 import ipaddress
 import re
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
 from sidecar.sandbox.backport import extension_value, extension_values
 from sidecar.sandbox.chart import Version
-from sidecar.sandbox.moments import span
+from sidecar.sandbox.moments import instant, span
 from sidecar.sandbox.outcome import Refusal, Resource, refuse
 from sidecar.sandbox.quirks import CONTENTS, Content
 from sidecar.sandbox.search import Dialect, Search, parse_filters
@@ -117,6 +117,15 @@ def channel_headers(subscription: Resource) -> dict[str, str]:
             raise _bad("channel.header", "each must read 'Name: value'")
         headers[name.strip()] = value.strip()
     return headers
+
+
+def granted_end(subscription: Resource, now: datetime, longest_s: float | None) -> str | None:
+    """Return the `end` the server grants: the client's, or an earlier one when it keeps none for so long."""
+    wanted: str | None = subscription.get("end")
+    if longest_s is None:
+        return wanted
+    latest = now + timedelta(seconds=longest_s)
+    return wanted if wanted is not None and span(wanted).low <= latest else instant(latest)
 
 
 def has_ended(subscription: Resource, now: datetime) -> bool:

@@ -10,12 +10,14 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import aiohttp
 
 from sidecar.sandbox.backport import Event
 from sidecar.sandbox.chart import Version
 from sidecar.sandbox.criteria import channel_headers
+from sidecar.sandbox.faults import Fate
 from sidecar.sandbox.outcome import Resource
 from sidecar.sandbox.search import Search
 
@@ -33,6 +35,12 @@ class DeliveryPolicy:
     """How long an overtaken notification waits for one to overtake it."""
     second_s: float = 1.0
     """How long a second lasts in what a topic-based Subscription asks for; tests shorten it."""
+    gives_up: Literal["error", "drop"] = "error"
+    """What follows the last attempt: status `error`, or (as HAPI does) silence, and on with the next notification."""
+    enforces_end: bool = True
+    """Whether `end` turns a Subscription off; HAPI ignores it."""
+    longest_life_s: float | None = None
+    """How far ahead `end` may be; the server cuts what is longer, or sets it where the client left it out."""
 
     def pause_s(self, failures: int) -> float:
         """Return the pause after so many failures in a row: doubling, up to the longest."""
@@ -41,19 +49,21 @@ class DeliveryPolicy:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Notice:
-    """One sending of an event; a repeated event has two."""
+    """One sending of an event, and what befalls it; a repeated event has two."""
 
     event: Event
+    fate: Fate
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What goes over the wire, at `path` below the endpoint."""
+    """What goes over the wire, at `path` below the endpoint; a twin goes over two connections at once."""
 
     method: str
     path: str = ""
     body: bytes = b""
     content_type: str | None = None
+    twin: bool = False
 
 
 class Channel(ABC):
@@ -64,6 +74,7 @@ class Channel(ABC):
         self.logical_id: str = subscription["id"]
         self.queue: deque[Notice] = deque()
         self.held: list[Notice] = []
+        self.late: set[Notice] = set()
         self.task: asyncio.Task[None] | None = None
         self.policy = policy
         self._filled = asyncio.Event()
@@ -80,7 +91,7 @@ class Channel(ABC):
     @property
     def waiting(self) -> int:
         """How many notices are not settled."""
-        return len(self.queue) + len(self.held)
+        return len(self.queue) + len(self.held) + len(self.late)
 
     @property
     def timeout_s(self) -> float:
@@ -99,13 +110,24 @@ class Channel(ABC):
     def message(self, notices: Sequence[Notice]) -> Message:
         """Write what was due as a message."""
 
-    def offer(self, notice: Notice, *, overtaken: bool) -> None:
-        """Queue a notice; an overtaken one is held back until `release` or the next one."""
-        if overtaken and not self.held:
+    def offer(self, notice: Notice) -> None:
+        """Queue a notice, as its fate has it: at once, after the next one, or late."""
+        loop = asyncio.get_running_loop()
+        if notice.fate.late_s:
+            self.late.add(notice)
+            loop.call_later(notice.fate.late_s, self._arrive, notice)
+        elif notice.fate.overtaken and not self.held:
             self.held.append(notice)
-            return
-        self.queue.append(notice)
-        self.release()
+            loop.call_later(self.policy.reorder_hold_s, self.release)
+        else:
+            self.queue.append(notice)
+            self.release()
+
+    def _arrive(self, notice: Notice) -> None:
+        if notice in self.late:
+            self.late.remove(notice)
+            self.queue.append(notice)
+            self._filled.set()
 
     def release(self) -> None:
         """Queue what is held back."""
@@ -114,10 +136,17 @@ class Channel(ABC):
         if self.queue:
             self._filled.set()
 
-    def suspend(self) -> None:
-        """Stop sending, and forget what was not sent."""
+    def drop(self) -> int:
+        """Forget what was not sent, and return how much that was."""
+        dropped = self.waiting
         self.queue.clear()
         self.held.clear()
+        self.late.clear()
+        return dropped
+
+    def suspend(self) -> None:
+        """Stop sending, and forget what was not sent."""
+        self.drop()
         task, self.task = self.task, None
         if task is not None and task is not asyncio.current_task():
             task.cancel()
@@ -139,6 +168,10 @@ class Channel(ABC):
         return problem
 
     async def _try(self, message: Message, session: aiohttp.ClientSession) -> str | None:
+        problems = await asyncio.gather(*(self._once(message, session) for _ in range(1 + message.twin)))
+        return None if None in problems else problems[0]
+
+    async def _once(self, message: Message, session: aiohttp.ClientSession) -> str | None:
         url = self.endpoint + message.path
         content_type = {"Content-Type": message.content_type} if message.content_type else {}
         timeout = aiohttp.ClientTimeout(total=self.timeout_s)
@@ -185,7 +218,7 @@ class ClassicChannel(Channel):
     def message(self, notices: Sequence[Notice]) -> Message:
         """PUT the resource, or POST nothing."""
         (notice,) = notices
-        version = notice.event.version
+        version, twin = notice.event.version, notice.fate.twin
         if self.payload is None:
-            return Message("POST")
-        return Message("PUT", f"/{version.reference}", version.body, self.payload)
+            return Message("POST", twin=twin)
+        return Message("PUT", f"/{version.reference}", version.body, self.payload, twin)

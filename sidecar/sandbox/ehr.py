@@ -68,6 +68,7 @@ class PracticeEhr:
         self._gate = Gate(self.faults, credentials)
         self._routes = Routes(self._interactions, self._subscriptions, credentials)
         self._pages: list[web.RouteDef] = []
+        self._host = "127.0.0.1"
         self._port = 0
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -106,7 +107,7 @@ class PracticeEhr:
         except OSError:
             await runner.cleanup()
             raise
-        self._runner = runner
+        self._runner, self._host = runner, host
         if not self._port:
             self._interactions.topics.write_built_in()
         self._port = runner.addresses[0][1]
@@ -123,8 +124,18 @@ class PracticeEhr:
             await self._runner.cleanup()
         self._session = self._runner = None
 
+    async def restart(self) -> None:
+        """Stop and start again, as a server that keeps counters and queues in memory: the chart and the port stay.
+
+        Numbers of events start again at 0, `$events` has none, and what was not delivered never will be;
+        `faults.counts["forgotten"]` says how much that was.
+        """
+        await self.stop()
+        self._subscriptions.forget()
+        await self.start(self._host)
+
     async def quiet(self, timeout_s: float) -> None:
-        """Return when every notification was delivered or given up.
+        """Return when every notification was delivered or given up; heartbeats go on and do not count.
 
         Raises:
             TimeoutError: some still wait after `timeout_s`.
@@ -152,7 +163,7 @@ class PracticeEhr:
         return _copy(version.body)
 
     async def remove(self, type_name: str, logical_id: str) -> None:
-        """Delete from inside the EHR; subscribers hear nothing, as R4 has it.
+        """Delete from inside the EHR; classic subscribers hear nothing, as R4 has it, topic-based ones do.
 
         Raises:
             Refusal: it was never there.

@@ -8,11 +8,13 @@ included. In error it stays until the client requests it again: the server never
 
 import asyncio
 from contextlib import suppress
+from datetime import datetime
 
 import aiohttp
 
+from sidecar.sandbox.backport import Event
 from sidecar.sandbox.chart import Chart, Version
-from sidecar.sandbox.criteria import criteria_search, has_ended, is_topic_based, topic_request
+from sidecar.sandbox.criteria import criteria_search, granted_end, has_ended, is_topic_based, topic_request
 from sidecar.sandbox.delivery import Channel, ClassicChannel, DeliveryPolicy, Notice
 from sidecar.sandbox.faults import Faults
 from sidecar.sandbox.outcome import Refusal, Resource
@@ -59,6 +61,14 @@ class Subscriptions:
             with suppress(asyncio.CancelledError):
                 await task
 
+    def forget(self) -> None:
+        """Forget what was not delivered, every event and every number, as a server does that keeps them in memory."""
+        for channel in self._channels.values():
+            self._faults.counts["forgotten"] += channel.drop()
+        for topic_based in self.topic_channels():
+            topic_based.log.forget()
+        self._note()
+
     async def quiet(self) -> None:
         """Return once nothing is waiting to be sent or activated; heartbeats go on and do not count."""
         self._note()
@@ -77,15 +87,18 @@ class Subscriptions:
         for channel in list(self._channels.values()):
             event = channel.hear(version, before)
             if event is not None and channel.subscription["status"] != "error":
-                self._offer(channel, Notice(event))
+                self._offer(channel, event)
         self._note()
 
     def expire(self) -> None:
         """Turn Subscriptions whose `end` is past off; called before anyone looks at them."""
         now = self._chart.clock()
         for channel in list(self._channels.values()):
-            if channel.subscription["status"] != "off" and has_ended(channel.subscription, now):
+            if channel.subscription["status"] != "off" and self._has_ended(channel.subscription, now):
                 self._set_status(channel.logical_id, "off")
+
+    def _has_ended(self, subscription: Resource, now: datetime) -> bool:
+        return self._policy.enforces_end and has_ended(subscription, now)
 
     def _before(self, version: Version) -> Version | None:
         """Return the living version that `version` replaced."""
@@ -93,18 +106,18 @@ class Subscriptions:
         before = versions[version.number - 2] if version.number > 1 else None
         return before if before is not None and before.resource is not None else None
 
-    def _offer(self, channel: Channel, notice: Notice) -> None:
-        for _ in range(self._faults.copies()):
-            overtaken = self._faults.overtaken()
-            channel.offer(notice, overtaken=overtaken)
-            if overtaken:
-                asyncio.get_running_loop().call_later(self._policy.reorder_hold_s, channel.release)
+    def _offer(self, channel: Channel, event: Event) -> None:
+        for fate in self._faults.fates(event.version.type_name):
+            channel.offer(Notice(event, fate))
 
     def _follow(self, version: Version) -> None:
         """Open, change or close the channel of a Subscription that was written or deleted."""
         if version.resource is None:
             self._forget(version.logical_id)
         elif version.resource["status"] == "active":
+            if self._granted(version.resource) != version.resource:
+                self._set_status(version.logical_id, "active")
+                return
             self._run(self._channel(version.resource))
         elif version.resource["status"] == "requested":
             if version.logical_id in self._channels:
@@ -123,7 +136,7 @@ class Subscriptions:
         """Answer a requested Subscription, after the reply to its write has had its turn."""
         await asyncio.sleep(0)
         while (requested := self._requested(logical_id)) is not None:
-            if has_ended(requested, self._chart.clock()):
+            if self._has_ended(requested, self._chart.clock()):
                 status, problem = "off", None
             else:
                 problem = await self._try_activation(requested, session)
@@ -199,11 +212,17 @@ class Subscriptions:
         """Send a channel's notifications in order until it is closed or its receiver is given up."""
         while True:
             notices = await channel.due()
+            if not notices and self._faults.mute and isinstance(channel, TopicChannel):
+                channel.skip_heartbeat()
+                self._faults.counts["mute heartbeats"] += 1
+                continue
             problem = await channel.send(channel.message(notices), session)
-            if problem is not None:
+            if problem is not None and self._policy.gives_up == "error":
                 self._set_status(channel.logical_id, "error", problem)
                 self._note()
                 return
+            if problem is not None:
+                self._faults.counts["given up"] += len(notices)
             channel.settle(notices)
             self._note()
 
@@ -216,7 +235,12 @@ class Subscriptions:
         changed["status"] = status
         if error:
             changed["error"] = error
-        self._chart.put("Subscription", logical_id, changed)
+        self._chart.put("Subscription", logical_id, self._granted(changed) if status == "active" else changed)
+
+    def _granted(self, subscription: Resource) -> Resource:
+        """Return a Subscription with the `end` this server grants it."""
+        end = granted_end(subscription, self._chart.clock(), self._policy.longest_life_s)
+        return subscription if end is None else {**subscription, "end": end}
 
     def _note(self) -> None:
         """Keep `quiet` informed."""

@@ -8,6 +8,7 @@ https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html
 import asyncio
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 import orjson
@@ -112,7 +113,14 @@ class TopicChannel(Channel):
 
     def message(self, notices: Sequence[Notice]) -> Message:
         """POST the events in one bundle; without events it is a heartbeat."""
-        return self._post("event-notification" if notices else "heartbeat", [each.event for each in notices])
+        if not notices:
+            return self._post("heartbeat")
+        message = self._post("event-notification", [each.event for each in notices])
+        return replace(message, twin=any(each.fate.twin for each in notices))
+
+    def skip_heartbeat(self) -> None:
+        """Say nothing, and wait for the next one to be due."""
+        self._spoke_at = asyncio.get_running_loop().time()
 
     def handshake(self) -> Message:
         """POST the first notification of an activation."""
