@@ -85,6 +85,12 @@ async def numbers(site: House, source: str = "observation") -> dict:
     return orjson.loads(row["numbers"])
 
 
+async def counted(site: House, events: int) -> bool:
+    """Whether the readings' Subscription is followed up to its nth event, with nothing missing."""
+    found = await numbers(site)
+    return found["mark"] == found["told"] == events and not found["ahead"]
+
+
 async def result(site: House, status: str = "final") -> None:
     await until(lambda: [r["status"] for r in site.risk_assessments()] == [status])
 
@@ -112,11 +118,7 @@ async def test_every_number_is_counted_and_none_is_missed(tmp_path):
         await site.chart(observation_set("p1", now(1)))
         await result(site)
 
-        async def counted() -> bool:
-            found = await numbers(site)
-            return found["mark"] == found["told"] == 7 and not found["ahead"]
-
-        await until(counted)
+        await until(lambda: counted(site, 7))
         assert not await site.rows("SELECT id FROM notice WHERE source = 'observation'")
 
 
@@ -200,6 +202,44 @@ async def test_a_subscription_that_was_deleted_is_made_again(tmp_path):
         (made,) = [s for s in site.ehr.all("Subscription") if s["criteria"].endswith("observation-changed")]
         assert made["id"] != mine["id"]
         await until(lambda: site.ehr.read("Subscription", made["id"])["status"] == "active")
+
+
+async def test_a_server_that_began_to_count_anew_is_searched_and_followed_from_its_new_count(tmp_path):
+    async with topic_house(tmp_path) as site:
+        await site.chart(observation_set("p1", now(5)))
+        await until(lambda: counted(site, 7))
+        restarts = gaps("restart")
+        site.ehr.faults.lose = 1.0
+        await site.chart(observation_set("p1", now(1), c9279_1=26))
+        site.ehr.faults.lose = 0.0
+        await site.ehr.restart()
+        await until(lambda: gaps("restart") == restarts + 1)
+        await until(lambda: heard(site, 14))
+        await site.chart([reading("p1", "8867-4", 71, now())])
+        await until(lambda: counted(site, 1))
+
+
+async def test_a_late_repeat_is_not_taken_for_a_server_that_began_anew(tmp_path):
+    async with topic_house(tmp_path) as site:
+        restarts = gaps("restart")
+        site.ehr.faults.late_s = 0.3
+        site.ehr.faults.mishap_next("repeat")
+        site.ehr.faults.late = 1.0
+        await site.chart(observation_set("p1", now(1))[:1])
+        site.ehr.faults.late = 0.0
+        await site.chart(observation_set("p1", now(1))[1:])
+        await result(site)
+        await site.settled()
+        await until(lambda: counted(site, 7))
+        assert gaps("restart") == restarts
+
+
+async def test_a_mute_server_is_asked_how_many_events_there_are(tmp_path):
+    async with topic_house(tmp_path) as site:
+        site.ehr.faults.mute = True
+        await site.chart(observation_set("p1", now(1)))
+        await result(site)
+        assert site.ehr.requests["GET", "Subscription/{id}/$status"] >= 1
 
 
 async def test_a_topic_that_cannot_filter_is_taken_without_filters(tmp_path):
