@@ -47,8 +47,9 @@ models: $(VENV)/ready ## build the shipped graphs again; the bytes must not chan
 	$(BIN)/python models/news2/1.0.0/build.py
 	$(BIN)/python models/news2/1.0.0/reference.py
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points), seeded and bounded
+campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
+	$(BIN)/python -m tests.campaigns.notifications --runs 300
 
 clean: ## remove what was built
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -63,6 +63,8 @@ class NotificationDoor:
             response = refusal(503, "transient", "not stored; send it again")
             response.headers[hdrs.RETRY_AFTER] = "1"
             log.get().error("not recorded", reason=error.reason, source=label)
+        except ConnectionError:  # the sender left before its answer; it will send again
+            response = web.Response(status=499)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of the web
             metrics.LOGGED_ERRORS.labels("notifications").inc()
             log.get().error("unexpected", place="notifications", error=type(error).__name__)
