@@ -7,6 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -34,8 +35,8 @@ from sidecar.review import review
 from sidecar.rooms import Rooms
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
-from sidecar.settings import ModelSettings, Settings, admin_socket, secret
-from sidecar.store import Cipher, Statement, Step, Store, load_keys
+from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
+from sidecar.store import Cipher, Leases, Statement, load_keys, open_store
 from sidecar.web.admin import admin_app
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
@@ -48,10 +49,6 @@ SOON_S = 0.1
 RARELY_S = 60.0
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
-FREE = tuple(
-    Statement(f"free_{table}", f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL")  # noqa: S608 -- three constants
-    for table in ("event", "work", "delivery")
-)
 Clock = Callable[[], datetime]
 Built = TypeVar("Built")
 
@@ -141,6 +138,14 @@ class Sidecar:
         self.door = NotificationDoor(
             self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
         )
+        # What only one process at a time may do, whoever it is.
+        self._duties: Mapping[str, Callable[[], Awaitable[None]]] = {
+            "subscriptions": self._keep_subscriptions,
+            "catch-up": self._keep_catching_up,
+            "review": self._keep_reviewing,
+            "prune": self._keep_pruning,
+        }
+        self.leases = Leases(self.rooms.store, self._duties)
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -153,29 +158,38 @@ class Sidecar:
         for pump in self._pumps:
             pump.wake()
 
+    def _heard(self, names: frozenset[str]) -> None:
+        """Another process made these claimable."""
+        of: dict[str, tuple[Pump[Any], ...]] = {
+            "events": (self.router.pump, self.router.pings),
+            "work": (self.worker.pump,),
+            "writes": (self.delivery.pump,),
+        }
+        for name in names:
+            for pump in of.get(name, ()):
+                pump.wake()
+
     @property
     def _pumps(self) -> tuple[Pump[Any], ...]:
         return self.router.pump, self.router.pings, self.worker.pump, self.delivery.pump
 
     async def start(self) -> None:
         """Open the doors and start every task."""
-        # The file's lock is ours: claims of a process that was killed belong to nobody.
-        await self.rooms.store.commit(*(Step(statement) for statement in FREE))
+        await self.leases.beat()
+        self.rooms.store.listen(self._heard)
         server = self.settings.server
         await self._serve(self.door.app, server.host, server.port)
         ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
         await self._serve(ops, server.ops_host, server.ops_port)
         await self._serve_admin()
-        tasks: Mapping[str, Callable[[], Awaitable[None]]] = {
+        tasks: dict[str, Callable[[], Awaitable[None]]] = {
             "route": self.router.pump.run,
             "pings": self.router.pings.run,
             "assess": self.worker.pump.run,
             "write": self.delivery.pump.run,
-            "subscriptions": self._keep_subscriptions,
-            "catch-up": self._keep_catching_up,
-            "review": self._keep_reviewing,
-            "prune": self._keep_pruning,
+            "leases": self.leases.keep,
         }
+        tasks |= {duty: partial(self.leases.alone, duty, run) for duty, run in self._duties.items()}
         self._tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in tasks.items()]
         log.get().info("serving", address=self.addresses[0], count=len(self.models))
 
@@ -207,6 +221,7 @@ class Sidecar:
             await runner.cleanup()
         await self.rooms.gate.close()
         await self.rooms.client.close()
+        await self.leases.give_back()
         await asyncio.to_thread(self.rooms.store.close)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
@@ -222,6 +237,8 @@ class Sidecar:
 
     async def _serve_admin(self) -> None:
         path = admin_socket(self.settings)
+        if path is None:
+            return
         if path.exists() and not path.is_socket():
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
@@ -297,7 +314,7 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     """
     ehr, models = settings.ehr, built.models
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
-    store = Store(settings.store.url)
+    store = open_store(settings.store.url, store_password(settings.store))
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
     bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
     _announce(models, bins)
