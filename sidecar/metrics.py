@@ -81,6 +81,12 @@ SUBSCRIPTION_GAPS = Counter(
     ["source", "how"],
     registry=REGISTRY,
 )
+DUTIES = Gauge(
+    "sidecar_duty_held",
+    "1 in the one process that does the duty: subscriptions, catch-up, review, prune.",
+    ["duty"],
+    registry=REGISTRY,
+)
 EHR_AVAILABLE = Gauge("sidecar_ehr_available", "1 unless the EHR failed to answer last.", registry=REGISTRY)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",

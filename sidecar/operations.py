@@ -79,6 +79,8 @@ async def replay(store: Store, wanted: str | None) -> int:
 
     Returns how many there were.
     """
+    if wanted is not None and not wanted.isprintable():
+        return 0  # nothing we store has such an id, and PostgreSQL would not even take it
     is_event = wanted is not None and _EVENT_ID.fullmatch(wanted) is not None
     event_id = int(wanted) if is_event and wanted else None
     count = 0

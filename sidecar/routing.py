@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 from sidecar.aftermath import PATIENCE, aftermath
 from sidecar.deid import instant
@@ -44,12 +43,13 @@ class Router:
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
-        events = await self._rooms.events.claim(uuid4().hex, time.time(), lease_s, BATCH)
+        events = await self._rooms.events.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, BATCH)
         return [tuple(events)] if events else []
 
     async def _claim_ping(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
-        return [(e,) for e in await self._rooms.events.claim(uuid4().hex, time.time(), lease_s, 1, pings=True)]
+        token = self._rooms.store.fresh_claim()
+        return [(e,) for e in await self._rooms.events.claim(token, time.time(), lease_s, 1, pings=True)]
 
     async def _run(self, batch: Batch) -> None:
         started = time.perf_counter()

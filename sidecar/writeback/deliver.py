@@ -62,6 +62,7 @@ class Deliverer:
         Raises:
             Rejected: it can never be written as it is.
             Unavailable, Retryable: not known to be written; repeat.
+            ClaimLost: somebody else has it by now.
         """
         known = await self._outbox.effect(write.identity)
         evidence = stored.conclusion.evidence
@@ -75,6 +76,7 @@ class Deliverer:
         if known is None and stored.status == "entered-in-error":
             return Delivered("cancelled", "never_charted")
         links = self._links(stored, manifest, write.identity, await self._device(stored, manifest, ladder))
+        await self._outbox.must_hold(write, time.time())
         writes = _Writes(write, ladder, known or Effect(None, None))
         return Delivered("written", None, await self._write(stored, manifest, links, writes))
 
@@ -132,6 +134,7 @@ class Deliverer:
         async with self._making_device:
             remote_id = await self._outbox.device(digest)
             if remote_id is None:
+                await self._outbox.begin_device(digest, time.time())
                 remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
                 await self._outbox.keep_device(digest, remote_id)
         return f"Device/{remote_id}"
