@@ -22,7 +22,7 @@ from sidecar.duties import Duties
 from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
-from sidecar.features import Extractor, SiteChoices
+from sidecar.features import Extractor, SiteChoices, open_choices
 from sidecar.fhir.auth import credentials
 from sidecar.fhir.client import Credentials, EhrClient
 from sidecar.fhir.gate import Gate
@@ -41,7 +41,7 @@ from sidecar.web.admin import admin_app
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
-from sidecar.writeback import Deliverer, Outbox, Wording
+from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
 
 STOP_S = 12.0
 RESTART_S = 1.0
@@ -66,18 +66,20 @@ def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
     """A loaded model with the site's decisions. Without a named promotion it runs in shadow.
 
     Raises:
-        Misconfigured: the settings name a switch or an input that the model does not have.
+        Misconfigured: the settings name a switch or an input that the model does not have, or leave a choice open.
     """
     manifest = loaded.manifest
     unknown = [f"models.{manifest.name}.switches.{n}" for n in site.switches if n not in manifest.switches]
     unknown += [f"models.{manifest.name}.max_age.{n}" for n in site.max_age if n not in manifest.features]
-    if unknown:
-        raise Misconfigured([f"{name}: the model has no such name" for name in unknown])
+    unknown += [f"models.{manifest.name}.choices.{n}" for n in site.choices if n not in manifest.choices]
+    problems = [f"{name}: the model has no such name" for name in unknown] + open_choices(manifest, site.choices)
+    if problems:
+        raise Misconfigured(problems)
     debounce = site.debounce or manifest.events.debounce
     max_wait = site.max_wait or manifest.events.max_wait
     return RunningModel(
         loaded=loaded,
-        extractor=Extractor(manifest, SiteChoices(site.switches, site.max_age, site.spread)),
+        extractor=Extractor(manifest, SiteChoices(site.switches, site.choices, site.max_age, site.spread)),
         need=Need.of(manifest, site.max_age, site.spread),
         arm=Arm.CHAMPION if site.promoted_by else Arm.SHADOW,
         wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
@@ -280,7 +282,9 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         archive=Archive(store, cipher),
         outbox=outbox,
         reader=ContextReader(client, ZoneInfo(settings.facility.time_zone)),
-        deliverer=Deliverer(client, outbox, Wording(rationale, reason_in_words), ehr.score_value),
+        deliverer=Deliverer(
+            client, outbox, Wording(rationale, reason_in_words), Conventions(ehr.score_value, ehr.probability)
+        ),
         catch_up=CatchUp(client, store, events.record, settings.work.catch_up_overlap),
         subscriptions=subscriptions,
         follower=Follower(client, store, events.record, subscriptions, settings.subscriptions),

@@ -78,6 +78,10 @@ class Ehr(Closed):
     score_value: Literal["{score}", "{ScoreOf}", "integer"] = Field(
         "{score}", description="How a points total is charted: a Quantity in that unit, or valueInteger."
     )
+    probability: Literal["percent", "fraction", "range"] = Field(
+        "percent",
+        description="How a probability is charted: 12.3, 0.123, or a Range in %. The note always says the percentage.",
+    )
 
 
 class Topics(Closed):
@@ -140,6 +144,9 @@ class ModelSettings(Closed):
     max_age: dict[Name, Duration] = Field(default_factory=dict, description="Maximum age per input.")
     switches: dict[Name, bool] = Field(
         default_factory=dict, description="The site's answers to the manifest's switches."
+    )
+    choices: dict[Name, str] = Field(
+        default_factory=dict, description="What the manifest asks the site and has no default for, such as a region."
     )
 
     @model_validator(mode="after")
