@@ -119,7 +119,7 @@ async def test_every_number_is_counted_and_none_is_missed(tmp_path):
         await result(site)
 
         await until(lambda: counted(site, 7))
-        assert not await site.rows("SELECT id FROM notice WHERE source = 'observation'")
+        assert not await site.rows("SELECT id FROM notice WHERE kind = 'event-notification'")
 
 
 async def test_a_lost_notification_is_fetched_by_its_number_without_a_search(tmp_path):
