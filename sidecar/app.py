@@ -23,8 +23,9 @@ from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.features import Extractor, SiteChoices, open_choices
-from sidecar.fhir.auth import credentials
-from sidecar.fhir.client import Credentials, EhrClient
+from sidecar.fhir import scopes
+from sidecar.fhir.auth import Signer, credentials
+from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Notice, Site, Source, Subscriptions, noted, sources_for
@@ -38,6 +39,7 @@ from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
 from sidecar.store import Cipher, Leases, Statement, load_keys, open_store
 from sidecar.web.admin import admin_app
+from sidecar.web.jwks import publish_keys
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
@@ -46,6 +48,7 @@ from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
 STOP_S = 12.0
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
+WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
 Clock = Callable[[], datetime]
 Built = TypeVar("Built")
 
@@ -101,7 +104,7 @@ def running_models(settings: Settings) -> dict[str, RunningModel]:
 class Adapters:
     """What the settings turned into before the rooms are built."""
 
-    signer: Credentials
+    signer: Signer
     models: Mapping[str, RunningModel]
     rules: Rules
     clock: Clock
@@ -123,7 +126,7 @@ class Sidecar:
             lambda: secret("server.hook_secret", "SIDECAR_HOOK_SECRET", settings.server.hook_secret_file),
             problems,
         )
-        signer = _try(lambda: credentials(settings.ehr), problems)
+        signer = _try(lambda: credentials(settings.ehr, self._needs), problems)
         models = _try(lambda: running_models(settings), problems)
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
@@ -139,8 +142,18 @@ class Sidecar:
         )
         self._duties = Duties(self.rooms, settings, self.wake).each
         self.leases = Leases(self.rooms.store, self._duties)
+        self.signer = signer
+        if signer.public_keys() is not None:
+            publish_keys(self.door.app, signer.public_keys)
+        self._has_written = False
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
+
+    def _needs(self) -> scopes.Permissions:
+        """What to ask the EHR for; a site in shadow asks for no write, unless earlier results may need correction."""
+        champion = any(m.arm is Arm.CHAMPION for m in self.models.values())
+        manifests = [m.loaded.manifest for m in self.models.values()]
+        return scopes.needed(manifests, writes=champion or self._has_written)
 
     async def _heard(self, source: Source, events: Sequence[Event], notice: Notice | None = None) -> None:
         """Make what a notification told durable, in one transaction."""
@@ -174,6 +187,7 @@ class Sidecar:
         """Open the doors and start every task."""
         await self.leases.beat()
         self.rooms.store.listen(self._wake_some)
+        self._has_written = bool(await self.rooms.store.read(WRITTEN))
         server = self.settings.server
         await self._serve(self.door.app, server.host, server.port)
         ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
@@ -240,7 +254,9 @@ class Sidecar:
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
         self._socket = path
-        runner = web.AppRunner(admin_app(self.rooms.store, self.wake), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            admin_app(self.rooms.store, self.wake, self.signer.report), access_log=None, shutdown_timeout=1.0
+        )
         await runner.setup()
         self._runners.append(runner)
         try:

@@ -151,7 +151,7 @@ def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: F
 
 @main.group()
 def keys() -> None:
-    """Keys of the encrypted columns."""
+    """Keys of the encrypted columns, and keys that sign us in to the EHR."""
 
 
 @keys.command("new")
@@ -162,3 +162,14 @@ def keys_new(path: Path) -> None:
 
     new_keys(path)
     click.echo(f"wrote {path}; keep it safe, and back it up apart from the database")
+
+
+@keys.command("smart")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--alg", type=click.Choice(["ES384", "RS384"]), default="ES384", show_default=True, help="Algorithm.")
+@click.option("--rotate", is_flag=True, help="Put a fresh key before those in PATH; a running server takes it at once.")
+def keys_smart(path: Path, alg: str, rotate: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Make keys for SMART Backend Services at PATH, readable by you only; prints the public ones, to be registered."""
+    from sidecar.commands.keys import smart
+
+    smart(path, alg, rotate=rotate)

@@ -85,7 +85,8 @@ class Duties:
         try:
             return await call()
         except Unavailable as down:
-            self._rooms.gate.shut(down)
+            if not await self._rooms.gate.is_away(down):
+                log.get().warning("ehr call failed", reason=down.reason)
         except SidecarError as error:
             log.get().warning("ehr call failed", reason=error.reason)
         return False

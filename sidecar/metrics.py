@@ -88,6 +88,18 @@ DUTIES = Gauge(
     registry=REGISTRY,
 )
 EHR_AVAILABLE = Gauge("sidecar_ehr_available", "1 unless the EHR failed to answer last.", registry=REGISTRY)
+TOKENS = Counter(
+    "sidecar_ehr_tokens_total",
+    "Access tokens asked for, by result: granted, or why not.",
+    ["result"],
+    registry=REGISTRY,
+)
+SCOPE_MISSING = Gauge(
+    "sidecar_ehr_scope_missing",
+    "1 when the EHR did not grant what is needed, by resource type and interaction.",
+    ["type", "interaction"],
+    registry=REGISTRY,
+)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",
     "Feature values seen, in disjoint bins (missing included); summable over replicas.",

@@ -64,12 +64,17 @@ class Ehr(Closed):
     """The FHIR R4 server, how to sign in, and what it takes."""
 
     base_url: str = Field(description="FHIR base. The access token goes to this origin and to no other.")
-    auth: Literal["none", "bearer", "client_credentials"] = Field("none", description="`none` only on loopback.")
+    auth: Literal["none", "bearer", "client_credentials", "private_key_jwt"] = Field(
+        "none", description="`none` (on loopback only), `bearer`, `client_credentials` or `private_key_jwt` (SMART)."
+    )
     bearer_token_file: Path | None = Field(None, description="File with a static bearer token.")
-    token_url: str | None = Field(None, description="OAuth 2.0 token endpoint for client credentials.")
+    token_url: str | None = Field(
+        None, description="OAuth 2.0 token endpoint; SMART finds it when it is on the EHR's own origin."
+    )
     client_id: str | None = Field(None, description="OAuth 2.0 client id.")
     client_secret_file: Path | None = Field(None, description="File with the client secret.")
-    scope: str = Field("", description="OAuth 2.0 scope to ask for.")
+    private_keys_file: Path | None = Field(None, description="Keys for SMART, made by `sidecar keys smart`.")
+    scope: str = Field("", description="OAuth 2.0 scope to ask for; default for SMART: what the models need.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one answer of the EHR.")
     max_connections: int = Field(32, ge=1, le=512, description="Most requests under way at once.")
     write_ladder: Literal["auto", "put", "conditional", "search"] = Field(
@@ -235,6 +240,7 @@ _PATHS = {
     "hook_secret_file",
     "bearer_token_file",
     "client_secret_file",
+    "private_keys_file",
     "key_file",
     "password_file",
     "admin_socket",
@@ -282,20 +288,20 @@ def check(settings: Settings) -> list[str]:
     """What is wrong with settings that are well-formed one by one."""
     found = []
     ehr = settings.ehr
-    for name, url in (("ehr.base_url", ehr.base_url), ("server.public_url", settings.server.public_url)):
+    urls = {"ehr.base_url": ehr.base_url, "server.public_url": settings.server.public_url}
+    if ehr.token_url is not None:
+        urls["ehr.token_url"] = ehr.token_url
+    for name, url in urls.items():
         if not _is_plain(url):
             found.append(f"{name} must be a plain http(s) URL without query or user")
         elif urlsplit(url).scheme == "http" and not is_loopback(url):
             found.append(f"{name} must be https: it is not on this machine")
     if ehr.auth == "none" and not is_loopback(ehr.base_url):
-        found.append('ehr.auth = "none" is allowed on loopback only; use "bearer" or "client_credentials"')
-    if ehr.auth == "client_credentials":
-        if not ehr.token_url or not ehr.client_id:
-            found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
-        elif not _is_plain(ehr.token_url):
-            found.append("ehr.token_url must be a plain http(s) URL without query or user")
-        elif urlsplit(ehr.token_url).scheme == "http" and not is_loopback(ehr.token_url):
-            found.append("ehr.token_url must be https: it is not on this machine")
+        found.append('ehr.auth = "none" is allowed on loopback only; use one of the others')
+    if ehr.auth == "client_credentials" and not (ehr.token_url and ehr.client_id):
+        found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
+    if ehr.auth == "private_key_jwt" and not (ehr.private_keys_file and ehr.client_id):
+        found.append('ehr.auth = "private_key_jwt" needs ehr.private_keys_file and ehr.client_id')
     return found + _check_store(settings.store)
 
 

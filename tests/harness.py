@@ -208,6 +208,7 @@ class House:
 async def house(
     folder: Path,
     ehr: PracticeEhr | None = None,
+    /,
     clock: Callable[[], datetime] = system_clock,
     *,
     promoted: bool = True,

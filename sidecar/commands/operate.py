@@ -33,8 +33,12 @@ def status(config: Path, *, as_json: bool) -> None:
     for row in found["assessments"]:
         overview.add_row(f"{row['model']}: {row['outcome']}", str(row["n"]))
     overview.add_row("to review", str(found["for_review"]))
+    sign_in = found["sign_in"]
+    if sign_in["problem"]:
+        overview.add_row("no token", sign_in["problem"])
     console.print(overview)
     _print_rows(console, "Subscriptions", found["subscriptions"], ("source", "status", "reason", "watermark"))
+    _print_rows(console, "Not granted by the EHR", sign_in["missing_scopes"], ("scope", "means"))
     why = [{"reason": reason, "count": count} for reason, count in found["not_scored"].items()]
     _print_rows(console, "Not scored, because", why, ("reason", "count"))
 
@@ -86,8 +90,8 @@ async def _alone(found: Settings, path: str) -> Any:
 
     store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:
-        if path == "/status":
-            return await operations.status(store)
+        if path == "/status":  # nobody is signed in
+            return {**await operations.status(store), "sign_in": {"problem": None, "missing_scopes": []}}
         if path == "/dead-letters":
             return await operations.dead_letters(store)
         return {"replayed": await operations.replay(store, httpx.URL(path).params.get("id"))}

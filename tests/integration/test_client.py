@@ -14,9 +14,10 @@ import pytest
 from aiohttp import web
 
 from sidecar.errors import Conflict, Rejected, Retryable, SidecarError, Unavailable
-from sidecar.fhir.auth import ClientCredentials, NoCredentials, StaticBearer
+from sidecar.fhir.auth import NoCredentials, SharedSecret, StaticBearer, Tokens
 from sidecar.fhir.client import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, EhrClient
 from sidecar.fhir.gate import Gate
+from sidecar.fhir.rotation import Rotating
 from sidecar.records import Reference
 from sidecar.sandbox.ehr import Credentials, PracticeEhr
 from tests.harness import patient, until
@@ -41,7 +42,7 @@ class Peer:
         return f"http://127.0.0.1:{self.port}/fhir"
 
     def client(self, token: str = "a-token", timeout_s: float = 5.0) -> EhrClient:
-        return EhrClient(self.base, StaticBearer(token), timeout_s=timeout_s, connections=4)
+        return EhrClient(self.base, StaticBearer(lambda: token), timeout_s=timeout_s, connections=4)
 
     def filled(self, text: str) -> str:
         """`text` with PORT and ELSEWHERE replaced."""
@@ -85,6 +86,11 @@ async def asking(answer: Answer, **options: float) -> AsyncIterator[tuple[Peer, 
             yield found, client
         finally:
             await client.close()
+
+
+def tokens(url: str, secret: str = SECRET, scope: str = "") -> Tokens:
+    """Tokens for a client secret."""
+    return Tokens(SharedSecret(url, "sidecar", Rotating(None, lambda: secret), scope), dict)
 
 
 def json(body: object, status: int = 200, **headers: str) -> web.Response:
@@ -360,7 +366,7 @@ async def guarded(
     ehr = PracticeEhr(credentials=access)
     await ehr.start()
     await ehr.write(patient("p1"))
-    signer = ClientCredentials(ehr.base_url.removesuffix("/fhir") + "/token", "sidecar", secret, "system/*.cruds")
+    signer = tokens(ehr.base_url.removesuffix("/fhir") + "/token", secret, "system/*.cruds")
     client = EhrClient(ehr.base_url, signer, timeout_s=5, connections=32)
     try:
         yield ehr, access, client
@@ -378,7 +384,7 @@ async def test_many_requests_at_once_fetch_one_token():
 async def test_a_refused_token_is_renewed_once_and_the_request_repeated():
     async with guarded() as (ehr, access, client):
         await client.read(P1)
-        access.revoke_all()
+        access.expire_all()
         assert await client.read(P1) is not None
         assert ehr.requests["POST", "token"] == 2
 
@@ -386,7 +392,7 @@ async def test_a_refused_token_is_renewed_once_and_the_request_repeated():
 async def test_a_token_revoked_under_many_requests_is_fetched_anew_once():
     async with guarded() as (ehr, access, client):
         await client.read(P1)
-        access.revoke_all()
+        access.expire_all()
         assert all(await asyncio.gather(*(client.read(P1) for _ in range(32))))
         assert ehr.requests["POST", "token"] == 2
 
@@ -409,7 +415,7 @@ async def test_a_late_refusal_of_an_old_token_does_not_drop_the_new_one():
 
     async with peer() as server:
         server.answer = answer
-        signer = ClientCredentials(f"{server.base}/token", "sidecar", SECRET, "")
+        signer = tokens(f"{server.base}/token")
         client = EhrClient(server.base, signer, timeout_s=5, connections=4)
         assert all(await asyncio.gather(client.read(P1), client.read(P1)))
         assert len(fetched) == 2
@@ -449,7 +455,7 @@ async def test_a_wrong_client_secret_is_unavailable_and_asks_the_chart_nothing()
 async def test_a_token_endpoint_that_answers_nonsense_is_unavailable(body):
     async with asking(lambda _: web.Response(body=body)) as (server, _):
         with pytest.raises(Unavailable, match="ehr_token"):
-            await ClientCredentials(f"{server.base}/token", "sidecar", SECRET, "").header()
+            await tokens(f"{server.base}/token").header()
 
 
 async def test_a_token_endpoint_that_redirects_does_not_get_the_secret_sent_elsewhere():
@@ -458,7 +464,7 @@ async def test_a_token_endpoint_that_redirects_does_not_get_the_secret_sent_else
             status=307, headers={"Location": f"http://127.0.0.1:{server.elsewhere}/token"}
         )
         with pytest.raises(Unavailable, match="ehr_token"):
-            await ClientCredentials(f"{server.base}/token", "sidecar", SECRET, "").header()
+            await tokens(f"{server.base}/token").header()
         assert server.strangers == 0
 
 
