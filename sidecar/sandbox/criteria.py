@@ -99,9 +99,11 @@ def topic_request(subscription: Resource, topics: Topics, dialect: Dialect) -> T
 
 def _count(channel: Resource, name: str) -> int:
     value = extension_value(channel, name)
-    if value is not None and (not isinstance(value, int) or value < 0):
+    if value is None:
+        return 0
+    if type(value) is not int or value < 0:
         raise _bad("channel", f"backport-{name} must be a whole number")
-    return value or 0
+    return value
 
 
 def channel_headers(subscription: Resource) -> dict[str, str]:

@@ -6,7 +6,9 @@ await ehr.start()
 await ehr.write({"resourceType": "Patient", "id": "p1"})
 ```
 
-What it holds outlives `stop`: start it again and it is the same EHR on the same port, back from an outage.
+What it holds outlives `stop`: start it again and it is the same EHR on the same port, back from an outage; `restart`
+comes back without its counters and queues. Clients may subscribe to the topics that `topics.changed_topic` names, or
+to classic criteria. `quirks` has the ways of real servers, `faults` what can go wrong.
 """
 
 import asyncio
@@ -26,13 +28,14 @@ from sidecar.sandbox.faults import Faults
 from sidecar.sandbox.gate import PREFIX, Gate, Handler
 from sidecar.sandbox.interactions import Interactions
 from sidecar.sandbox.outcome import Refusal, Resource
+from sidecar.sandbox.quirks import Backport
 from sidecar.sandbox.replies import MAX_BODY_BYTES
 from sidecar.sandbox.routes import Routes
 from sidecar.sandbox.search import Dialect
 from sidecar.sandbox.subscriptions import Subscriptions
 from sidecar.sandbox.validation import Validator
 
-__all__ = ["Capabilities", "Credentials", "DeliveryPolicy", "Faults", "PracticeEhr", "Refusal"]
+__all__ = ["Backport", "Capabilities", "Credentials", "DeliveryPolicy", "Faults", "PracticeEhr", "Refusal"]
 
 
 def _now() -> datetime:

@@ -28,7 +28,10 @@ Count: TypeAlias = Literal[
 
 @dataclass(slots=True)
 class Planned:
-    """A fault planned for the next `remaining` requests; `only` is a method and a type, as "POST Task"."""
+    """A fault planned for the next `remaining` requests.
+
+    `only` is a method and a type ("POST Task"), or a method and a whole shape ("GET Subscription/{id}/$events").
+    """
 
     kind: Kind
     remaining: int
@@ -113,9 +116,9 @@ class Faults:
         self._refuse_activations = 0
 
     def take(self, operation: str) -> Planned | None:
-        """Use up and return the first planned fault that applies to `operation` ("PUT Observation")."""
+        """Use up and return the first planned fault that applies to `operation` ("PUT Observation/{id}")."""
         for planned in self._planned:
-            if planned.remaining > 0 and planned.only in {None, operation}:
+            if planned.remaining > 0 and planned.only in {None, operation, operation.partition("/")[0]}:
                 planned.remaining -= 1
                 return planned
         return None

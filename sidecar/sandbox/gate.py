@@ -43,7 +43,7 @@ class Gate:
             return _hang_up(request)
         method, shape = request.method, _shape(request)
         self.requests[method, shape] += 1
-        fault = self._faults.take(f"{method} {shape.partition('/')[0]}")
+        fault = self._faults.take(f"{method} {shape}")
         if self._faults.delay_s:
             await asyncio.sleep(self._faults.delay_s)
         if fault is not None and fault.kind == "cut":

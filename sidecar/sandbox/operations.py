@@ -80,7 +80,7 @@ class Operations:
         """Return the channel of the Subscription in the URL.
 
         Raises:
-            Refusal: 404, never there; 410, deleted; 422, it is not topic-based, or was never answered.
+            Refusal: 404, never there; 410, deleted; 422, it is not topic-based, or was never requested.
         """
         logical_id = request.match_info["id"]
         self._do.read("Subscription", logical_id)
@@ -88,7 +88,7 @@ class Operations:
         for channel in self._subscriptions.topic_channels():
             if channel.logical_id == logical_id:
                 return channel
-        raise refuse(422, "business-rule", "this Subscription has no topic, or its first handshake is still to come")
+        raise refuse(422, "business-rule", "this Subscription has no topic, or was never requested")
 
     def _shapes(self) -> Shapes:
         assert self._quirks is not None

@@ -1,8 +1,14 @@
 """How a server serves topic-based Subscriptions, as data: the honest server is the default, real ones differ.
 
-Pure. `Capabilities(backport=None)` switches topics off altogether; `Capabilities(backport=HAPI)` imitates a server
-seen in the field; `replace(Backport(), events_operation=False)` takes one thing away. How patient a server is with its
-receivers is `DeliveryPolicy`, what goes wrong is `Faults`.
+Pure. How patient a server is with its receivers is `delivery.DeliveryPolicy`, what goes wrong is `faults.Faults`.
+
+```python
+PracticeEhr(capabilities=Capabilities(backport=None))                              # classic Subscriptions only
+PracticeEhr(capabilities=Capabilities(backport=HAPI))                              # a server seen in the field
+PracticeEhr(capabilities=Capabilities(backport=Backport(events_operation=False)))  # honest, but without $events
+PracticeEhr(delivery=DeliveryPolicy(second_s=0.1))                                 # heartbeats ten times as fast
+```
+
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/
 """
 
@@ -45,3 +51,26 @@ class Backport:
     references: Literal["absolute", "relative"] = "absolute"
     versioned_focus: bool = False
     """Whether the focus says which version triggered the event."""
+
+
+HAPI = Backport(
+    status_operation=False,
+    events_operation=False,
+    handshake=False,
+    heartbeat=False,
+    status_request=False,
+    timestamp="valueDate",
+    references="relative",
+)
+"""HAPI JPA 8; with `DeliveryPolicy(gives_up="drop", enforces_end=False)`, and `restart()` for its numbers in memory."""
+
+ATHENA = Backport(
+    events_operation=False,
+    contents=frozenset({"id-only"}),
+    counters="bundle",
+    status_resource="SubscriptionStatus",
+)
+"""athenahealth's event platform: STU1.0 shapes of R4B in an R4 API, and numbers that show no gap."""
+
+SEKMET = Backport(status_request=False)
+"""sekmet-fhir 0.1: all of the guide, but for the request of entry[0]."""

@@ -120,7 +120,7 @@ class Subscriptions:
                 return
             self._run(self._channel(version.resource))
         elif version.resource["status"] == "requested":
-            if version.logical_id in self._channels:
+            if version.logical_id in self._channels or is_topic_based(version.resource, self._dialect):
                 self._channel(version.resource)
             self._request(version)
         else:
@@ -156,14 +156,14 @@ class Subscriptions:
         """Return why a Subscription cannot be active; a topic-based one must answer the handshake."""
         if self._faults.refuses_activation():
             return "the server could not activate this subscription"
-        quirks = self._dialect.capabilities.topics
-        if quirks is None or not quirks.handshake or not is_topic_based(subscription, self._dialect):
-            return None
         try:
             channel = self._channel(subscription)
         except Refusal as refusal:
             return str(refusal)
-        return await channel.send(channel.handshake(), session) if isinstance(channel, TopicChannel) else None
+        quirks = self._dialect.capabilities.topics
+        if not isinstance(channel, TopicChannel) or quirks is None or not quirks.handshake:
+            return None
+        return await channel.send(channel.handshake(), session)
 
     def _channel(self, subscription: Resource) -> Channel:
         """Return the channel of a Subscription as it is now; a change of kind starts a new one.
@@ -203,9 +203,9 @@ class Subscriptions:
             channel.suspend()
 
     def _run(self, channel: Channel) -> None:
-        """Send what is waiting from now on, if the Subscription is to be sent anything."""
-        sends = channel.subscription["status"] in {"active", "requested"}
-        if sends and channel.task is None and self._session is not None:
+        """Send what is waiting from now on, if the Subscription is active."""
+        active = channel.subscription["status"] == "active"
+        if active and channel.task is None and self._session is not None:
             channel.task = asyncio.create_task(self._deliver(channel, self._session))
 
     async def _deliver(self, channel: Channel, session: aiohttp.ClientSession) -> None:

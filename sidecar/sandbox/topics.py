@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from sidecar.sandbox.chart import Chart, Version
 from sidecar.sandbox.outcome import Refusal, Resource, refuse
-from sidecar.sandbox.parameters import PARAMETERS
+from sidecar.sandbox.parameters import parameters_of
 from sidecar.sandbox.search import Dialect, Search, parse_filters
 
 Interaction: TypeAlias = Literal["create", "update", "delete"]
@@ -113,7 +113,8 @@ class Topics:
         if self._dialect.capabilities.topics is None:
             return
         for type_name in sorted(self._dialect.capabilities.supported().intersection(CHANGED)):
-            self._chart.put("Basic", f"{type_name.lower()}-changed", _changed_basic(type_name))
+            basic = _changed_basic(type_name, _filterable(type_name, self._dialect))
+            self._chart.put("Basic", f"{type_name.lower()}-changed", basic)
 
     def active(self) -> list[Topic]:
         """Return every topic a client can subscribe to."""
@@ -164,15 +165,21 @@ def read_topic(basic: Resource, dialect: Dialect) -> Topic:
         raise _bad("a resourceTrigger is required")
     topic = Topic(url, values.get("version"), status, triggers, {})
     for each in (list(_parts(extensions)) for name, extensions in parts if name == "canFilterBy"):
-        _add_filter(topic, dict(each))
+        _add_filter(topic, dict(each), dialect)
     return topic
 
 
-def _add_filter(topic: Topic, fields: dict[str, Any]) -> None:
+def _filterable(type_name: str, dialect: Dialect) -> list[str]:
+    """Name what a type can be filtered by: every search parameter but the time it was stored."""
+    known = parameters_of(type_name, identifier_search=dialect.capabilities.identifier_search)
+    return [name for name in known if name != "_lastUpdated"]
+
+
+def _add_filter(topic: Topic, fields: dict[str, Any], dialect: Dialect) -> None:
     name = str(fields.get("filterParameter"))
     types = {_type_name(fields["resource"])} if "resource" in fields else topic.types
     for type_name in types:
-        if type_name not in topic.types or name not in PARAMETERS[type_name]:
+        if type_name not in topic.types or name not in _filterable(type_name, dialect):
             raise _bad(f"canFilterBy {name!r} is not a search parameter of a triggering type")
         topic.filters[type_name] = topic.filters.get(type_name, frozenset()) | {name}
 
@@ -221,20 +228,19 @@ def _bad(problem: str) -> Refusal:
     return refuse(422, "business-rule", f"SubscriptionTopic: {problem}")
 
 
-def _parts(extensions: list[Resource]) -> Iterator[tuple[str, Any]]:
+def _parts(extensions: Any) -> Iterator[tuple[str, Any]]:
     """Yield the name of each extension with its value, or with the extensions inside it."""
-    for extension in extensions:
+    for extension in extensions if isinstance(extensions, list) else []:
         url = str(extension["url"])
         root = next((each for each in _READ if url.startswith(each)), "")
         value = (each for name, each in extension.items() if name.startswith("value"))
         yield url.removeprefix(root), next(value, extension.get("extension", []))
 
 
-def _changed_basic(type_name: str) -> Resource:
-    """Render a built-in topic; its filters are every search parameter but the time it was stored."""
+def _changed_basic(type_name: str, filters: list[str]) -> Resource:
+    """Render a built-in topic."""
     resource = {"url": "resource", "valueUri": f"{_TYPE_ROOT}{type_name}"}
     interactions = [{"url": "supportedInteraction", "valueCode": each} for each in _INTERACTIONS]
-    filters = [name for name in PARAMETERS[type_name] if name != "_lastUpdated"]
     return {
         "resourceType": "Basic",
         "modifierExtension": [{"url": f"{_WRITTEN}status", "valueCode": "active"}],
