@@ -22,8 +22,10 @@ from pathlib import Path
 
 import orjson
 
+from sidecar.fhir.signing_keys import ALGORITHMS, new_signing_keys, rotate_signing_keys
 from sidecar.records import Reference
 from sidecar.sandbox.capability import Capabilities
+from sidecar.sandbox.credentials import Credentials
 from sidecar.sandbox.delivery import DeliveryPolicy
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.sandbox.faults import Faults
@@ -37,6 +39,7 @@ from tests.harness import House, house, until
 SOURCES = ("patient", "encounter", "observation", "condition")
 SETTLE_S = 60.0
 STEPS = 14
+SMART = 'auth = "private_key_jwt"\nclient_id = "sidecar"\nprivate_keys_file = "smart-keys.json"'
 TELLING = (
     Backport(),
     Backport(status_request=False, names="camel"),
@@ -93,22 +96,26 @@ class Campaign:
 class Run:
     """One ward, one EHR, one seed."""
 
-    def __init__(self, seed: int) -> None:
-        self._seed, self._rng = seed, random.Random(seed)
+    def __init__(self, seed: int, folder: Path) -> None:
+        self._seed, self._rng, self._folder = seed, random.Random(seed), folder
         self.counts: Counter[str] = Counter()
         self._telling = self._rng.random() < 0.5
+        self._access = Credentials(client_id="sidecar", expires_in=self._rng.choice([2, 300]))
+        self._keys = folder / "smart-keys.json"
         self._ehr = PracticeEhr(
             capabilities=Capabilities(backport=self._rng.choice(TELLING if self._telling else TELLING + SILENT)),
             delivery=DeliveryPolicy(second_s=0.2, backoff_s=0.05, give_up_after=3, reorder_hold_s=0.05),
             faults=Faults(rng=random.Random(self._rng.random()), late_s=0.3),
+            credentials=self._access,
         )
         self._ward = Ward(self._ehr, random.Random(self._rng.random()), patients=3)
 
-    async def go(self, folder: Path) -> Report:
+    async def go(self) -> Report:
         """Chart through every mishap, let all come to rest, and judge."""
+        self._access.jwks = new_signing_keys(self._keys, self._rng.choice(ALGORITHMS)).public()
         interval = "1h" if self._telling else "1s"
         work = f'catch_up_interval = "{interval}"\ncatch_up_overlap = "5s"\nlease = "3s"'
-        async with house(folder, self._ehr, subscriptions=self._topics(), work=work) as site:
+        async with house(self._folder, self._ehr, subscriptions=self._topics(), work=work, ehr=SMART) as site:
             await self._ward.admit()
             self._roll()
             for _ in range(STEPS):
@@ -121,7 +128,7 @@ class Run:
             report = Report(self._seed, 1, "topics", readings=self._ward.count)
             await self._all_heard(site, report)
         self.counts.update(self._ehr.faults.counts)
-        Verdict(folder / "sidecar.toml", self._ward, report).give(set())
+        Verdict(self._folder / "sidecar.toml", self._ward, report).give(set())
         report.risk_assessments = len(self._ehr.all("RiskAssessment"))
         return report
 
@@ -146,6 +153,8 @@ class Run:
             "deleted": lambda: self._end_one(None),
             "down": self._down,
             "no reply": self._no_reply,
+            "tokens expired": self._expire,
+            "keys rotated": self._rotate,
         }
         if self._telling:
             del mishaps["restart"]
@@ -168,6 +177,15 @@ class Run:
         self._ehr.faults.down = True
         await asyncio.sleep(self._rng.uniform(0.1, 0.5))
         self._ehr.faults.down = False
+
+    async def _expire(self) -> None:
+        self._access.expire_all()
+
+    async def _rotate(self) -> None:
+        """Another key signs, the EHR no longer takes those before, and every token is gone."""
+        keys = rotate_signing_keys(self._keys, self._rng.choice(ALGORITHMS)).public()
+        self._access.rotate({"keys": keys["keys"][:1]})
+        self._access.expire_all()
 
     async def _no_reply(self) -> None:
         self._ehr.faults.drop_reply_next(only=self._rng.choice(["PUT RiskAssessment", "PUT Subscription"]))
@@ -214,8 +232,8 @@ async def campaign(runs: int, seed: int, folder: Path, together: int = 6) -> Cam
             place = folder / str(number)
             place.mkdir()
             try:
-                run = Run(seed + number)
-                found.add(seed + number, await run.go(place), run.counts)
+                run = Run(seed + number, place)
+                found.add(seed + number, await run.go(), run.counts)
             except (AssertionError, TimeoutError) as error:
                 found.problem(f"seed {seed + number}: did not come to rest ({type(error).__name__})")
             if sys.stderr.isatty():
