@@ -69,6 +69,7 @@ def serve(config: Path) -> None:
 @click.option("--models-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of models.")
 @click.option("--time-zone", default="UTC", show_default=True, help="The facility's IANA time zone.")
 @click.option("--switch", "switches", multiple=True, metavar="NAME", help="Turn a switch of the manifest on.")
+@click.option("--choice", "choices", multiple=True, metavar="NAME=VALUE", help="Make a choice the manifest asks for.")
 def score(file: Any, **options: Any) -> None:
     """Score FILE (- for standard input): a Bundle, or NDJSON with a Bundle a line. One JSON line out for each."""
     from sidecar.commands.score import score as run
@@ -125,6 +126,27 @@ def replay(config: Path, letter: str | None, everything: bool) -> None:  # noqa:
     if (letter is None) != everything:
         raise click.UsageError("give the id of a dead letter, or --all")
     run(config, letter)
+
+
+@main.group("models")
+def models_group() -> None:
+    """Model folders."""
+
+
+@models_group.command("check")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="Test vectors (JSON).",
+)
+@JSON
+def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Verify the model in FOLDER and run a file of test vectors through its graph; 0 only if all agree."""
+    from sidecar.commands.models import check as run
+
+    sys.exit(run(folder, vectors, as_json=as_json))
 
 
 @main.group()

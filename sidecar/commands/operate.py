@@ -1,6 +1,6 @@
-"""`sidecar status`, `dead-letters` and `replay`: through the serving process's admin door, else from the file.
+"""`sidecar status`, `dead-letters` and `replay`: through a serving process's admin door, else from the database.
 
-The machinery behind the file is imported only when no server answers: through the door a command costs a tenth of it.
+Its machinery is imported only when no server answers: through the door a command costs a tenth of it.
 """
 
 import asyncio
@@ -64,9 +64,9 @@ def replay(config: Path, letter: str | None) -> None:
 
 
 def _ask(found: Settings, method: str, path: str) -> Any:
-    """Through the admin socket when a server runs; otherwise open the file ourselves."""
+    """Through the admin socket when a server runs; otherwise open the database ourselves."""
     socket = settings.admin_socket(found)
-    if socket.exists():
+    if socket is not None and socket.exists():
         try:
             transport = httpx.HTTPTransport(uds=str(socket))
             with httpx.Client(transport=transport, base_url="http://sidecar", timeout=30) as client:
@@ -75,19 +75,20 @@ def _ask(found: Settings, method: str, path: str) -> Any:
                 raise Unavailable("the running server could not answer; its log says why")
             return orjson.loads(answer.content)
         except httpx.ConnectError:
-            pass  # a socket left behind by a killed server: the file is free
+            pass  # a socket left behind by a killed server: the database is free
         except httpx.TransportError as error:
             raise Unavailable(f"the running server did not answer ({type(error).__name__})") from None
-    if not Path(found.store.url.removeprefix("sqlite:///")).exists():
+    is_file = found.store.url.startswith("sqlite:///")
+    if is_file and not Path(found.store.url.removeprefix("sqlite:///")).exists():
         raise Misconfigured([f"{found.store.url}: no such database; has the server run with this file yet?"])
     return asyncio.run(_alone(found, path))
 
 
 async def _alone(found: Settings, path: str) -> Any:
     from sidecar import operations
-    from sidecar.store import Store
+    from sidecar.store import open_store
 
-    store = Store(found.store.url)
+    store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:
         if path == "/status":  # nobody is signed in
             return {**await operations.status(store), "sign_in": {"problem": None, "missing_scopes": []}}

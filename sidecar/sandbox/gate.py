@@ -43,7 +43,7 @@ class Gate:
             return _hang_up(request)
         method, shape = request.method, _shape(request)
         self.requests[method, shape] += 1
-        fault = self._faults.take(f"{method} {shape.partition('/')[0]}")
+        fault = self._faults.take(f"{method} {shape}")
         if self._faults.delay_s:
             await asyncio.sleep(self._faults.delay_s)
         if fault is not None and fault.kind == "cut":
@@ -94,7 +94,7 @@ def _shape(request: web.Request) -> str:
     steps = [step for step in request.path.removeprefix(PREFIX).split("/") if step]
     if not steps:
         return "Bundle"
-    if len(steps) > 1 and not steps[1].startswith("_") and not steps[0].startswith("."):
+    if len(steps) > 1 and steps[1][0] not in "_$" and not steps[0].startswith("."):
         steps[1] = "{id}"
     if len(steps) > 3:
         steps[3] = "{vid}"

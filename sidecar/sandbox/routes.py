@@ -7,6 +7,7 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from sidecar.sandbox.backport import advertise
 from sidecar.sandbox.bundles import Found, Pages
 from sidecar.sandbox.capability import capability_statement, smart_configuration
 from sidecar.sandbox.chart import Version
@@ -15,6 +16,7 @@ from sidecar.sandbox.gate import PAGE_PATH, PREFIX, TOKEN_PATH
 from sidecar.sandbox.interactions import Interactions
 from sidecar.sandbox.matching import value_span
 from sidecar.sandbox.moments import instant
+from sidecar.sandbox.operations import Operations
 from sidecar.sandbox.outcome import refuse
 from sidecar.sandbox.replies import (
     preferences,
@@ -45,6 +47,7 @@ class Routes:
         self._pages = Pages(interactions.chart)
         self._transactions = Transactions(interactions, self._pages)
         self._subscriptions = subscriptions
+        self._operations = Operations(interactions, subscriptions)
         self._credentials = credentials
 
     def table(self) -> list[web.RouteDef]:
@@ -55,6 +58,7 @@ class Routes:
             web.get(PREFIX + PAGE_PATH, self._page),
             web.post(PREFIX, self._bundle),
             web.post(f"{PREFIX}/", self._bundle),
+            *self._operations.table(),
             web.get(type_path, self._search),
             web.post(type_path, self._create),
             web.post(f"{type_path}/_search", self._search),
@@ -91,6 +95,9 @@ class Routes:
             self._token_url,
             secured=self._credentials is not None,
         )
+        quirks = self._dialect.capabilities.topics
+        if quirks is not None:
+            advertise(statement, quirks, [topic.url for topic in self._do.topics.active()])
         return reply(statement)
 
     async def _read(self, request: web.Request) -> web.Response:

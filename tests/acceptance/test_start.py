@@ -10,7 +10,7 @@ from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
-from sidecar.store import Store, load_keys
+from sidecar.store import load_keys, open_store
 from tests.campaigns.verdict import database
 from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
 
@@ -21,7 +21,7 @@ WITHIN_S = 2.0
 async def record(config, start):
     """`PENDING` events that no start has looked at."""
     settings = load(config)
-    store = Store(settings.store.url)
+    store = open_store(settings.store.url)
     box = EventBox(store, load_keys(settings.store.key_file))
     references = (Reference("Observation", f"o{start + n}", "1") for n in range(PENDING))
     await box.record(*(Event("observation", time.time(), r, "2026-01-01T00:00:00Z") for r in references))
