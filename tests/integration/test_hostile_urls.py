@@ -26,9 +26,9 @@ from sidecar.fhir.capability import Capability, TypeAbilities
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.signing_keys import new_signing_keys
 from sidecar.fhir.smart import DISCOVERY
-from sidecar.intake import Subscriptions, sources_for
+from sidecar.intake import Site, Subscriptions, sources_for
 from sidecar.records import PatientId, Reference
-from sidecar.settings import Ehr
+from sidecar.settings import Ehr, Topics
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
 from tests.harness import encounter, now, open_store, patient, reading
@@ -375,7 +375,10 @@ async def test_references_of_the_chart():
 
 async def test_channels_of_subscriptions(tmp_path):
     """One whose endpoint is elsewhere is not ours: it is neither adopted nor called."""
-    (source, *_) = sources_for([])
+    (source, *_), site = sources_for([]), Site("http://127.0.0.1:1", "a-hook-secret-of-tests", Topics())
+
+    async def record(*_: object) -> None:
+        """Events have nowhere to go here."""
 
     def answer(request: Request, theirs: dict[str, Any]) -> Reply:
         if request.method == "POST":
@@ -390,7 +393,7 @@ async def test_channels_of_subscriptions(tmp_path):
                 channel = {"type": "rest-hook", "endpoint": server.filled(text)}
                 theirs = {"resourceType": "Subscription", "id": "s1", "status": "active", "channel": channel}
                 server.answer = lambda r, theirs=theirs: answer(r, theirs)
-                subscriptions = Subscriptions(client, store, "http://127.0.0.1:1", "a-secret")
+                subscriptions = Subscriptions(client, store, record, site)
                 await store.commit(Step(FORGET))
                 found = await outcome(subscriptions.ensure([source], 0.0))
                 assert all(r.path.startswith("/fhir/Subscription") for r in server.requests), text
