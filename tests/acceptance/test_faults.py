@@ -192,4 +192,6 @@ async def test_a_write_of_which_nothing_arrived_is_judged_by_the_patient_as_they
         await site.settled()
 
         assert site.risk_assessments() == []
-        assert (await site.status())["writes"] == {"cancelled": 1}
+        writes = (await site.status())["writes"]
+        assert writes.pop("cancelled") == 1
+        assert set(writes) <= {"superseded"}  # the set arrives reading by reading
