@@ -82,12 +82,12 @@ async def ask(url: str, form: Mapping[str, str], basic: tuple[str, str] | None =
     if status != 200:
         error = found.get("error")
         raise refused(error if isinstance(error, str) and error in PROBLEMS else "refused")
-    token, life, kind = found.get("access_token"), found.get("expires_in", DEFAULT_LIFE_S), found.get("token_type")
-    usable = isinstance(token, str) and _TOKEN.fullmatch(token) and str(kind or "bearer").lower() == "bearer"
-    if not usable or isinstance(life, bool) or not isinstance(life, int | float):
+    token, kind, scope = found.get("access_token"), found.get("token_type") or "bearer", found.get("scope")
+    life_s = _life(found.get("expires_in", DEFAULT_LIFE_S))
+    usable = isinstance(token, str) and _TOKEN.fullmatch(token) and str(kind).lower() == "bearer"
+    if not usable or life_s is None:
         raise refused("shape", UNREACHABLE_S)
-    scope = found.get("scope")
-    return Token(f"Bearer {token}", min(max(life, 1.0), LONGEST_LIFE_S), scope if isinstance(scope, str) else None)
+    return Token(f"Bearer {token}", life_s, scope if isinstance(scope, str) else None)
 
 
 async def exchange(
@@ -114,6 +114,15 @@ async def exchange(
             return answer.status_code, answer.headers, bytes(raw)
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError, ValueError):
         raise refused("unreachable", UNREACHABLE_S) from None
+
+
+def _life(value: object) -> float | None:
+    """Seconds within reason; some servers say the number as text. None when it is no number."""
+    if isinstance(value, str) and value.isdecimal():
+        value = float(value)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return min(max(value, 1.0), LONGEST_LIFE_S)
 
 
 @functools.cache

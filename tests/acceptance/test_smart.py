@@ -9,8 +9,11 @@ from typing import Any
 import httpx
 import orjson
 import pytest
+from click.testing import CliRunner
 
 from sidecar.app import Sidecar
+from sidecar.cli import main
+from sidecar.fhir import scopes
 from sidecar.fhir.signing_keys import new_signing_keys, rotate_signing_keys
 from sidecar.sandbox.ehr import Capabilities, Credentials, PracticeEhr
 from sidecar.settings import admin_socket, load
@@ -125,6 +128,8 @@ async def test_what_is_asked_for_is_what_the_life_of_results_uses_on_one_server_
             assert access.forbidden == set()
             used |= access.used
     assert used == LETTERS
+    models = [m.loaded.manifest for m in site.sidecar.models.values()]
+    assert scopes.text(scopes.needed(models, writes=True)) == text(ASKED)
 
 
 @pytest.mark.parametrize("lost", [name for name in ASKED if name != "Subscription"])
@@ -163,10 +168,14 @@ async def test_without_the_scope_for_subscriptions_the_catch_up_search_finds_the
         assert ehr.all("Subscription") == []
         rows = (await site.status())["subscriptions"]
         assert {(row["status"], row["reason"]) for row in rows} == {("refused", "ehr_denied:403")}
+        means = "no notifications: events are found by the catch-up search only"
         said = await asyncio.to_thread(sign_in, site)
-        assert {m["means"] for m in said["missing_scopes"]} == {
-            "no notifications: events are found by the catch-up search only"
-        }
+        assert {m["means"] for m in said["missing_scopes"]} == {means}
+        shown = await asyncio.to_thread(
+            CliRunner().invoke, main, ["status", "--config", str(tmp_path / "sidecar.toml")]
+        )
+        assert "system/Subscription.c" in shown.stdout
+        assert "no notifications" in shown.stdout
 
 
 async def test_a_site_in_shadow_asks_for_no_write_but_its_subscriptions(tmp_path):

@@ -158,20 +158,6 @@ async def test_a_hundred_requests_under_a_failing_endpoint_ask_it_once_and_hear_
         assert it.fetches == 1
 
 
-async def test_a_token_is_renewed_at_80_percent_of_its_life_before_it_is_refused(tmp_path):
-    async with site(tmp_path, expires_in=3) as it:
-        started = time.monotonic()
-        await it.client.read(P1)
-
-        async def renewed() -> bool:
-            await it.client.read(P1)
-            return it.fetches == 2
-
-        await until(renewed, 10)
-        assert time.monotonic() - started >= 2.4
-        assert it.ehr.requests["GET", "Patient/{id}"] >= 2
-
-
 async def test_a_token_that_cannot_be_renewed_is_used_to_its_end(tmp_path):
     async with peer() as ehr:
         answers = [given("t1", expires_in=3)]
@@ -403,6 +389,13 @@ async def test_what_the_endpoint_says_instead_of_a_token_becomes_a_reason_a_paus
         assert ehr.assertions[0] not in said
         assert "/token" not in said
         assert len(ehr.assertions) == 1
+
+
+@pytest.mark.parametrize("life", [300, 0, -5, 1e300, "300", 299.5])
+async def test_a_life_is_a_number_within_reason_also_as_text(tmp_path, life):
+    async with peer() as ehr:
+        ehr.token = lambda: given(expires_in=life)
+        assert await signer(ehr.base, tmp_path).header() == "Bearer t1"
 
 
 async def test_an_endpoint_that_answers_drop_by_drop_is_given_up_in_time(tmp_path, monkeypatch):
