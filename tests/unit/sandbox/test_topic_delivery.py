@@ -110,6 +110,10 @@ async def test_past_its_end_heartbeats_stop_though_nobody_looks(client, receiver
     await receiver.until(lambda: receiver.count("heartbeat") > 0)
     clock.advance(600)
     await receiver.until(lambda: client.ehr.read("Subscription", "sub1")["status"] == "off")
+    other = make.topic_subscription(f"{receiver.url}/other", heartbeat_period=1) | {"id": "other"}
+    await client("PUT", "Subscription/other", other)
+    await receiver.until(lambda: receiver.paths.count("/hook/other") > 3)
+    assert {told.status for told in receiver.told} == {"requested", "active"}
 
 
 @pytest.mark.parametrize("wanted", [None, "2030-01-01T00:00:00Z"])

@@ -1,5 +1,6 @@
 """Faults of topic-based notifications: what does not come, comes twice, late or out of order, and how one can tell."""
 
+import asyncio
 from random import Random
 
 import pytest
@@ -116,10 +117,12 @@ async def test_a_mishap_may_wait_for_a_type(client, ehr, receiver, listen, make)
 
 async def test_mute_it_says_nothing_and_seems_well(client, ehr, receiver, listen, write):
     await listen(client, heartbeat_period=1)
+    began = asyncio.get_running_loop().time()
     ehr.faults.mute = True
     receiver.seen.clear()
     await write("o1")
     await receiver.until(lambda: ehr.faults.counts["mute heartbeats"] >= 3)
+    assert asyncio.get_running_loop().time() - began >= 0.09, "one a period of 0.05 s, not as many as it can"
     assert receiver.seen == []
     (state,) = await client.told("Subscription/sub1/$status")
     assert (state.status, state.since_start) == ("active", 1)

@@ -7,6 +7,8 @@ import pytest
 from sidecar.sandbox.ehr import Backport, Capabilities, DeliveryPolicy
 from sidecar.sandbox.topics import changed_topic
 
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
+
 
 async def test_a_requested_subscription_is_active_once_its_endpoint_answered_the_handshake(client, receiver, listen):
     reply = await listen(client)
@@ -133,6 +135,7 @@ async def test_filters_narrow_and_several_must_all_be_met(client, ehr, receiver,
         ({"filters": ["Patient?_id=p1"]}, "criteria", "Patient"),
         ({"content": "everything"}, "channel.payload", "everything"),
         ({"payload": None}, "channel.payload", "required"),
+        ({"extension": [{"url": f"{BACKPORT}backport-timeout", "valueString": "soon"}]}, "channel", "whole number"),
         ({"type": "websocket"}, "channel.type", "websocket"),
         ({"endpoint": "http://192.0.2.1/hook"}, "channel.endpoint", "loopback"),
         ({"status": "active"}, "status", "requested"),
@@ -145,7 +148,7 @@ async def test_what_the_server_or_the_topic_cannot_do_is_refused(client, make, c
         filters=change.get("filters", ()),
     )
     made |= {name: change[name] for name in ("criteria", "status") if name in change}
-    made["channel"] |= {name: change[name] for name in ("type", "endpoint") if name in change}
+    made["channel"] |= {name: change[name] for name in ("type", "endpoint", "extension") if name in change}
     if "payload" in change:
         del made["channel"]["payload"], made["channel"]["_payload"]
     reply = await client("PUT", "Subscription/sub1", made)
