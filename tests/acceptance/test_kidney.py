@@ -4,6 +4,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from sidecar.sandbox.capability import Capabilities
+from sidecar.sandbox.ehr import PracticeEhr
 from tests.harness import House, house, now, observation_set, until
 
 SITE = """version = "1.0.0"
@@ -105,6 +107,33 @@ async def test_a_densely_measured_patient_needs_no_whole_history(tmp_path):
         newest = max(of(site, "kfre_4var"), key=lambda r: r["occurrenceDateTime"])
         assert "computed from serum creatinine 2.2 mg/dL" in newest["note"][0]["text"]
         assert any("lab-9318-7" in reference["reference"] for reference in newest["basis"])
+
+
+async def test_an_ehr_without_risk_assessments_gets_the_percentages_as_an_observation_and_their_withdrawal(tmp_path):
+    ehr = PracticeEhr(capabilities=Capabilities(types=Capabilities().types - {"RiskAssessment"}))
+    async with house(tmp_path, ehr, models__kfre_4var=SITE) as site:
+        await site.admit("p1", **BORN)
+        await site.chart([diagnosis(), result("98979-8", 28), result("9318-7", 300)])
+        await site.settled()
+        (written,) = (o for o in ehr.all("Observation") if o["id"].startswith("so-"))
+        assert [c["valueQuantity"]["code"] for c in written["component"]] == ["%", "%"]
+        assert "% within 5 years" in written["note"][0]["text"]
+        await site.chart([result("9318-7", 300, status="entered-in-error")])
+        await until(lambda: ehr.read("Observation", written["id"])["status"] == "entered-in-error")
+        await site.settled()
+        assert "buried" not in (await site.status())["writes"]
+
+
+async def test_an_ehr_that_reads_fractions_gets_fractions_and_the_same_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("SIDECAR__EHR__PROBABILITY", "fraction")
+    async with house(tmp_path, models__kfre_4var=SITE) as site:
+        await site.admit("p1", **BORN)
+        await site.chart([diagnosis(), result("98979-8", 28), result("9318-7", 300)])
+        await site.settled()
+        (risk,) = of(site, "kfre_4var")
+        two = risk["prediction"][0]["probabilityDecimal"]
+        assert 0 < two < 1
+        assert f"{two * 100:.1f} % within 2 years" in risk["note"][0]["text"]
 
 
 @pytest.mark.parametrize("sex", ["other", "unknown"])
