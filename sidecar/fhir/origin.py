@@ -12,10 +12,13 @@ MAX_LINK_CHARS = 8000
 """Longer than any server takes in a request line."""
 
 _PORTS = {"http": 80, "https": 443}
-# An encoded dot, slash, backslash or percent sign in a path: a server that decodes once more would leave the base.
-_ENCODED_STEP = re.compile("%(2e|2f|5c|25)", re.IGNORECASE)
+# An encoded dot, slash, backslash or percent sign in a path, or an overlong one in UTF-8: a server that decodes once
+# more would leave the base.
+_ENCODED_STEP = re.compile("%(2e|2f|5c|25|c0|c1)", re.IGNORECASE)
 # ".." and, for servers that cut path parameters off first, "..;x".
 _STEP_UP = re.compile(r"\.\.(;.*)?")
+# "http:x", "http:///x" and "///x" name no host, though joining them to a base would give them the base's.
+_NO_HOST = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]*:(?!//[^/?#])|//(?![^/?#])")
 _VISIBLE = re.compile(r"[!-\[\]-~]*")
 
 Origin = tuple[str, str, int]
@@ -62,13 +65,13 @@ class Base:
         return f"{self._root}{parts.path or '/'}{f'?{parts.query}' if parts.query else ''}"
 
     def _ours(self, link: str) -> SplitResult | None:
-        if len(link) > MAX_LINK_CHARS or not _VISIBLE.fullmatch(link):
+        if len(link) > MAX_LINK_CHARS or not _VISIBLE.fullmatch(link) or _NO_HOST.match(link):
             return None
         try:
-            parts = urlsplit(urljoin(f"{self.text}/", link))
+            given, parts = urlsplit(link), urlsplit(urljoin(f"{self.text}/", link))
             same = self._origin is not None and _origin(parts) == self._origin
         except ValueError:
             return None
-        if not same or _ENCODED_STEP.search(parts.path) or any(map(_STEP_UP.fullmatch, parts.path.split("/"))):
+        if not same or _ENCODED_STEP.search(given.path) or any(map(_STEP_UP.fullmatch, given.path.split("/"))):
             return None
         return parts

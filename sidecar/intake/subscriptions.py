@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 from sidecar import log
-from sidecar.errors import Rejected, Retryable
+from sidecar.errors import Rejected, Retryable, Unavailable
 from sidecar.fhir.client import EhrClient
 from sidecar.intake.hook_secrets import Nonce, bearer, in_force
 from sidecar.intake.numbers import Numbers
@@ -20,6 +20,8 @@ from sidecar.metrics import SUBSCRIPTION_ACTIVE
 from sidecar.records import Event, Reference, is_fhir_id
 from sidecar.store import Store
 
+DENIED = "ehr_denied:403"
+"""We may not have Subscriptions there: that is an answer, and no outage."""
 Record = Callable[..., Awaitable[None]]
 Cause = Literal["absent", "given up", "due", "different"]
 
@@ -45,7 +47,9 @@ class Subscriptions:
             before = await load_state(self._store, source.name)
             try:
                 state = await self._ensured(source, before, now)
-            except (Rejected, Retryable) as refusal:
+            except (Rejected, Retryable, Unavailable) as refusal:
+                if isinstance(refusal, Unavailable) and refusal.reason != DENIED:
+                    raise
                 known = await load_state(self._store, source.name)
                 state = known.at(status="refused", reason=refusal.reason, checked_at=now)
             if state.status == "active" and before.status != "active":

@@ -126,8 +126,10 @@ class Deliverer:
             elif score is None and not (manifest.outputs and score_id):  # a withdrawn probability is the whole effect
                 raise Rejected("ehr_cannot:RiskAssessment")
         except SidecarError:
-            # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half.
-            await self._outbox.keep_now(writes.write, Effect(risk_id, score_id), time.time())
+            # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half. No half is
+            # none: what was remembered counts as charted, and is not judged by the patient's state again.
+            if risk_id is not None or score_id is not None:
+                await self._outbox.keep_now(writes.write, Effect(risk_id, score_id), time.time())
             raise
         return Effect(risk_id, score_id)
 

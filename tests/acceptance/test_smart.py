@@ -161,6 +161,8 @@ async def test_without_the_scope_for_subscriptions_the_catch_up_search_finds_the
         await site.chart(observation_set("p1", now(5), c9279_1=26))
         await until(lambda: len(site.risk_assessments()) == 1, 60)
         assert ehr.all("Subscription") == []
+        rows = (await site.status())["subscriptions"]
+        assert {(row["status"], row["reason"]) for row in rows} == {("refused", "ehr_denied:403")}
         said = await asyncio.to_thread(sign_in, site)
         assert {m["means"] for m in said["missing_scopes"]} == {
             "no notifications: events are found by the catch-up search only"
