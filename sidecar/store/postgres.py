@@ -33,7 +33,7 @@ EVERYTHING = frozenset({"events", "work", "writes"})
 _AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _AWAY = (
     OSError, TimeoutError, SidecarError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
+    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.InternalClientError,
 )  # fmt: skip
 Answer = TypeVar("Answer")
 
@@ -182,7 +182,7 @@ class PostgresStore(Store):
                 await self._run_alone(job)
             return None
         for job in jobs:
-            job.result = together.result if isinstance(together.result, Exception) else [[]]
+            job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
             job.settle()
         return None
 
