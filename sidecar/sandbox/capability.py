@@ -6,6 +6,7 @@ no transaction, many have no RiskAssessment. https://hl7.org/fhir/R4/capabilitys
 
 from dataclasses import dataclass, field
 
+from sidecar.sandbox.credentials import Credentials
 from sidecar.sandbox.outcome import Resource
 from sidecar.sandbox.parameters import PARAMETERS, parameters_of
 from sidecar.sandbox.quirks import Backport
@@ -86,6 +87,25 @@ def capability_statement(
         "format": ["application/fhir+json", "json"],
         "rest": [rest],
     }
+
+
+def smart_configuration(credentials: Credentials, token_url: str) -> Resource:
+    """State how clients sign in (https://hl7.org/fhir/smart-app-launch/conformance.html)."""
+    found: Resource = {
+        "token_endpoint": token_url,
+        "token_endpoint_auth_methods_supported": [],
+        "grant_types_supported": ["client_credentials"],
+        "capabilities": ["permission-v1"] if credentials.v1 else ["permission-v1", "permission-v2"],
+    }
+    methods, abilities = found["token_endpoint_auth_methods_supported"], found["capabilities"]
+    if credentials.client_secret is not None:
+        methods += ["client_secret_basic", "client_secret_post"]
+        abilities.append("client-confidential-symmetric")
+    if credentials.takes_assertions:
+        methods.append("private_key_jwt")
+        abilities.append("client-confidential-asymmetric")
+        found["token_endpoint_auth_signing_alg_values_supported"] = list(credentials.algorithms)
+    return found
 
 
 def _resource(capabilities: Capabilities, type_name: str) -> Resource:

@@ -56,14 +56,15 @@ class Fate:
 class Faults:
     """What goes wrong next. Everything is off until set, and `clear` turns everything off again but `counts`.
 
-    Requests: `delay_s` before each, `down` closes every connection without a reply. Notifications: `lose`, `repeat`,
-    `reorder`, `late` and `twin` are probabilities, drawn in the order of the writes whatever receivers do; `mute` sends
-    neither events nor heartbeats, and tells nobody.
+    Requests: `delay_s` before each, `down` closes every connection without a reply, `token_down` those to the token
+    endpoint. Notifications: `lose`, `repeat`, `reorder`, `late` and `twin` are probabilities, drawn in the order of the
+    writes whatever receivers do; `mute` sends neither events nor heartbeats, and tells nobody.
     """
 
     rng: Random = field(default_factory=lambda: Random(0))  # noqa: S311 - repeatable, not secret
     delay_s: float = 0.0
     down: bool = False
+    token_down: bool = False
     lose: float = 0.0
     repeat: float = 0.0
     reorder: float = 0.0
@@ -109,7 +110,7 @@ class Faults:
     def clear(self) -> None:
         """Turn every fault off; the generator goes on where it was."""
         self.delay_s = self.lose = self.repeat = self.reorder = self.late = self.twin = 0.0
-        self.down = self.mute = False
+        self.down = self.mute = self.token_down = False
         self._planned.clear()
         self._mishaps.clear()
         self._refuse_activations = 0

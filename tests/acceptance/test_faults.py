@@ -9,7 +9,7 @@ import pytest
 
 from sidecar import operations
 from sidecar.sandbox.ehr import Capabilities, PracticeEhr
-from tests.harness import SECRET, house, now, observation_set, until
+from tests.harness import SECRET, encounter, house, now, observation_set, until
 
 RUNGS = {
     "put": Capabilities(),
@@ -175,3 +175,23 @@ async def test_an_ehr_without_risk_assessment_gets_the_observation(tmp_path):
 
         (total,) = [o for o in ehr.all("Observation") if o.get("identifier")]
         assert total["valueQuantity"]["value"] == 3
+
+
+async def test_a_write_of_which_nothing_arrived_is_judged_by_the_patient_as_they_are_at_the_next_attempt(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        site.ehr.faults.fail_next(1000, 500, only="PUT RiskAssessment")
+        # Urgent and incomplete: a RiskAssessment, and no Observation before it.
+        await site.chart(observation_set("p1", now(5), c9279_1=30, c8310_5=None))
+
+        async def tried() -> bool:
+            return bool(await site.rows("SELECT 1 FROM delivery WHERE attempts > 0 AND state = 'queued'"))
+
+        await until(tried)
+        await site.ehr.write(encounter("p1", status="finished"))
+        await site.settled()
+
+        assert site.risk_assessments() == []
+        writes = (await site.status())["writes"]
+        assert writes.pop("cancelled") == 1
+        assert set(writes) <= {"superseded"}  # the set arrives reading by reading

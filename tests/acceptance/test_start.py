@@ -10,8 +10,8 @@ from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
-from sidecar.store import Store, load_keys
-from tests.campaigns.verdict import database
+from sidecar.store import load_keys, open_store
+from tests.campaigns.verdict import count
 from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
 
 PENDING = 10_000
@@ -21,7 +21,7 @@ WITHIN_S = 2.0
 async def record(config, start):
     """`PENDING` events that no start has looked at."""
     settings = load(config)
-    store = Store(settings.store.url)
+    store = open_store(settings.store.url)
     box = EventBox(store, load_keys(settings.store.key_file))
     references = (Reference("Observation", f"o{start + n}", "1") for n in range(PENDING))
     await box.record(*(Event("observation", time.time(), r, "2026-01-01T00:00:00Z") for r in references))
@@ -29,8 +29,7 @@ async def record(config, start):
 
 
 def pending(config):
-    with database(config) as db:
-        return db.execute("SELECT count(*) FROM event WHERE state = 'pending'").fetchone()[0]
+    return count(config, "event WHERE state = 'pending'")
 
 
 def kept_waiting_s(process):
