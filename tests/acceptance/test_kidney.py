@@ -15,11 +15,13 @@ debounce = "0.05s"
 max_wait = "0.5s"
 choices = { region = "other" }"""
 UNITS = {"98979-8": "mL/min/{1.73_m2}", "2160-0": "mg/dL", "14682-9": "umol/L", "9318-7": "mg/g", "32294-1": "mg/mmol"}
+START = datetime.now(UTC).replace(microsecond=0)
+"""Results are charted relative to one moment, so that a correction is of the same moment."""
 BORN = {"gender": "male", "birthDate": "1956-03-01"}
 
 
 def result(code, value, ago=timedelta(minutes=2), **more):
-    at = (datetime.now(UTC) - ago).replace(microsecond=0)
+    at = START - ago
     return {
         "resourceType": "Observation",
         "id": f"lab-{code}-{int(ago.total_seconds())}",
@@ -33,7 +35,7 @@ def result(code, value, ago=timedelta(minutes=2), **more):
 
 
 def diagnosis(code="709044004", system="http://snomed.info/sct", **more):
-    onset = (datetime.now(UTC) - timedelta(days=400)).date().isoformat()
+    onset = (START - timedelta(days=400)).date().isoformat()
     return {
         "resourceType": "Condition",
         "id": f"c-{code}",
