@@ -106,6 +106,8 @@ class PostgresStore(Store):
         try:
             async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
                 return await _rows(connection, statement, parameters)
+        except NotStored:
+            raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, our own database could not be read
             raise NotStored(f"store:{type(error).__name__}") from None
 
@@ -118,6 +120,7 @@ class PostgresStore(Store):
                 loop.call_soon_threadsafe(heard, names)
 
         self._hear = hear
+        self._loop.call_soon_threadsafe(lambda: hear(EVERYTHING) if self._listener is not None else None)
 
     def close(self) -> None:
         """Finish what was handed in, then close."""
@@ -300,7 +303,7 @@ def _is_away(error: Exception) -> bool:
 
 def _failure(error: Exception) -> Exception:
     """A statement that contradicts the data will do so again: that is the work's fault, not the database's."""
-    if isinstance(error, ClaimLost):
+    if isinstance(error, ClaimLost | NotStored):
         return error
     name = type(error).__name__
     contradicts = isinstance(error, asyncpg.IntegrityConstraintViolationError)

@@ -32,12 +32,12 @@ from sidecar.sandbox.ehr import Credentials, PracticeEhr
 from sidecar.settings import load
 from tests.campaigns.balancer import Balancer
 from tests.campaigns.charting import Notifier, Ward
-from tests.campaigns.kill import LONGEST_START_S, LONGEST_UP_S, NOTIFIERS, RUNGS, SETTLE_S, fresh_seed
+from tests.campaigns.kill import LONGEST_START_S, LONGEST_UP_S, RUNGS, SETTLE_S, fresh_seed
 from tests.campaigns.verdict import Report, Verdict, idle, rows
 from tests.harness import Served, free_port, settings_text, spawn, until, write_site
 from tests.postgres import Cluster
 
-WORKERS = 4
+WORKERS, NOTIFIERS = 4, 2
 POINT_S = 10.0
 STARTS = 20
 SUBSCRIPTIONS = {("PUT", "Subscription/{id}"), ("POST", "Subscription")}
@@ -124,8 +124,8 @@ class Workers:
         return list(self._up.values())
 
     async def point(self) -> None:
-        """The end of one server, or of one start, at a moment that the seed chooses; then it is started again."""
-        while not self._up:
+        """The end of one server, or of one start, at a moment that the seed chooses, while most others go on."""
+        while len(self._up) < WORKERS - 1:
             await asyncio.wait(self._starting.values(), return_when=asyncio.FIRST_COMPLETED)
         moments = {
             "at any moment": lambda: asyncio.sleep(self._rng.uniform(0, LONGEST_UP_S)),
@@ -201,7 +201,7 @@ def sites(folder: Path, ehr_url: str, database: str, public_port: int) -> list[P
         (own / "token").write_text(token(number))
         (own / "token").chmod(0o600)
         text = settings_text(
-            ehr_url, free_port(), free_port(), work='catch_up_overlap = "5s"', store=f'url = "{database}"',
+            ehr_url, free_port(), free_port(), work='catch_up_overlap = "5s"\nlease = "20s"', store=f'url = "{database}"',
             ehr='auth = "bearer"\nbearer_token_file = "token"', server=f'public_url = "http://127.0.0.1:{public_port}"',
         )  # fmt: skip
         configs.append(own / shared.name)
