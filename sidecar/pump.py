@@ -152,6 +152,8 @@ class Pump(Generic[Item]):
         if self._verbs.next_due is not None and len(self._running) < self._room:
             try:
                 due = await self._verbs.next_due()
+            except NotStored:
+                due = None  # the claim, which asks the same database, has said so
             except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
                 self.unexpected(error)
                 due = None

@@ -250,22 +250,29 @@ class Served:
         return self.process.wait(within_s)
 
 
-def serve(config: Path) -> Served:
-    """Start `sidecar serve` and return when /readyz says so; `starts` has the seconds that took."""
-    settings = load(config)
-    log = config.with_name("serve.log")
-    started = time.monotonic()
+def spawn(config: Path) -> Served:
+    """Start `sidecar serve` and do not wait for it."""
+    settings, log = load(config), config.with_name("serve.log")
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sidecar", "serve", "--config", str(config)],
             stdout=out, stderr=out, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-    url = f"http://127.0.0.1:{settings.server.ops_port}/readyz"
+    return Served(config, process, settings, log)
+
+
+def serve(config: Path) -> Served:
+    """Start `sidecar serve` and return when /readyz says so; `starts` has the seconds that took."""
+    started = time.monotonic()
+    served = spawn(config)
+    process, log = served.process, served.log
+    url = f"http://127.0.0.1:{served.settings.server.ops_port}/readyz"
     deadline = started + 30
     while True:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, timeout=1).status_code == 200:
-                return Served(config, process, settings, log, [time.monotonic() - started])
+                served.starts.append(time.monotonic() - started)
+                return served
         assert process.poll() is None, log.read_text()[-2000:]
         assert time.monotonic() < deadline, "serve was not ready in 30 s"
         time.sleep(0.02)

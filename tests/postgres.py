@@ -95,9 +95,9 @@ class Cluster:
         self.stop(mode)
         self.start()
 
-    def reload(self) -> None:
-        """Read the settings again."""
-        self._run("pg_ctl", "reload", "-D", self._data)
+    def make_standby(self) -> None:
+        """From the next start on it takes no writes and waits for a primary that never comes."""
+        (self._data / "standby.signal").touch()
 
     def remove(self) -> None:
         """Stop and delete everything."""

@@ -54,9 +54,9 @@ class Need:
         recent_reach = slow_reach = timedelta(0)
         lasting = [f for f in manifest.features.values() if f.apart is not None]
         for name, feature in manifest.features.items():
-            if feature.apart is not None:
-                continue
             codes = feature.codes("Observation")
+            if feature.apart is not None or not codes:
+                continue
             reach = max(feature.window or timedelta(0), max_age.get(name, feature.max_age), spread or timedelta(0))
             if feature.reach <= RECENT:
                 recent |= codes

@@ -118,9 +118,9 @@ class PrivateKeyJwt:
         return _Found(url, named, algorithms if isinstance(algorithms, list) and algorithms else None, v1)
 
     async def _document(self) -> Mapping[str, Any]:
-        status, _, raw = await token_endpoint.exchange("GET", f"{self._base.text}/{DISCOVERY}")
+        status, headers, raw = await token_endpoint.exchange("GET", f"{self._base.text}/{DISCOVERY}")
         if status == 429 or status >= 500:
-            raise refused("busy", token_endpoint.UNREACHABLE_S)
+            raise token_endpoint.busy(headers)
         try:
             document = orjson.loads(raw) if status == 200 else None
         except orjson.JSONDecodeError:

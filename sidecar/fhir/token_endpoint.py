@@ -48,6 +48,13 @@ PROBLEMS = {
 }
 """What an operator should know of each `ehr_token:` reason."""
 
+_SAID = frozenset(
+    {
+        "invalid_client", "invalid_scope", "invalid_request", "invalid_grant", "unauthorized_client",
+        "unsupported_grant_type",
+    }
+)  # fmt: skip
+"""The errors of RFC 6749 §5.2 that an endpoint may name; what else it says is its own."""
 # A header value: anything else would end the header and begin another.
 _TOKEN = re.compile(r"[!-~]{1,16384}")
 _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
@@ -67,6 +74,11 @@ def refused(why: str, delay_s: float = REFUSED_S) -> Unavailable:
     return Unavailable(f"ehr_token:{why}", delay_s)
 
 
+def busy(headers: Mapping[str, str]) -> Unavailable:
+    """The error for 429 and 5xx, with the pause that was asked for."""
+    return refused("busy", max(retry_after(headers.get("Retry-After")), UNREACHABLE_S))
+
+
 async def ask(url: str, form: Mapping[str, str], basic: tuple[str, str] | None = None) -> Token:
     """The token that the endpoint gives.
 
@@ -76,12 +88,12 @@ async def ask(url: str, form: Mapping[str, str], basic: tuple[str, str] | None =
     status, headers, raw = await exchange("POST", url, form, basic)
     found = _object(raw)
     if status == 429 or status >= 500:
-        raise refused("busy", max(retry_after(headers.get("Retry-After")), UNREACHABLE_S))
+        raise busy(headers)
     if 300 <= status < 400:
         raise refused("redirect")
     if status != 200:
         error = found.get("error")
-        raise refused(error if isinstance(error, str) and error in PROBLEMS else "refused")
+        raise refused(error if isinstance(error, str) and error in _SAID else "refused")
     token, kind, scope = found.get("access_token"), found.get("token_type") or "bearer", found.get("scope")
     life_s = _life(found.get("expires_in", DEFAULT_LIFE_S))
     usable = isinstance(token, str) and _TOKEN.fullmatch(token) and str(kind).lower() == "bearer"

@@ -23,7 +23,7 @@ Mishap: TypeAlias = Literal["lose", "repeat", "reorder", "late", "twin"]
 Count: TypeAlias = Literal[
     "lost", "repeated", "reordered", "late", "twinned", "given up", "forgotten", "mute heartbeats"
 ]
-"""What `Faults.counts` counts: each notification once for each thing that befell it."""
+"""What `Faults.counts` counts: notifications, by what was to befall them, for each Subscription by itself."""
 
 
 @dataclass(slots=True)

@@ -212,6 +212,9 @@ class Subscriptions:
         """Send a channel's notifications in order until it is closed or its receiver is given up."""
         while True:
             notices = await channel.due()
+            self.expire()
+            if channel.task is not asyncio.current_task():
+                return
             if not notices and self._faults.mute and isinstance(channel, TopicChannel):
                 channel.skip_heartbeat()
                 self._faults.counts["mute heartbeats"] += 1

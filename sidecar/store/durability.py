@@ -6,6 +6,7 @@ https://www.postgresql.org/docs/current/runtime-config-wal.html
 """
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -66,11 +67,11 @@ async def connect(url: str, password: str | None) -> Any:
         raise Unavailable(f"store.url: the database does not answer ({type(error).__name__})") from None
 
 
-async def problems(connection: Any) -> list[str]:
+async def problems(connection: Any, clock: Callable[[], float] = time.time) -> list[str]:
     """Every reason not to trust this session with what was acknowledged."""
-    before = time.time()
+    before = clock()
     state = await connection.fetchrow(_STATE)
-    middle = (before + time.time()) / 2
+    middle = (before + clock()) / 2
     found = [f"store.url: {name} is off, so what was acknowledged could be lost; {cure}"
              for name, cure in _UNSAFE.items() if state[name] == "off"]  # fmt: skip
     if state["standby"]:

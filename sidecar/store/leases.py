@@ -81,7 +81,7 @@ class Leases:
         row = {"holder": self._store.owner, "until": now + LEASE_S, "now": now}
         taken = await self._store.commit(Step(TAKE_LEASE, [row | {"name": name} for name in self._until]))
         mine = {r["name"] for r in taken[0]}
-        if not self.holds(self._process):
+        if now > self._until[self._process]:
             self._known_since = now
         self._until = {name: now + LEASE_S if name in mine else 0.0 for name in self._until}
         self._mark(mine)

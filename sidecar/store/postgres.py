@@ -33,7 +33,7 @@ EVERYTHING = frozenset({"events", "work", "writes"})
 _AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _AWAY = (
     OSError, TimeoutError, SidecarError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError,
+    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.InternalClientError,
 )  # fmt: skip
 Answer = TypeVar("Answer")
 
@@ -106,6 +106,8 @@ class PostgresStore(Store):
         try:
             async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
                 return await _rows(connection, statement, parameters)
+        except NotStored:
+            raise
         except Exception as error:  # noqa: BLE001 -- whatever it is, our own database could not be read
             raise NotStored(f"store:{type(error).__name__}") from None
 
@@ -118,6 +120,7 @@ class PostgresStore(Store):
                 loop.call_soon_threadsafe(heard, names)
 
         self._hear = hear
+        self._loop.call_soon_threadsafe(lambda: hear(EVERYTHING) if self._listener is not None else None)
 
     def close(self) -> None:
         """Finish what was handed in, then close."""
@@ -182,7 +185,7 @@ class PostgresStore(Store):
                 await self._run_alone(job)
             return None
         for job in jobs:
-            job.result = together.result if isinstance(together.result, Exception) else [[]]
+            job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
             job.settle()
         return None
 
@@ -300,7 +303,7 @@ def _is_away(error: Exception) -> bool:
 
 def _failure(error: Exception) -> Exception:
     """A statement that contradicts the data will do so again: that is the work's fault, not the database's."""
-    if isinstance(error, ClaimLost):
+    if isinstance(error, ClaimLost | NotStored):
         return error
     name = type(error).__name__
     contradicts = isinstance(error, asyncpg.IntegrityConstraintViolationError)

@@ -123,7 +123,7 @@ class Deliverer:
             if ladder.takes("RiskAssessment"):
                 body = risk_assessment(stored.conclusion, manifest, links)
                 risk_id = await ladder.write(body, risk_id, look_first=writes.look_first)
-            elif score is None:
+            elif score is None and not (manifest.outputs and score_id):  # a withdrawn probability is the whole effect
                 raise Rejected("ehr_cannot:RiskAssessment")
         except SidecarError:
             # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half. No half is

@@ -11,7 +11,7 @@ from sidecar.records import Event, Reference
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
 from sidecar.store import load_keys, open_store
-from tests.campaigns.verdict import database
+from tests.campaigns.verdict import count
 from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
 
 PENDING = 10_000
@@ -29,8 +29,7 @@ async def record(config, start):
 
 
 def pending(config):
-    with database(config) as db:
-        return db.execute("SELECT count(*) FROM event WHERE state = 'pending'").fetchone()[0]
+    return count(config, "event WHERE state = 'pending'")
 
 
 def kept_waiting_s(process):

@@ -325,7 +325,8 @@ async def test_what_is_heard_during_an_assessment_is_assessed_after_it(inbox):
 
 async def test_an_older_event_routed_during_an_assessment_is_not_answered_by_it(inbox):
     """A correction whose read-back had to be retried: the assessment under way never looked at what it corrects."""
-    await inbox.events.record(news("corrected", heard_at=1.0), news("new", heard_at=2.0))
+    await inbox.events.record(news("corrected", heard_at=1.0))
+    await inbox.events.record(news("new", heard_at=2.0))
     corrected, new = await inbox.events.claim("e", 2, 60)
     await inbox.route(new, 2.0, WAIT)
     (item,) = await inbox.work.claim("w", 10, 60, 16)

@@ -345,6 +345,7 @@ ENDINGS = {
     "a client that may not": (error("unauthorized_client"), "unauthorized_client", 15),
     "no such grant": (error("unsupported_grant_type"), "unsupported_grant_type", 15),
     "an error of its own": (error("canary"), "refused", 15),
+    "a word of ours": (error("off_origin"), "refused", 15),
     "an error that is no word": (lambda: web.json_response({"error": ["canary"]}, status=400), "refused", 15),
     "a refusal without words": (lambda: web.Response(status=403, text="canary"), "refused", 15),
     "a redirect": (lambda: web.Response(status=307, headers={"Location": "/token2?canary"}), "redirect", 15),

@@ -102,6 +102,20 @@ async def test_past_its_end_it_is_off_and_counts_nothing(client, ehr, receiver, 
     assert events.numbers == [1]
 
 
+async def test_past_its_end_heartbeats_stop_though_nobody_looks(client, receiver, make, clock):
+    made = make.topic_subscription(receiver.url, heartbeat_period=1) | {
+        "end": (clock() + timedelta(minutes=5)).isoformat()
+    }
+    await client("PUT", "Subscription/sub1", made)
+    await receiver.until(lambda: receiver.count("heartbeat") > 0)
+    clock.advance(600)
+    await receiver.until(lambda: client.ehr.read("Subscription", "sub1")["status"] == "off")
+    other = make.topic_subscription(f"{receiver.url}/other", heartbeat_period=1) | {"id": "other"}
+    await client("PUT", "Subscription/other", other)
+    await receiver.until(lambda: receiver.paths.count("/hook/other") > 3)
+    assert {told.status for told in receiver.told} == {"requested", "active"}
+
+
 @pytest.mark.parametrize("wanted", [None, "2030-01-01T00:00:00Z"])
 async def test_a_server_may_cut_how_long_it_keeps_one(connect, receiver, make, clock, wanted):
     client = await connect(delivery=DeliveryPolicy(longest_life_s=3600))

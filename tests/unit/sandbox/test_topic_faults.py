@@ -1,5 +1,6 @@
 """Faults of topic-based notifications: what does not come, comes twice, late or out of order, and how one can tell."""
 
+import asyncio
 from random import Random
 
 import pytest
@@ -116,10 +117,12 @@ async def test_a_mishap_may_wait_for_a_type(client, ehr, receiver, listen, make)
 
 async def test_mute_it_says_nothing_and_seems_well(client, ehr, receiver, listen, write):
     await listen(client, heartbeat_period=1)
+    began = asyncio.get_running_loop().time()
     ehr.faults.mute = True
     receiver.seen.clear()
     await write("o1")
     await receiver.until(lambda: ehr.faults.counts["mute heartbeats"] >= 3)
+    assert asyncio.get_running_loop().time() - began >= 0.09, "one a period of 0.05 s, not as many as it can"
     assert receiver.seen == []
     (state,) = await client.told("Subscription/sub1/$status")
     assert (state.status, state.since_start) == ("active", 1)
@@ -176,13 +179,25 @@ async def test_stopped_and_started_it_keeps_numbers_and_what_waits(client, recei
 
 async def test_requested_while_stopped_it_shakes_hands_after_the_start(client, ehr, receiver, make):
     await ehr.stop()
-    await ehr.write(make.topic_subscription(receiver.url, heartbeat_period=1))
+    await ehr.write(make.topic_subscription(receiver.url))
+    await ehr.write(make.observation())
     assert receiver.seen == []
     receiver.statuses = [500] * 3
     await ehr.start()
     await ehr.quiet(5)
     assert [told.kind for told in receiver.told] == ["handshake"] * 3
     assert ehr.read("Subscription", "sub1")["status"] == "error"
+
+
+async def test_what_is_late_when_the_server_restarts_never_comes(client, ehr, receiver, listen, make):
+    await listen(client)
+    ehr.faults.late_s = 0.2
+    ehr.faults.mishap_next("late")
+    await ehr.write(make.observation())
+    await ehr.restart()
+    await ehr.quiet(5)
+    assert receiver.events == []
+    assert ehr.faults.counts["forgotten"] == 1
 
 
 async def test_a_classic_subscription_loses_what_waits_in_a_restart_too(client, ehr, subscribe, receiver, make):
@@ -194,6 +209,13 @@ async def test_a_classic_subscription_loses_what_waits_in_a_restart_too(client, 
     await ehr.quiet(5)
     assert receiver.ids == ["o2"]
     assert ehr.faults.counts["forgotten"] == 1
+
+
+async def test_a_refused_activation_shows_in_the_status(client, ehr, listen):
+    ehr.faults.refuse_activation_next()
+    await listen(client)
+    (state,) = await client.told("Subscription/sub1/$status")
+    assert state.status == "error"
 
 
 async def test_a_server_without_handshake_can_still_refuse(connect, listen, receiver, make):

@@ -88,6 +88,7 @@ async def test_empty_says_nothing_of_what_it_is_about(receiver, told_all):
     said = b"".join(body for _, _, body, _ in receiver.seen)
     assert logical_id.encode() not in said.replace(b"urn:uuid:", b"")
     assert b"Observation" not in said
+    assert b"SubscriptionTopic" not in said
     assert [told.numbers for told in receiver.told if told.numbers] == [[1], [2], [3]]
 
 

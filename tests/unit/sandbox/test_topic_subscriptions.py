@@ -1,9 +1,13 @@
 """Topic-based Subscriptions: how one becomes active, what it is told, and how it ends."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from sidecar.sandbox.ehr import Backport, Capabilities, DeliveryPolicy
 from sidecar.sandbox.topics import changed_topic
+
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
 
 
 async def test_a_requested_subscription_is_active_once_its_endpoint_answered_the_handshake(client, receiver, listen):
@@ -26,6 +30,31 @@ async def test_until_the_handshake_is_answered_it_is_not_active(connect, receive
     await receiver.until(lambda: client.ehr.read("Subscription", "sub1")["status"] == "active")
     await client.ehr.quiet(5)
     assert receiver.events == [(1, "Observation/o1")], "what happened during the handshake is told after it"
+
+
+@pytest.mark.parametrize("change", ["off", "deleted", "moved"])
+async def test_changed_during_the_handshake_it_is_as_it_was_changed(connect, receiver, make, change):
+    client = await connect(delivery=DeliveryPolicy(timeout_s=30))
+    receiver.gate.clear()
+    made = make.topic_subscription(receiver.url)
+    await client("PUT", "Subscription/sub1", made)
+    await receiver.until(lambda: receiver.inside == 1)
+    if change == "off":
+        await client("PUT", "Subscription/sub1", made | {"status": "off"})
+    elif change == "deleted":
+        await client("DELETE", "Subscription/sub1")
+    else:
+        made["channel"]["endpoint"] = f"{receiver.url}/moved"
+        await client("PUT", "Subscription/sub1", made)
+    receiver.gate.set()
+    await client.ehr.quiet(5)
+    await client.ehr.write(make.observation())
+    await client.ehr.quiet(5)
+    found = client.ehr.read("Subscription", "sub1")
+    assert (found and found["status"]) == {"off": "off", "deleted": None, "moved": "active"}[change]
+    told = [(path, told.kind) for path, told in zip(receiver.paths, receiver.told, strict=True)]
+    moved = [("/hook/moved", "handshake"), ("/hook/moved", "event-notification")]
+    assert told == [("/hook", "handshake"), *(moved if change == "moved" else [])]
 
 
 @pytest.mark.parametrize("answer", [500, 302, 404])
@@ -106,6 +135,7 @@ async def test_filters_narrow_and_several_must_all_be_met(client, ehr, receiver,
         ({"filters": ["Patient?_id=p1"]}, "criteria", "Patient"),
         ({"content": "everything"}, "channel.payload", "everything"),
         ({"payload": None}, "channel.payload", "required"),
+        ({"extension": [{"url": f"{BACKPORT}backport-timeout", "valueString": "soon"}]}, "channel", "whole number"),
         ({"type": "websocket"}, "channel.type", "websocket"),
         ({"endpoint": "http://192.0.2.1/hook"}, "channel.endpoint", "loopback"),
         ({"status": "active"}, "status", "requested"),
@@ -118,7 +148,7 @@ async def test_what_the_server_or_the_topic_cannot_do_is_refused(client, make, c
         filters=change.get("filters", ()),
     )
     made |= {name: change[name] for name in ("criteria", "status") if name in change}
-    made["channel"] |= {name: change[name] for name in ("type", "endpoint") if name in change}
+    made["channel"] |= {name: change[name] for name in ("type", "endpoint", "extension") if name in change}
     if "payload" in change:
         del made["channel"]["payload"], made["channel"]["_payload"]
     reply = await client("PUT", "Subscription/sub1", made)
@@ -146,6 +176,18 @@ async def test_heartbeats_come_when_nothing_else_does_and_quiet_does_not_wait_fo
     await receiver.until(lambda: len(receiver.seen) > seen)
     told = receiver.told[-1]
     assert (told.kind, told.status, told.since_start, told.numbers) == ("heartbeat", "active", 1, [])
+
+
+async def test_a_heartbeat_comes_a_period_after_the_last_notification(connect, receiver, listen, make):
+    client = await connect(clock=lambda: datetime.now(UTC))
+    await listen(client, heartbeat_period=3)
+    await receiver.until(lambda: receiver.count("heartbeat") >= 2)
+    await client.ehr.write(make.observation())
+    await receiver.until(lambda: receiver.count("heartbeat") >= 4)
+    sent = [datetime.fromisoformat(bundle["timestamp"]) for bundle in receiver.bundles]
+    pairs = zip(sent, sent[1:], receiver.told[1:], strict=False)
+    gaps = [(after - before).total_seconds() for before, after, told in pairs if told.kind == "heartbeat"]
+    assert min(gaps) >= 0.149
 
 
 async def test_without_a_heartbeat_period_there_are_none(client, receiver, listen, connect):

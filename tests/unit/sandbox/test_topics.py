@@ -178,6 +178,15 @@ async def test_a_filter_on_one_type_says_nothing_of_the_others(client, ehr, rece
             },
             ["finish"],
         ),
+        (
+            {
+                "previous": "status=finished",
+                "current": "status=finished",
+                "resultForCreate": "test-fails",
+                "resultForDelete": "test-fails",
+            },
+            ["finish", "finish again", "reopen"],
+        ),
         ({"previous": "status=finished"}, ["admit", "finish again", "reopen"]),
     ],
 )
