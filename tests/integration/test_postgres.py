@@ -25,8 +25,8 @@ from sidecar.store import Statement, Step, Store, open_store
 from sidecar.store.durability import problems
 from sidecar.store.schema import metadata
 from tests.harness import cipher_in, until
-from tests.postgres import Cluster, cluster, fetch, missing, new_database, wait_for
 from tests.peers.conftest import skip_without_peer
+from tests.postgres import Cluster, cluster, fetch, missing, new_database, wait_for
 
 skip_without_peer(missing())
 
