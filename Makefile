@@ -49,6 +49,7 @@ models: $(VENV)/ready ## build the shipped graphs again; the bytes must not chan
 
 campaign: $(VENV)/ready ## the long fault campaigns (kill points), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
+	$(BIN)/python -m tests.campaigns.workers --points 200
 
 clean: ## remove what was built
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
