@@ -10,20 +10,14 @@ from collections.abc import Callable
 from typing import Any
 
 import asyncpg
-from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.pool import NullPool
 
 from sidecar.errors import Misconfigured, Unavailable
-from sidecar.store.engine import HEAD
-from sidecar.store.migrate import NEWER, upgrade
+from sidecar.store.engine import HEAD, NEWER
 
 OLDEST = 130000
 MOST_SKEW_S = 2.0
 """Leases are by the clock: one that differs by more could take from a process what it still works on."""
 
-ADVISORY_KEY = 0x65687273
 CONNECT_S, COMMAND_S = 10.0, 30.0
 SESSION = {
     "application_name": "ehr-sidecar",
@@ -107,7 +101,7 @@ async def prepare(url: str, password: str | None, *, migrate: bool) -> str:
         found = await problems(connection)
         version = await schema_version(connection)
         if version is not None and version > HEAD:
-            found.append(f"store.url: the schema was {NEWER}")
+            found.append(f"store.url: {NEWER}")
         elif version != HEAD and not migrate:
             found.append("store.url: there are no tables of this version; has the server run with it yet?")
         schema: str | None = await connection.fetchval("SELECT current_schema()")
@@ -118,25 +112,7 @@ async def prepare(url: str, password: str | None, *, migrate: bool) -> str:
     if found or schema is None:
         raise Misconfigured(found)
     if version != HEAD:
-        await _migrate(url, password)
+        from sidecar.store.migrate import upgrade_shared  # noqa: PLC0415 -- alembic, which only a first start needs
+
+        await upgrade_shared(lambda: connect(url, password))
     return schema
-
-
-async def _migrate(url: str, password: str | None) -> None:
-    """Under an advisory lock and in one transaction: several starts at once make one schema."""
-    engine = create_async_engine(
-        "postgresql+asyncpg://", async_creator=lambda: connect(url, password), poolclass=NullPool
-    )
-    try:
-        async with engine.begin() as connection:
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_KEY})
-            await connection.run_sync(_upgrade)
-    except DBAPIError as error:
-        cause = type(error.orig.__cause__ or error.orig).__name__ if error.orig else "unknown"
-        raise Misconfigured([f"store.url: the role cannot make the tables ({cause})"]) from None
-    finally:
-        await engine.dispose()
-
-
-def _upgrade(connection: Connection) -> None:
-    upgrade(connection, "store.url")

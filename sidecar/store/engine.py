@@ -20,6 +20,7 @@ from sidecar.errors import NotStored
 HEAD = "0003"
 """The newest migration; alembic is imported only when the schema is not there yet."""
 
+NEWER = "made by another version of the sidecar; install that version or newer"
 MAX_GROUP = 512
 SKIP_LOCKED = "/* FOR UPDATE SKIP LOCKED */"
 """Passes over rows that another transaction holds: SQL on PostgreSQL, a comment on SQLite with its one writer."""

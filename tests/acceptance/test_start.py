@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
 from sidecar.store import load_keys, open_store
 from tests.campaigns.verdict import count
-from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
+from tests.harness import ENGINES, encounter, new_database, now, observation_set, patient, serve, until, write_site
 
 PENDING = 10_000
 WITHIN_S = 2.0
@@ -59,12 +61,18 @@ async def test_with_ten_thousand_pending_events_a_start_is_ready_within_two_seco
     assert median(seconds) < WITHIN_S, seconds
 
 
+@pytest.fixture(params=ENGINES)
+def database(tmp_path, request):
+    with new_database(tmp_path, request.param) as url:
+        yield url
+
+
 async def test_a_serving_process_imports_no_validation_no_migration_and_nothing_of_the_practice_ehr(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, database
 ):
     ehr = PracticeEhr()
     await ehr.start()
-    config = write_site(tmp_path, ehr.base_url)
+    config = write_site(tmp_path, ehr.base_url, store=f'url = "{database}"')
     first = await asyncio.to_thread(serve, config)
     assert await asyncio.to_thread(first.terminate) == 0
     first.log.unlink()
@@ -81,5 +89,6 @@ async def test_a_serving_process_imports_no_validation_no_migration_and_nothing_
 
     imported = set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", served.log.read_text(), re.MULTILINE))
     assert {"sidecar.worker", "onnxruntime"} <= imported
-    unwanted = ("fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest")
+    unwanted = ["fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest"]
+    unwanted += ["asyncpg"] if database.startswith("sqlite:") else ["sqlalchemy.ext"]
     assert not [name for name in imported for u in unwanted if name == u or name.startswith(f"{u}.")]

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.app import Sidecar
 from sidecar.errors import Misconfigured
-from sidecar.settings import load, secret
+from sidecar.settings import load, secret, store_password
 from tests.harness import settings_text, write_site
 
 EHR = "http://127.0.0.1:9/fhir"
@@ -155,6 +155,65 @@ def test_relative_paths_are_relative_to_the_settings_file(tmp_path, monkeypatch)
     assert found.store.key_file == tmp_path / "keys.toml"
     assert found.server.hook_secret_file == tmp_path / "hook-secret"
     assert found.store.url == f"sqlite:///{tmp_path}/sidecar.db"
+
+
+# --- the database's URL ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://sidecar@127.0.0.1/sidecar",
+        "postgresql://sidecar@localhost:5433/sidecar?sslmode=disable",
+        "postgresql://sidecar@/sidecar?host=/var/run/postgresql",
+        "postgresql://sidecar@db.example:5432/sidecar?sslmode=verify-full&sslrootcert=/etc/db-ca.pem",
+        "postgresql://sidecar@10.1.2.3/sidecar?sslmode=verify-ca",
+    ],
+)
+def test_a_good_database_url_is_taken(tmp_path, url):
+    assert load(write_site(tmp_path, EHR, store=f'url = "{url}"')).store.url == url
+
+
+BAD_URLS = {
+    "mysql://sidecar@127.0.0.1/sidecar": "must be",
+    "postgresql://127.0.0.1": "must be",
+    "postgresql://sidecar@127.0.0.1:99999/sidecar": "must be",
+    "postgresql://sidecar@127.0.0.1,db.example/sidecar": "must be",
+    "postgresql://sidecar@[::1/sidecar": "must be",
+    "postgresql://sidecar@127.0.0.1/sidecar?sslmode": "must be",
+    "sidecar.db": "must be",
+    "postgresql://sidecar:s3cret-canary@127.0.0.1/sidecar": "must not hold a password",
+    "postgresql://sidecar@127.0.0.1/sidecar?password=s3cret-canary": "are others",
+    "postgresql://sidecar@127.0.0.1/sidecar?host=db.example": "Unix socket",
+    "postgresql://sidecar@/sidecar?host=db.example": "Unix socket",
+    "postgresql://sidecar@db.example/sidecar": "sslmode=verify-full",
+    "postgresql://sidecar@db.example/sidecar?sslmode=require": "sslmode=verify-full",
+    "postgresql://sidecar@127.0.0.1.example/sidecar?sslmode=prefer": "sslmode=verify-full",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_bad_database_url_is_refused_with_a_sentence_and_not_repeated(tmp_path, url):
+    found = " ".join(problems(tmp_path, site(store=f'url = "{url}"')))
+    assert BAD_URLS[url] in found
+    assert "canary" not in found
+
+
+def test_the_databases_password_comes_from_a_file_or_the_environment_or_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.delenv("SIDECAR_STORE_PASSWORD", raising=False)
+    config = write_site(tmp_path, EHR)
+    assert store_password(load(config).store) is None
+    monkeypatch.setenv("SIDECAR_STORE_PASSWORD", "canary-env")
+    assert store_password(load(config).store).get_secret_value() == "canary-env"
+    (tmp_path / "file").mkdir()
+    held(tmp_path, "canary\n")
+    config = write_site(tmp_path / "file", EHR, store='password_file = "../secret"')
+    found = load(config).store
+    assert store_password(found).get_secret_value() == "canary"
+    assert "canary" not in repr(found) + repr(store_password(found))
+    held(tmp_path, "canary", 0o644)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        store_password(found)
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
