@@ -144,7 +144,8 @@ def _sort_key(
         spans = [value_span(value) for value in values(parameter, version.resource or {})]
         if not spans:
             return (not descending, BEGINNING)
-        moments = [span.high if descending else span.low for span in spans]
+        # A period counts from its start either way: open stays would otherwise all be equal, and come in any order.
+        moments = [span.low for span in spans]
         return (descending, max(moments)) if descending else (False, min(moments))
 
     return key

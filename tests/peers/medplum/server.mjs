@@ -44,8 +44,26 @@ for (const { resource } of readJson('fhir/r4/search-parameters.json').entry) {
   }
 }
 
+/** What Medplum's hosted server asks of a write before it stores it. The repository in memory asks nothing. */
+class CheckedRepository extends MemoryRepository {
+  async createResource(resource, options, update) {
+    validateResource(resource);
+    return super.createResource(resource, options, update);
+  }
+
+  async conditionalCreate(resource, search, options) {
+    validateResource(resource);
+    return super.conditionalCreate(resource, search, options);
+  }
+
+  async updateResource(resource, options) {
+    await this.readResource(resource.resourceType, resource.id); // ids are the server's to give: 404
+    return super.updateResource(resource, options);
+  }
+}
+
 const router = new FhirRouter();
-const repository = new MemoryRepository();
+const repository = new CheckedRepository();
 
 function capabilityStatement(baseUrl) {
   return {
@@ -60,7 +78,7 @@ function capabilityStatement(baseUrl) {
     rest: [
       {
         mode: 'server',
-        interaction: [{ code: 'transaction' }, { code: 'batch' }],
+        interaction: [{ code: 'batch' }], // a transaction is taken too, but what it wrote before it failed stays
         resource: TYPES.map((type) => ({
           type,
           interaction: INTERACTIONS.map((code) => ({ code })),
@@ -110,17 +128,11 @@ async function read(request) {
   }
 }
 
-/** Throws where Medplum's hosted server would refuse before the repository is asked. */
-async function check(method, { type, id }, body) {
-  if (type === '' || (method !== 'POST' && method !== 'PUT') || id === '_search') {
-    return;
-  }
-  if (body === null || typeof body !== 'object' || body.resourceType !== type) {
+/** Throws where the router would take a body that is no resource of the type in the path. */
+function check(method, { type, id }, body) {
+  const writes = (method === 'POST' || method === 'PUT') && type !== '' && id !== '_search';
+  if (writes && (body === null || typeof body !== 'object' || body.resourceType !== type)) {
     throw new OperationOutcomeError(badRequest(`The body is not a ${type}`));
-  }
-  validateResource(body);
-  if (method === 'PUT' && id !== undefined) {
-    await repository.readResource(type, id); // ids are the server's to give: 404
   }
 }
 
@@ -152,7 +164,7 @@ async function answer(request, url) {
     return [{ id: 'ok' }, capabilityStatement(url.origin + PREFIX)];
   }
   const body = await read(request);
-  await check(request.method, place, body);
+  check(request.method, place, body);
   const isSearch = request.method === 'GET' && place.type !== '' && place.id === undefined;
   const asked = isSearch ? withPageSize(url) : url;
   const [outcome, resource] = await router.handleRequest(
