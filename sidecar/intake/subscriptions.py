@@ -52,8 +52,9 @@ class Subscriptions:
             await self._store.commit(kept(state))
             if away:
                 raise
-        if state.status == "active" and before.status != "active":
-            await self._record(Event(source.name, time.time()))  # nobody told us of what happened until now
+        if state.status == "active" and (before.status != "active" or state.renewed_at != before.renewed_at):
+            # Nobody told us of what happened until now; a server that is asked anew may be deaf for a moment.
+            await self._record(Event(source.name, time.time()))
         await self._store.commit(kept(state))
         SUBSCRIPTION_ACTIVE.labels(source.name).set(state.status == "active")
         return state
@@ -66,6 +67,10 @@ class Subscriptions:
         if state.status == "active" and cause in {"absent", "given up"}:
             log.get().warning("subscription lost", source=source.name, reason=cause)
             await self._record(Event(source.name, time.time()))
+        elif found is not None and found.get("status") == "active" and state.status != "active":
+            await self._record(Event(source.name, time.time()))  # active since we looked, and deaf again in a moment
+        if cause in {"due", "different"}:
+            state = state.at(failures=0)
         nonces = in_force(state.nonces, now)
         if not nonces or (cause != "different" and nonces[0].confirmed_at is not None):
             nonces = (Nonce.new(), *nonces)
@@ -73,7 +78,8 @@ class Subscriptions:
         state = state.at(nonces=nonces, remote_id=None if found is None else found["id"])
         state = state if found is not None else state.at(numbers=Numbers(mark=0))
         await self._store.commit(kept(state.at(status="requested")))
-        current, asked_end = await self._ask(source, found, nonces[0], now)
+        filtered = _should_filter(state, found, cause)
+        current, asked_end = await self._ask(source, found, self._terms(source, nonces[0], now, filtered=filtered))
         self._asked.add(source.name)
         has_it = not any(shows(current, self._bearer(source, nonce)) for nonce in nonces[1:])
         first = replace(nonces[0], confirmed_at=now) if has_it else nonces[0]
@@ -83,11 +89,13 @@ class Subscriptions:
     def _bearer(self, source: Source, nonce: Nonce) -> str:
         return bearer(self._site.secret, source.name, nonce)
 
+    def _terms(self, source: Source, nonce: Nonce, now: float, *, filtered: bool) -> Terms:
+        return Terms(self._site.endpoint(source), self._bearer(source, nonce), now + self._site.life_s, filtered)
+
     async def _ask(
-        self, source: Source, found: Mapping[str, Any] | None, nonce: Nonce, now: float
+        self, source: Source, found: Mapping[str, Any] | None, terms: Terms
     ) -> tuple[Mapping[str, Any], float]:
         """Write the Subscription; as the EHR holds it then, and the end it was asked for."""
-        terms = Terms(self._site.endpoint(source), self._bearer(source, nonce), now + self._site.life_s)
         logical_id = str(found["id"]) if found is not None else None
         try:
             logical_id = await self._write(wanted(source, terms, self._site.topics), logical_id)
@@ -132,8 +140,9 @@ class Subscriptions:
         newest = state.nonces[0] if state.nonces else None
         if newest is None or newest.confirmed_at is None:
             return "different"
-        terms = Terms(self._site.endpoint(source), self._bearer(source, newest), now)
-        both = (wanted(source, replace(terms, filtered=f), self._site.topics) for f in (True, False))
+        both = (
+            wanted(source, self._terms(source, newest, now, filtered=each), self._site.topics) for each in (True, False)
+        )
         return None if any(same(found, asked) for asked in both) else "different"
 
     def is_due(self, state: State, now: float) -> bool:
@@ -158,3 +167,14 @@ class Subscriptions:
 def is_denial(error: Unavailable) -> bool:
     """Whether we may not do this, which is an answer and no outage. 401 says nothing of what we may do."""
     return error.reason == "ehr_denied:403"
+
+
+def _should_filter(state: State, found: Mapping[str, Any] | None, cause: Cause | None) -> bool:
+    """Whether to ask a topic to filter: as before, unless that never became active; then the other way.
+
+    Some servers refuse a filter that their topic does not know by the status `error`.
+    """
+    if found is None or cause == "different":
+        return True
+    has_filter = "_criteria" in found
+    return has_filter if state.status == "active" or cause == "due" else not has_filter
