@@ -1,19 +1,24 @@
 """What only one process at a time does: keep the Subscriptions, search for what was missed, review, prune."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from sidecar import log
 from sidecar.errors import SidecarError, Unavailable
+from sidecar.intake import forgotten
+from sidecar.metrics import SUBSCRIPTION_ACTIVE
 from sidecar.records import Event
 from sidecar.review import review
 from sidecar.rooms import Rooms
 from sidecar.settings import Settings
 
 PRUNE_S = 600.0
-SOON_S = 0.1
-RARELY_S = 60.0
+LOOK_S = 0.1
+NOTICES_S = 86_400.0
+"""How long what was heard of a Subscription waits to be counted; days later it says nothing any more."""
 
 Duty = Callable[[], Awaitable[None]]
 
@@ -35,25 +40,18 @@ class Duties:
         }
 
     async def _subscriptions(self) -> None:
-        """Create or adopt, then look again: soon while one is not active, ever less often, and rarely after.
-
-        In between, follow what the topic Subscriptions tell of themselves.
-        """
-        rooms, pause_s, next_at = self._rooms, SOON_S, 0.0
-        while True:
-            await rooms.gate.ready()
-            if time.monotonic() >= next_at:
-                healthy = await self._outside(lambda: rooms.subscriptions.ensure(rooms.sources, time.time()))
-                pause_s = RARELY_S if healthy else min(pause_s * 2, RARELY_S)
-                next_at = time.monotonic() + pause_s
-                pause_s = SOON_S if healthy else pause_s
-            await self._outside(self._follow)
-            await asyncio.sleep(min(rooms.follower.grace_s, max(0.0, next_at - time.monotonic())))
-
-    async def _follow(self) -> bool:
-        for source in self._rooms.sources:
-            await self._rooms.follower.follow(source, time.time())
-        return True
+        """Create or adopt, follow, renew. One source's trouble does not keep the others waiting."""
+        rooms = self._rooms
+        try:
+            while True:
+                await rooms.gate.ready()
+                for source in rooms.sources:
+                    await self._outside(partial(rooms.follower.follow, source, time.time()))
+                await asyncio.sleep(min(rooms.follower.grace_s, LOOK_S))
+        finally:
+            for source in rooms.sources:  # another process says from now on
+                with contextlib.suppress(KeyError):
+                    SUBSCRIPTION_ACTIVE.remove(source.name)
 
     async def _catch_up(self) -> None:
         """Search for missed events: at start, and at every interval."""
@@ -78,15 +76,16 @@ class Duties:
             await self._rooms.events.prune(
                 time.time(), store.retention.total_seconds(), store.dedupe_retention.total_seconds()
             )
+            await self._rooms.store.commit(forgotten(time.time() - NOTICES_S))
             await asyncio.sleep(PRUNE_S)
 
-    async def _outside(self, call: Callable[[], Awaitable[bool | int]]) -> bool | int:
+    async def _outside(self, call: Callable[[], Awaitable[int | None]]) -> int:
         """A call to the EHR by a task of its own: a failure is logged, and shuts the gate when the EHR is away."""
         try:
-            return await call()
+            return await call() or 0
         except Unavailable as down:
             if not await self._rooms.gate.is_away(down):
                 log.get().warning("ehr call failed", reason=down.reason)
         except SidecarError as error:
             log.get().warning("ehr call failed", reason=error.reason)
-        return False
+        return 0

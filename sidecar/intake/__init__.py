@@ -9,7 +9,7 @@ from sidecar.intake.follower import Follower
 from sidecar.intake.hook_secrets import HookSecrets
 from sidecar.intake.notification import Refused, read_put
 from sidecar.intake.sources import Source, sources_for
-from sidecar.intake.states import noted
+from sidecar.intake.states import forgotten, noted
 from sidecar.intake.subscriptions import Subscriptions
 from sidecar.intake.wanted import Site
 
@@ -23,6 +23,7 @@ __all__ = [
     "Site",
     "Source",
     "Subscriptions",
+    "forgotten",
     "noted",
     "read_bundle",
     "read_put",

@@ -19,9 +19,11 @@ from sidecar.records import Event, Redacted, Reference
 
 Kind = Literal["handshake", "heartbeat", "event-notification", "query-status", "query-event"]
 MAX_EVENTS = 10_000
+MAX_OTHERS = 100
 MAX_NUMBER = 2**53
 STATUS = "Bundle.entry[0].resource"
 _BUNDLE_TYPES = {"history", "subscription-notification", "searchset", "collection"}
+_ONCE = {"type", "subscription", "status", "eventsSinceSubscriptionStart", "eventNumber", "focus"}
 _TAIL = re.compile(
     r"(?:https?://[^?#\s]+/)?([A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?)"
 )
@@ -74,13 +76,13 @@ def read_status(bundle: Mapping[str, Any], source: Source, heard_at: float) -> N
         raise Refused("Bundle.resourceType", "is not Bundle")
     if bundle.get("type") not in _BUNDLE_TYPES:
         raise Refused("Bundle.type", "is not that of a notification")
-    resources = [e.get("resource") for e in _objects(bundle.get("entry"))]
-    status = _status(resources[0] if resources else None)
+    entries = list(_objects(bundle.get("entry")))
+    status = _status(entries[0].get("resource") if entries else None)
     told = list(_objects(status.get("notificationEvent")))
     if len(told) > MAX_EVENTS:
         raise Refused("notification-event", f"more than {MAX_EVENTS}")
     kind = _kind(status.get("type"), told)
-    hints = _hints(resources[1:])
+    hints = _hints(entries[1:])
     foci = [_focus(event.get("focus"), source) for event in told]
     events = tuple(
         Event(source.name, heard_at, *hints.get((f.type, f.id), (f, None)))
@@ -118,11 +120,16 @@ def _status(resource: object) -> Mapping[str, Any]:
 
 
 def _folded(parameters: object) -> Mapping[str, Any]:
+    """Named values; several events and contexts, one of everything else."""
+    if isinstance(parameters, list) and len(parameters) > MAX_EVENTS + MAX_OTHERS:
+        raise Refused("Parameters.parameter", f"more than {MAX_EVENTS + MAX_OTHERS}")
     found: dict[str, Any] = {"notificationEvent": []}
     for parameter in _objects(parameters):
         name = _camel(parameter.get("name"))
         if name == "notificationEvent":
             found[name].append(_folded(parameter.get("part")))
+        elif name in _ONCE and name in found:
+            raise Refused(name, "is said twice")
         else:
             found[name] = next((v for k, v in parameter.items() if k.startswith("value")), None)
     return found
@@ -167,15 +174,29 @@ def _subscription(element: object) -> str | None:
     return reference.id if reference is not None and reference.type == "Subscription" else None
 
 
-def _hints(resources: list[Any]) -> Mapping[tuple[str, str], tuple[Reference, str | None]]:
-    """Version and `lastUpdated` of resources sent along: they tell a repeat from news, and nothing else is used."""
-    found = {}
-    for resource in resources:
+def _hints(entries: list[Mapping[str, Any]]) -> Mapping[tuple[str, str], tuple[Reference, str | None]]:
+    """Version and `lastUpdated` of resources sent along: they tell a repeat from news, and nothing else is used.
+
+    Of a resource that is there twice, or deleted, none: one version's repeat must not hide the other.
+    """
+    found: dict[tuple[str, str], tuple[Reference, str | None]] = {}
+    seen: set[tuple[str, str]] = set()
+    for entry in entries:
+        resource, request = entry.get("resource"), entry.get("request")
         own = references.identity(resource) if isinstance(resource, Mapping) else None
-        if own is not None:
+        if own is None:  # a deletion names its resource in the request only
+            own = _reference({"reference": request.get("url")}) if isinstance(request, Mapping) else None
+            resource = None
+        if own is None:
+            continue
+        key = own.type, own.id
+        if key in seen or resource is None:
+            found.pop(key, None)
+        else:
             meta = resource.get("meta")
             updated = meta.get("lastUpdated") if isinstance(meta, Mapping) else None
-            found[own.type, own.id] = own, updated if isinstance(updated, str) and len(updated) <= 64 else None
+            found[key] = own, updated if isinstance(updated, str) and len(updated) <= 64 else None
+        seen.add(key)
     return found
 
 

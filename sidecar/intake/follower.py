@@ -6,18 +6,19 @@ and heard once more later is the same event to the inbox.
 https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/errors.html
 """
 
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sidecar import log
-from sidecar.errors import Rejected, Retryable
+from sidecar.errors import Rejected, Retryable, Unavailable
 from sidecar.fhir.client import EhrClient
 from sidecar.intake.bundle import Notice, read_status
 from sidecar.intake.notification import Refused
 from sidecar.intake.sources import Source
 from sidecar.intake.states import COUNTED, NOTICES, State, count, kept, load_state
-from sidecar.intake.subscriptions import Record, Subscriptions
+from sidecar.intake.subscriptions import Record, Subscriptions, is_denial
 from sidecar.metrics import SUBSCRIPTION_GAPS
 from sidecar.records import Event, Reference, is_fhir_id
 from sidecar.settings import Topics
@@ -32,14 +33,14 @@ _NOT_THERE = {400, 403, 404, 405, 410, 422, 501}
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the EHR said of a Subscription; `status` is None when it is gone, `since` when it does not count."""
+    """What the EHR said of a Subscription, or "gone"; `since` is None when it does not count."""
 
-    status: str | None
+    status: str
     since: int | None = None
 
 
 class Follower:
-    """Follows every source that has a topic, and renews every source's Subscription in time."""
+    """Keeps every source's Subscription, and follows those that have a topic."""
 
     def __init__(self, client: EhrClient, store: Store, record: Record, keeper: Subscriptions, topics: Topics) -> None:
         self._client, self._store, self._record, self._keeper = client, store, record, keeper
@@ -55,14 +56,21 @@ class Follower:
             Unavailable: the EHR does not answer; nothing of what it did not say is counted.
         """
         state = await load_state(self._store, source.name)
-        if self._topics.of(source.name) is not None and state.remote_id is not None:
+        if self._topics.of(source.name) is not None:
             state = await self._counted(source, state)
-            if state.numbers.doubt is not None or state.is_silent(now, self._heartbeat_s):
-                state = await self._ask(source, state, now)
-            if state.numbers.hole_at is not None and now - state.numbers.hole_at >= self.grace_s:
-                state = await self._close(source, state, now)
-        if state.status in {"error", "off", "gone"} or state.is_due(now) or state.is_starting(now):
-            await self._keeper.ensure((source,), now)
+            if state.remote_id is not None:
+                state = await self._listen(source, state, now)
+        if now >= state.look_at or self._keeper.is_due(state, now):
+            await self._keeper.ensure(source, now)
+
+    async def _listen(self, source: Source, state: State, now: float) -> State:
+        """Ask about what the numbers and the silence leave open."""
+        silent = state.status == "active" and state.is_silent(now, self._heartbeat_s)
+        if state.numbers.doubt is not None or silent:
+            state = await self._ask(source, state, now)
+        if state.numbers.hole_at is not None and now - state.numbers.hole_at >= self.grace_s:
+            state = await self._close(source, state, now)
+        return state
 
     async def _counted(self, source: Source, state: State) -> State:
         """Take the notices in that came since."""
@@ -80,9 +88,11 @@ class Follower:
             if since < numbers.told:
                 log.get().warning("subscription counts anew", source=source.name)
                 SUBSCRIPTION_GAPS.labels(source.name, "restart").inc()
-                await self._record(Event(source.name, now))
+                await self._record(Event(source.name, time.time()))
             numbers = numbers.counted(since, now)
-        state = state.at(status=asked.status or "gone", asked_at=now, numbers=numbers)
+        state = state.at(asked_at=now, numbers=numbers)
+        if state.is_stuck(asked.status, now) and state.status == "active":
+            state = state.at(look_at=now)
         await self._store.commit(kept(state))
         return state
 
@@ -97,7 +107,7 @@ class Follower:
             numbers = numbers.heard(notice.numbers, None, now)
         if numbers.missing is not None:
             how, numbers = "search", numbers.closed()
-            await self._record(Event(source.name, now))
+            await self._record(Event(source.name, time.time()))
         log.get().warning("missed notifications", source=source.name, reason=how)
         SUBSCRIPTION_GAPS.labels(source.name, how).inc()
         state = state.at(numbers=numbers)
@@ -117,7 +127,7 @@ class Follower:
             return None
         if found is None:
             return None
-        await self._record(*found.events, *([Event(source.name, now)] if found.notice.unnamed else []))
+        await self._record(*found.events, *([Event(source.name, time.time())] if found.notice.unnamed else []))
         return found.notice
 
     async def _status(self, source: Source, state: State) -> Asked:
@@ -129,8 +139,15 @@ class Follower:
                 notice = None
             if notice is not None and notice.status is not None:
                 return Asked(notice.status, notice.since)
-        found = await self._client.read(Reference("Subscription", str(state.remote_id)))
-        return Asked(str(found.get("status")) if found is not None else None)
+        try:
+            found = await self._client.read(Reference("Subscription", str(state.remote_id)))
+        except (Rejected, Retryable):
+            return Asked(state.status)
+        except Unavailable as denied:
+            if not is_denial(denied):
+                raise
+            return Asked(state.status)
+        return Asked(str(found.get("status")) if found is not None else "gone")
 
     async def _operation(self, state: State, call: str) -> Mapping[str, Any] | None:
         """The answer of an operation on the Subscription; None when the EHR does not have it."""

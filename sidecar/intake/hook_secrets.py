@@ -91,9 +91,10 @@ class HookSecrets:
 
     async def _read(self) -> None:
         """Take over what was renewed, by this process or another."""
-        self._read_at = time.monotonic()
+        began = time.monotonic()
         rows = await self._store.read(SECRETS)
         self._headers = {row["source"]: self._derived(row["source"], row["secrets"]) for row in rows}
+        self._read_at = began
 
     def _derived(self, source: str, stored: str) -> tuple[bytes, ...]:
         nonces = in_force(load_nonces(stored), time.time())

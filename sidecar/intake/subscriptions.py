@@ -4,24 +4,23 @@ A Subscription that the EHR gave up is asked for again, after a search for what 
 this at a time. https://hl7.org/fhir/R4/subscription.html
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
 from sidecar import log
-from sidecar.errors import Rejected, Retryable, Unavailable
+from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
 from sidecar.fhir.client import EhrClient
 from sidecar.intake.hook_secrets import Nonce, bearer, in_force
 from sidecar.intake.numbers import Numbers
 from sidecar.intake.sources import Source
 from sidecar.intake.states import State, kept, load_state
-from sidecar.intake.wanted import Site, Terms, endpoint_of, ends_at, same, wanted
+from sidecar.intake.wanted import Site, Terms, endpoint_of, ends_at, renew_at, same, shows, wanted
 from sidecar.metrics import SUBSCRIPTION_ACTIVE
 from sidecar.records import Event, Reference, is_fhir_id
 from sidecar.store import Store
 
-DENIED = "ehr_denied:403"
-"""We may not have Subscriptions there: that is an answer, and no outage."""
 Record = Callable[..., Awaitable[None]]
 Cause = Literal["absent", "given up", "due", "different"]
 
@@ -34,60 +33,61 @@ class Subscriptions:
         self._site = site
         self._asked: set[str] = set()
 
-    async def ensure(self, sources: Iterable[Source], now: float) -> bool:
-        """Make every source's Subscription exist, be active and be far from its end. True when all are active.
+    async def ensure(self, source: Source, now: float) -> State:
+        """Make the Subscription of `source` exist, be active and be far from its end; how it stands then.
 
-        A source that the EHR refuses is recorded with the reason; the catch-up search still finds its events.
+        What the EHR refuses is recorded with the reason, and asked for again after pauses that double to a minute; the
+        catch-up search still finds its events.
 
         Raises:
-            Unavailable: the EHR does not answer.
+            Unavailable: the EHR does not answer; the same pauses apply.
         """
-        healthy = True
-        for source in sources:
-            before = await load_state(self._store, source.name)
-            try:
-                state = await self._ensured(source, before, now)
-            except (Rejected, Retryable, Unavailable) as refusal:
-                if isinstance(refusal, Unavailable) and refusal.reason != DENIED:
-                    raise
-                known = await load_state(self._store, source.name)
-                state = known.at(status="refused", reason=refusal.reason, checked_at=now)
-            if state.status == "active" and before.status != "active":
-                await self._record(Event(source.name, now))  # nobody told us of what happened until now
+        before = await load_state(self._store, source.name)
+        try:
+            state = await self._ensured(source, before, now)
+        except (Rejected, Retryable, Conflict, Unavailable) as refusal:
+            known = await load_state(self._store, source.name)
+            away = isinstance(refusal, Unavailable) and not is_denial(refusal)
+            state = known.looked(known.status if away else "refused", now, refusal.reason)
             await self._store.commit(kept(state))
-            SUBSCRIPTION_ACTIVE.labels(source.name).set(state.status == "active")
-            healthy = healthy and state.status == "active"
-        return healthy
+            if away:
+                raise
+        if state.status == "active" and before.status != "active":
+            await self._record(Event(source.name, time.time()))  # nobody told us of what happened until now
+        await self._store.commit(kept(state))
+        SUBSCRIPTION_ACTIVE.labels(source.name).set(state.status == "active")
+        return state
 
     async def _ensured(self, source: Source, state: State, now: float) -> State:
         found = await self._find(source, state)
         cause = self._cause(source, state, found, now)
         if cause is None and found is not None:
-            return state.at(remote_id=found["id"], status=str(found.get("status")), reason=None, checked_at=now)
-        if state.remote_id is not None and cause in {"absent", "given up"}:
+            return state.at(remote_id=found["id"]).looked(str(found.get("status")), now)
+        if state.status == "active" and cause in {"absent", "given up"}:
             log.get().warning("subscription lost", source=source.name, reason=cause)
-            await self._record(Event(source.name, now))
+            await self._record(Event(source.name, time.time()))
         nonces = in_force(state.nonces, now)
-        if cause != "different" or not nonces:
+        if not nonces or (cause != "different" and nonces[0].confirmed_at is not None):
             nonces = (Nonce.new(), *nonces)
         # Stored first: the EHR's handshake brings the new secret before its answer is here.
-        state = state.at(nonces=nonces, status="requested", remote_id=None if found is None else found["id"])
+        state = state.at(nonces=nonces, remote_id=None if found is None else found["id"])
         state = state if found is not None else state.at(numbers=Numbers(mark=0))
-        await self._store.commit(kept(state))
+        await self._store.commit(kept(state.at(status="requested")))
         current, asked_end = await self._ask(source, found, nonces[0], now)
-        ends = min(asked_end, ends_at(current) or asked_end)
         self._asked.add(source.name)
-        return state.at(
-            remote_id=current["id"], status=str(current.get("status")), reason=None, checked_at=now, renewed_at=now,
-            ends_at=ends, nonces=(replace(nonces[0], confirmed_at=now), *nonces[1:]),
-        )  # fmt: skip
+        has_it = not any(shows(current, self._bearer(source, nonce)) for nonce in nonces[1:])
+        first = replace(nonces[0], confirmed_at=now) if has_it else nonces[0]
+        state = state.at(nonces=(first, *nonces[1:]), remote_id=current["id"], renewed_at=now)
+        return state.at(ends_at=min(asked_end, ends_at(current) or asked_end)).looked(str(current.get("status")), now)
+
+    def _bearer(self, source: Source, nonce: Nonce) -> str:
+        return bearer(self._site.secret, source.name, nonce)
 
     async def _ask(
         self, source: Source, found: Mapping[str, Any] | None, nonce: Nonce, now: float
     ) -> tuple[Mapping[str, Any], float]:
         """Write the Subscription; as the EHR holds it then, and the end it was asked for."""
-        secret = bearer(self._site.secret, source.name, nonce)
-        terms = Terms(self._site.endpoint(source), secret, now + self._site.topics.life.total_seconds())
+        terms = Terms(self._site.endpoint(source), self._bearer(source, nonce), now + self._site.life_s)
         logical_id = str(found["id"]) if found is not None else None
         try:
             logical_id = await self._write(wanted(source, terms, self._site.topics), logical_id)
@@ -123,19 +123,24 @@ class Subscriptions:
         """
         if found is None:
             return "absent"
-        if found.get("status") in ("error", "off"):
+        if state.is_stuck(str(found.get("status")), now):
             return "given up"
-        if state.is_due(now):
+        if self.is_due(state, now):
             return "due"
+        if source.name in self._asked:
+            return None
         newest = state.nonces[0] if state.nonces else None
         if newest is None or newest.confirmed_at is None:
             return "different"
-        if source.name in self._asked:
-            return None
-        secret = bearer(self._site.secret, source.name, newest)
-        terms = Terms(self._site.endpoint(source), secret, now)
+        terms = Terms(self._site.endpoint(source), self._bearer(source, newest), now)
         both = (wanted(source, replace(terms, filtered=f), self._site.topics) for f in (True, False))
         return None if any(same(found, asked) for asked in both) else "different"
+
+    def is_due(self, state: State, now: float) -> bool:
+        """Whether a Subscription must be renewed."""
+        if state.ends_at is None:
+            return False
+        return state.renewed_at is None or now >= renew_at(state.renewed_at, state.ends_at, self._site.life_s)
 
     async def _find(self, source: Source, state: State) -> Mapping[str, Any] | None:
         """Ours: the one remembered, else one with our endpoint, which is adopted instead of made twice."""
@@ -148,3 +153,8 @@ class Subscriptions:
             if endpoint_of(resource) == endpoint and is_fhir_id(resource.get("id")):
                 return resource
         return None
+
+
+def is_denial(error: Unavailable) -> bool:
+    """Whether we may not do this, which is an answer and no outage. 401 says nothing of what we may do."""
+    return error.reason == "ehr_denied:403"

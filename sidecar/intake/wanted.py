@@ -17,6 +17,7 @@ _ROOT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/backp
 PROFILE = _ROOT + "subscription"
 RENEW_AT = 0.6
 """Share of a Subscription's life after which it is renewed."""
+ONCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Terms:
     """What a Subscription is asked with: where it sends, which secret it brings, and when it ends."""
 
     endpoint: str
-    bearer: str
+    bearer: str = field(repr=False)
     ends_at: float
     filtered: bool = True
     """Whether a topic is asked to filter; some cannot, and then tell of more than is needed."""
@@ -37,6 +38,11 @@ class Site:
     public_url: str
     secret: str = field(repr=False)
     topics: Topics
+
+    @property
+    def life_s(self) -> float:
+        """How long a Subscription is asked to live."""
+        return self.topics.life.total_seconds()
 
     def endpoint(self, source: Source) -> str:
         """Where the notifications of `source` go."""
@@ -75,6 +81,13 @@ def same(found: Mapping[str, Any], asked: Mapping[str, Any]) -> bool:
     return all(found.get(name) == asked.get(name) for name in ("criteria", "_criteria", "channel"))
 
 
+def shows(subscription: Mapping[str, Any], bearer: str) -> bool:
+    """Whether a Subscription shows this secret. Servers that hide or mask headers show none."""
+    channel = subscription.get("channel")
+    header = channel.get("header") if isinstance(channel, Mapping) else None
+    return isinstance(header, list) and f"Authorization: {bearer}" in header
+
+
 def endpoint_of(subscription: Mapping[str, Any]) -> str | None:
     """Where a Subscription sends."""
     channel = subscription.get("channel")
@@ -91,8 +104,10 @@ def ends_at(subscription: Mapping[str, Any]) -> float | None:
     return moment.timestamp() if moment is not None and moment.tzinfo is not None else None
 
 
-def is_due(renewed_at: float | None, ends: float | None, now: float) -> bool:
-    """Whether a Subscription must be renewed: 60 % of its life is over, or nobody knows since when it lives."""
-    if ends is None:
-        return False
-    return renewed_at is None or now >= renewed_at + RENEW_AT * (ends - renewed_at)
+def renew_at(renewed_at: float, ends: float, life_s: float) -> float:
+    """When a Subscription asked for at `renewed_at` must be renewed: at 60 % of the life that the EHR gave it.
+
+    An EHR that does not move the end, or whose clock is behind, is not asked more than once a minute.
+    """
+    given_s = ends - renewed_at if ends > renewed_at else life_s
+    return renewed_at + max(RENEW_AT * given_s, min(ONCE_S, RENEW_AT * life_s))

@@ -234,6 +234,8 @@ subscription = Table(
     Column("heard_at", Float),
     Column("asked_at", Float),
     Column("numbers", Text),
+    Column("look_at", Float, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
 )
 
 notice = Table(

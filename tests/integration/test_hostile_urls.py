@@ -395,7 +395,7 @@ async def test_channels_of_subscriptions(tmp_path):
                 server.answer = lambda r, theirs=theirs: answer(r, theirs)
                 subscriptions = Subscriptions(client, store, record, site)
                 await store.commit(Step(FORGET))
-                found = await outcome(subscriptions.ensure([source], 0.0))
+                found = await outcome(subscriptions.ensure(source, 0.0))
                 assert all(r.path.startswith("/fhir/Subscription") for r in server.requests), text
                 assert [r.method for r in server.requests] == ["GET", "POST", "GET"], text
                 outcomes[found] += 1

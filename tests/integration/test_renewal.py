@@ -13,7 +13,7 @@ from sidecar.intake.hook_secrets import OVERLAP_S, Nonce, bearer, in_force
 from sidecar.intake.states import kept, load_state
 from sidecar.store import Statement, Step
 from tests.harness import SECRET, house, until
-from tests.integration.test_intake import OBSERVATIONS, SOURCES, intake
+from tests.integration.test_intake import OBSERVATIONS, intake
 
 LIFE_S = 86400.0
 
@@ -24,7 +24,7 @@ def header_of(site, source=OBSERVATIONS) -> str:
 
 
 async def ensured(site, at: float) -> None:
-    await until(lambda: site.subscriptions.ensure(SOURCES, at))
+    await until(lambda: site.ensure(at))
 
 
 async def test_a_subscription_is_renewed_at_six_tenths_of_its_life_and_not_before(tmp_path):
@@ -86,7 +86,7 @@ async def test_an_ehr_that_is_away_during_renewal_keeps_its_secret_and_is_asked_
         first = header_of(site)
         site.ehr.faults.down = True
         with pytest.raises(Unavailable):
-            await site.subscriptions.ensure(SOURCES, made + 0.7 * LIFE_S)
+            await site.ensure(made + 0.7 * LIFE_S)
         site.ehr.faults.down = False
         assert await secrets.allows("observation", first.encode())
         await ensured(site, made + 0.8 * LIFE_S)
@@ -134,7 +134,7 @@ async def test_a_lost_subscription_is_asked_for_again_and_what_it_missed_is_sear
         (mine,) = [s for s in site.ehr.all("Subscription") if s["criteria"].startswith("Patient")]
         await site.client.send("delete", "DELETE", f"Subscription/{mine['id']}", ok={200, 204})
         await site.store.commit(*ended_pings())
-        await site.subscriptions.ensure(SOURCES, time.time())
+        await site.ensure()
         pings = await site.rows("SELECT id FROM event WHERE focus_type IS NULL AND state = 'pending'")
         assert len(pings) == 1
 

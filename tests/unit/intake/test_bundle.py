@@ -70,6 +70,43 @@ def test_a_full_resource_tells_a_repeat_from_news_by_version_and_time():
     assert read(notification(event(), entries=[entry])).events == (the_event("3", "2026-01-01T00:00:00Z"),)
 
 
+def sent_along(version: str | None = None, method: str = "PUT"):
+    request = {"request": {"method": method, "url": "Observation/o1"}, "response": {"status": "200"}}
+    if version is None:
+        return request
+    meta = {"versionId": version, "lastUpdated": f"2026-01-01T00:00:0{version}Z"}
+    return request | {"resource": {"resourceType": "Observation", "id": "o1", "meta": meta}}
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [sent_along("2"), sent_along("1")],
+        [sent_along("1"), sent_along("2")],
+        [sent_along(method="DELETE"), sent_along("1")],
+        [sent_along("1"), sent_along(method="DELETE")],
+    ],
+)
+def test_of_a_resource_that_is_there_twice_no_version_hides_the_other(entries):
+    assert read(notification(event("1"), event("2"), entries=entries)).events == (the_event(),)
+
+
+def test_what_may_be_said_once_is_not_said_twice():
+    for name in ("focus", "event-number"):
+        told = event()
+        told["part"] += [part for part in told["part"] if part["name"] == name]
+        with pytest.raises(Refused):
+            read(notification(told))
+    with pytest.raises(Refused):
+        read(notification({"name": "type", "valueCode": "heartbeat"}))
+
+
+def test_more_parameters_than_events_can_be_are_refused():
+    with pytest.raises(Refused) as refusal:
+        read(notification(*[{}] * 20_000))
+    assert refusal.value.path == "Parameters.parameter"
+
+
 @pytest.mark.parametrize("events", [[], [event(focus=None)], [event(), event("3", None)]])
 def test_what_happened_without_being_named_must_be_searched_for(events):
     assert read(notification(*events)).notice.unnamed

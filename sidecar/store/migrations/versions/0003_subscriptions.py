@@ -20,6 +20,8 @@ def upgrade() -> None:
         ("numbers", sa.Text()),
     ):
         op.add_column("subscription", sa.Column(name, kind, nullable=True))
+    op.add_column("subscription", sa.Column("look_at", sa.Float(), server_default="0", nullable=False))
+    op.add_column("subscription", sa.Column("failures", sa.Integer(), server_default="0", nullable=False))
     op.create_table(
         "notice",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -38,5 +40,5 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Back to Subscriptions without numbers."""
     op.drop_table("notice")
-    for name in ("numbers", "asked_at", "heard_at", "ends_at", "renewed_at", "secrets"):
+    for name in ("failures", "look_at", "numbers", "asked_at", "heard_at", "ends_at", "renewed_at", "secrets"):
         op.drop_column("subscription", name)
