@@ -16,8 +16,6 @@ from sidecar.errors import Misconfigured, Unavailable
 from sidecar.fhir import scopes, token_endpoint
 from sidecar.fhir.rotation import Rotating
 from sidecar.fhir.scopes import Permissions
-from sidecar.fhir.signing_keys import load_signing_keys
-from sidecar.fhir.smart import PrivateKeyJwt, Registration
 from sidecar.fhir.token_endpoint import Token
 from sidecar.metrics import SCOPE_MISSING, TOKENS
 from sidecar.settings import Ehr, secret
@@ -43,6 +41,24 @@ class Signer(Protocol):
 
     def public_keys(self) -> Mapping[str, Any] | None:
         """The JWK Set by which the EHR verifies us; None when nothing is signed."""
+
+
+class Source(Protocol):
+    """One way to get a token."""
+
+    @property
+    def changes(self) -> int:
+        """Grows when what proves us was rotated on disk."""
+
+    async def grant(self) -> Token:
+        """A token.
+
+        Raises:
+            Unavailable: there is none; the reason is one of `token_endpoint.PROBLEMS`.
+        """
+
+    def public_keys(self) -> Mapping[str, Any] | None:
+        """As of `Signer`."""
 
 
 class NoCredentials:
@@ -110,7 +126,7 @@ class Tokens:
     be renewed is used to its end.
     """
 
-    def __init__(self, source: SharedSecret | PrivateKeyJwt, needs: Needs) -> None:
+    def __init__(self, source: Source, needs: Needs) -> None:
         self._source, self._needs = source, needs
         self._lock = asyncio.Lock()
         self._token: Token | None = None
@@ -205,6 +221,10 @@ def credentials(ehr: Ehr, needs: Needs) -> Signer:
         hidden = Rotating(ehr.client_secret_file, lambda: _client_secret(ehr))
         return Tokens(SharedSecret(ehr.token_url or "", ehr.client_id or "", hidden, ehr.scope), needs)
     if ehr.auth == "private_key_jwt":
+        # A tenth of a second of imports that no other sign-in needs: a start has a budget.
+        from sidecar.fhir.signing_keys import load_signing_keys  # noqa: PLC0415
+        from sidecar.fhir.smart import PrivateKeyJwt, Registration  # noqa: PLC0415
+
         file = ehr.private_keys_file or Path()
         site = Registration(ehr.base_url, ehr.client_id or "", ehr.token_url, ehr.scope)
         return Tokens(PrivateKeyJwt(site, Rotating(file, lambda: load_signing_keys(file)), needs), needs)
