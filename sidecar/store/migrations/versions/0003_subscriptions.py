@@ -22,7 +22,7 @@ def upgrade() -> None:
         op.add_column("subscription", sa.Column(name, kind, nullable=True))
     op.create_table(
         "notice",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("remote_id", sa.Text(), nullable=True),
