@@ -103,6 +103,7 @@ class Pump(Generic[Item]):
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
+        await self._give_back()
 
     async def _claim(self, most: int) -> Sequence[Item]:
         try:

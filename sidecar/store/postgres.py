@@ -104,7 +104,7 @@ class PostgresStore(Store):
 
     async def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
         try:
-            async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
+            async with self._pool.acquire(timeout=durability.CONNECT_S) as connection:
                 return await _rows(connection, statement, parameters)
         except NotStored:
             raise
@@ -199,7 +199,7 @@ class PostgresStore(Store):
         """Run a transaction, again after a deadlock; its result, or the error as it came."""
         for again in range(RUNS):
             try:
-                async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
+                async with self._pool.acquire(timeout=durability.CONNECT_S) as connection:
                     job.result = await _transaction(connection, job.steps)
             except _AGAIN as error:
                 job.result = error

@@ -241,7 +241,7 @@ subscription = Table(
 notice = Table(
     "notice",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", EventNumber, primary_key=True),
     Column("source", Text, nullable=False),
     Column("kind", Text, nullable=False),
     Column("remote_id", Text),

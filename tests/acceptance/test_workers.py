@@ -1,12 +1,15 @@
 """Several servers on one PostgreSQL. The long run is `make campaign`; this is a sample of it, a new seed each time."""
 
+import asyncio
 import sys
 
+import httpx
 import pytest
 
 from tests.campaigns.kill import fresh_seed
 from tests.campaigns.workers import run
-from tests.postgres import skip_when_missing
+from tests.harness import SECRET, house, now, observation_set, until
+from tests.postgres import Cluster, skip_when_missing
 
 
 @pytest.mark.timeout(600)
@@ -21,3 +24,25 @@ def test_servers_and_a_database_that_die_at_any_moment_lose_nothing_double_nothi
     assert report.acknowledged > 0
     assert report.risk_assessments > 0
     assert set(report.database_restarts) == {"fast", "immediate"}
+
+
+async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_lease(tmp_path):
+    """What was under way goes on when the database is back, long before its claims would have ended."""
+    skip_when_missing()
+    server = await asyncio.to_thread(Cluster)
+    url = await asyncio.to_thread(server.database)
+    async with house(tmp_path, store=f'url = "{url}"', work='lease = "10m"\ncatch_up_interval = "1h"') as site:
+        await site.admit("p1")
+        await site.settled(60)
+        site.ehr.faults.delay_s = 1.0
+        await site.chart(observation_set("p1", now(1), c9279_1=26))
+        await until(lambda: site.ehr.requests["GET", "Observation"] > 0, 60)  # it is being assessed
+        await asyncio.to_thread(server.stop, "immediate")
+        async with httpx.AsyncClient(base_url=site.settings.server.public_url) as client:
+            headers = {"Authorization": f"Bearer {SECRET}"}
+            answer = await client.post("/notify/patient", headers=headers, timeout=30)
+        assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
+        site.ehr.faults.delay_s = 0.0
+        await asyncio.to_thread(server.start)
+        await until(lambda: len(site.risk_assessments()) == 1, 90)
+    await asyncio.to_thread(server.remove)

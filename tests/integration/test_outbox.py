@@ -97,6 +97,25 @@ async def test_a_write_that_failed_and_waits_holds_up_its_own_revisions_and_no_o
     assert (again.assessment_id, again.attempts, again.failures) == ("old.1", 2, 1)
 
 
+async def test_a_result_that_falls_due_again_is_not_written_beside_a_newer_one_of_its_patient(boxes, ward):
+    """Whoever claims the newer one a moment before the older falls due is seen by whoever claims a moment after."""
+    people = [f"p{n}" for n in range(8)]
+    for who in people:
+        await ward.conclude(who, f"{who}.old")
+        await ward.conclude(who, f"{who}.new")
+    for old in await boxes[0].claim("first", 2000.0, 60, 16):
+        await boxes[0].release(old, 3000.0, failed=True)
+    for turn in range(30):
+        claims = await asyncio.gather(
+            boxes[0].claim(f"a{turn}", 3000.0, 60, 16), boxes[1].claim(f"b{turn}", 2999.0, 60, 16)
+        )
+        writes = [write for claim in claims for write in claim]
+        assert sorted(write.assessment_id.partition(".")[0] for write in writes) == people, turn
+        for write in writes:
+            due_at = 3000.0 if "old" in write.assessment_id else 2000.0
+            await boxes[0].release(write, due_at, failed=True)
+
+
 async def test_what_a_dead_process_was_writing_is_written_again_before_the_patients_next_result(boxes, ward):
     await ward.conclude("p", "first")
     await ward.conclude("p", "second")

@@ -199,6 +199,8 @@ async def test_the_same_events_heard_by_two_processes_in_any_order_are_recorded_
         events = [news(f"o{n}", str(turn)) for n in range(60)]
         await asyncio.gather(boxes[0].record(*events), boxes[1].record(*events[::-1]))
     assert len(await stores[0].read(Statement("ids", "SELECT id FROM event"))) == 600
+    deadlocks = Statement("deadlocks", "SELECT deadlocks AS n FROM pg_stat_database WHERE datname = current_database()")
+    assert (await stores[0].read(deadlocks))[0]["n"] == 0
 
 
 async def test_two_processes_never_claim_the_same_event_or_patient(stores, tmp_path):

@@ -24,7 +24,7 @@ def upgrade() -> None:
     op.add_column("subscription", sa.Column("failures", sa.Integer(), server_default="0", nullable=False))
     op.create_table(
         "notice",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("remote_id", sa.Text(), nullable=True),
