@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from sidecar.review import Sweep, review
 from tests.acceptance.test_kidney import BORN, SITE, diagnosis, of, result
 from tests.harness import house, until
 
@@ -164,3 +165,35 @@ async def test_newer_results_take_the_place_of_one_that_still_waits_to_be_writte
             "SELECT status FROM assessment WHERE latest = 1 AND outcome = 'scored' ORDER BY occurred_at"
         )
         assert [r["status"] for r in rows] == ["amended", "final"]
+
+
+async def test_the_review_reads_what_results_in_force_rest_on_and_nothing_of_ended_ones(tmp_path):
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        await start(site, *labs(12, 3000, 3 * DAY))
+        await site.chart(labs(40, 30, DAY))
+        await site.settled()
+        rooms = site.sidecar.rooms
+
+        await site.ehr.remove("Observation", result("98979-8", 12, 3 * DAY)["id"])
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock) == 0
+        await site.ehr.remove("Observation", result("98979-8", 40, DAY)["id"])
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock) == 1
+
+
+async def test_a_pass_of_the_review_is_bounded_and_the_next_goes_on_from_there(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.review.PAGE", 1)
+    monkeypatch.setattr("sidecar.review.PAGES", 1)
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        for who in ("p1", "p2"):
+            await site.admit(who, **BORN)
+            subject = {"reference": f"Patient/{who}"}
+            await site.chart(
+                r | {"id": f"{r['id']}-{who}", "subject": subject} for r in (diagnosis(), *labs(28, 300, DAY))
+            )
+        await site.settled()
+        for who in ("p1", "p2"):
+            await site.ehr.remove("Observation", f"{result('98979-8', 28, DAY)['id']}-{who}")
+
+        rooms, sweep = site.sidecar.rooms, Sweep()
+        found = [await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) for _ in range(4)]
+        assert found == [1, 1, 0, 1]
