@@ -11,7 +11,7 @@ from sidecar.errors import SidecarError, Unavailable
 from sidecar.intake import forgotten
 from sidecar.metrics import SUBSCRIPTION_ACTIVE
 from sidecar.records import Event
-from sidecar.review import review
+from sidecar.review import Sweep, review
 from sidecar.rooms import Rooms
 from sidecar.settings import Settings
 
@@ -63,11 +63,11 @@ class Duties:
             await asyncio.sleep(self._settings.work.catch_up_interval.total_seconds())
 
     async def _review(self) -> None:
-        rooms = self._rooms
+        rooms, sweep = self._rooms, Sweep()
         while True:
             await asyncio.sleep(self._settings.work.review_interval.total_seconds())
             await rooms.gate.ready()
-            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.events, rooms.clock)):
+            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.events, rooms.clock, sweep)):
                 self._wake()
 
     async def _prune(self) -> None:

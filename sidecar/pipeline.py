@@ -117,6 +117,13 @@ def conclude(
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 
 
+def newest_reading_at(conclusion: Conclusion, manifest: Manifest) -> datetime | None:
+    """When the newest reading was taken that a conclusion looked at, usable or not; None when it looked at none."""
+    used = (f for f in conclusion.assessment.vector.features if f.name in manifest.members and f.index is not None)
+    latest = max((f.seconds for f in used if f.seconds is not None), default=None)
+    return None if latest is None else later(conclusion.evidence.at, timedelta(seconds=latest))
+
+
 def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVector, manifest: Manifest) -> Evidence:
     """What the conclusion rests on. Its time is the observation set's: a later scale decision prolongs nothing.
 

@@ -16,6 +16,8 @@ from typing import Any, Self
 # FHIR R4 id: https://hl7.org/fhir/R4/datatypes.html#id. "." and ".." are legal ids and illegal paths.
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
 _TYPE = re.compile(r"[A-Z][A-Za-z]{1,63}")
+ENDED = "No longer current: "
+"""How the remark begins that ends a result."""
 
 
 def is_fhir_id(value: object) -> bool:
@@ -192,6 +194,11 @@ class FeatureVector:
     def reasons(self) -> tuple[str, ...]:
         """Why each missing feature is missing, each reason once."""
         return tuple(dict.fromkeys(f.reason for f in self.features if f.reason))
+
+    @property
+    def ended(self) -> str:
+        """The remark that says why the result is no longer current; empty as long as it is."""
+        return next((r for r in self.remarks if r.startswith(ENDED)), "")
 
 
 @dataclass(frozen=True, slots=True)

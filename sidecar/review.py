@@ -1,11 +1,13 @@
 """Read again what still-valid assessments rest on: R4 Subscriptions are silent about deletes.
 
-A reading that changed or vanished becomes an event like any other, so `sidecar.worker` corrects what rested on it.
+A reading that changed or vanished becomes an event like any other, so `sidecar.worker` corrects what rested on it. Only
+results in force are looked at, and a bounded number of them a pass: results that hold for months are many.
 """
 
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import datetime
 
 from sidecar.evidence import Archive
@@ -17,18 +19,34 @@ from sidecar.records import Event, Reference, Stored
 PAGE = 40
 IDS = 50
 SOURCE = "review"
+PAGES = 100
+"""Pages a pass: some 250 searches where a result rests on three readings."""
 
 
-async def review(client: EhrClient, archive: Archive, box: EventBox, clock: Callable[[], datetime]) -> int:
-    """One pass; how many readings had changed unheard.
+@dataclass(slots=True)
+class Sweep:
+    """Where a pass stopped at its bound: the next goes on from there, and after the last result with the first."""
+
+    after: tuple[float, str] = (0.0, "")
+
+
+async def review(
+    client: EhrClient, archive: Archive, box: EventBox, clock: Callable[[], datetime], sweep: Sweep | None = None
+) -> int:
+    """One pass over up to `PAGES` pages of results in force; how many readings had changed unheard.
 
     Raises:
-        Unavailable, Retryable: the EHR did not answer; the next pass starts again.
+        Unavailable, Retryable: the EHR did not answer; the next pass goes on from the page that failed.
     """
-    changed, after = 0, (clock().timestamp(), "")
-    while page := await archive.valid(after, PAGE):
-        after = (page[-1].conclusion.evidence.valid_until.timestamp(), page[-1].id)
+    sweep, changed = sweep or Sweep(), 0
+    sweep.after = max(sweep.after, (clock().timestamp(), ""))
+    for _ in range(PAGES):
+        page = await archive.valid(sweep.after, PAGE)
         changed += await _review_page(client, box, page)
+        if len(page) < PAGE:
+            sweep.after = (0.0, "")
+            break
+        sweep.after = (page[-1].conclusion.evidence.valid_until.timestamp(), page[-1].id)
     return changed
 
 

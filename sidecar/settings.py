@@ -131,7 +131,8 @@ class Work(Closed):
         timedelta(seconds=120), description="Overlap of those searches; covers clock skew."
     )
     review_interval: Duration = Field(
-        timedelta(minutes=5), description="How often valid assessments' inputs are re-read."
+        timedelta(minutes=5),
+        description="How often inputs of results in force are re-read, of up to 4000 results at a time.",
     )
 
 

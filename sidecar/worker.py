@@ -20,24 +20,35 @@ from sidecar.inbox import WorkItem
 from sidecar.metrics import ASSESSMENTS, BIN_OBSERVATIONS, EVENTS, NOT_SCORED, STAGE_SECONDS
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump, Verbs
-from sidecar.records import Arm, Conclusion, Outcome, PatientSnapshot, Reference, Stored, later
+from sidecar.records import ENDED, Arm, Conclusion, Outcome, PatientSnapshot, Reference, Stored, later
 from sidecar.rooms import Rooms
 from sidecar.store import Statement, Step
 from sidecar.writeback import is_chartable
 
 NEXT_DUE = Statement("next_due", "SELECT min(due_at) AS due FROM work WHERE lease_until <= :now")
 CLOCK_SKEW = timedelta(minutes=5)
-ENDED = "No longer current: "
+SAME_MOMENT = timedelta(milliseconds=1)
+REPLACED = "replaced by newer results"
 NOT_YET_VISIBLE = 4
 """Looks at a context that does not show what the EHR has shown before."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """A patient left a model's cohort: when that was seen, and why in words."""
+    """What stood until now does so no more: when that was seen, and why in words.
+
+    A patient who left the cohort has no current result at all; newer readings end the results of moments `before` them.
+    """
 
     at: datetime
     why: str
+    before: datetime | None = None
+
+    def ends(self, conclusion: Conclusion) -> bool:
+        """Whether `conclusion` is in force and this ends it."""
+        e = conclusion.evidence
+        concerned = self.before is None or e.occurred_at < self.before - SAME_MOMENT
+        return concerned and e.valid_until > self.at and not conclusion.assessment.vector.ended
 
     def of(self, conclusion: Conclusion) -> Conclusion:
         """`conclusion` as it stands in the chart from now on: no longer current."""
@@ -47,11 +58,19 @@ class _Ending:
 
 
 def _ending(conclusion: Conclusion, model: RunningModel) -> _Ending | None:
-    """Set when the refusal is of the patient, not of what is charted or of how the EHR answered."""
-    a = conclusion.assessment
-    if a.outcome is not Outcome.NOT_SCORED or a.vector.features or set(a.reasons) & pipeline.ABOUT_THE_PATIENT:
+    """Set when the refusal is of the patient, or when newer readings end what rested on older ones."""
+    a, at, manifest = conclusion.assessment, conclusion.evidence.at, model.loaded.manifest
+    refused = a.outcome is Outcome.NOT_SCORED
+    why = "; ".join(reason_in_words(r, manifest, a.vector.features) for r in a.reasons)
+    if refused and not a.vector.features:
+        # How the EHR answered says nothing of the patient.
+        return None if set(a.reasons) & pipeline.ABOUT_THE_PATIENT else _Ending(at, why)
+    newest_at = pipeline.newest_reading_at(conclusion, manifest) if manifest.newer_ends_older else None
+    if newest_at is None:
         return None
-    return _Ending(conclusion.evidence.at, "; ".join(reason_in_words(r, model.loaded.manifest) for r in a.reasons))
+    unread = any(f.reason and f.seconds is not None for f in a.vector.features)
+    failed = f"newer results {'cannot be read' if unread else 'give no result'}: {why}"
+    return _Ending(at, failed if refused else REPLACED, newest_at)
 
 
 class Worker:
@@ -110,17 +129,7 @@ class Worker:
         conclusion = await pipeline.assess(
             rooms.reader, item.patient, model, rooms.rules, rooms.clock(), lambda seen: self._must_show(item, seen)
         )
-        assessment_id, identity, steps = await self._keep(conclusion, item, model)
-        new = bool(steps)
-        ending = _ending(conclusion, model)
-        revised = {identity}
-        for old in await rooms.archive.resting_on(item.claim.patient_key, model.name, item.focus_keys):
-            if old.identity != identity:
-                done, more = await self._correct(old, item, model, ending)
-                steps += more
-                revised |= {old.identity} if done else set()
-        if ending is not None:
-            steps += await self._end_charted(ending, item, model, revised)
+        assessment_id, steps, new = await self._concluded(conclusion, item, model)
         outcome = conclusion.assessment.outcome
         started = time.perf_counter()
         settled = rooms.work_box.settled(item.claim, assessment_id, outcome.value, time.time())
@@ -130,6 +139,30 @@ class Worker:
         if new:
             self._count(conclusion)
         self._written()
+
+    async def _concluded(
+        self, conclusion: Conclusion, item: WorkItem, model: RunningModel
+    ) -> tuple[str, list[Step], bool]:
+        """The id of what is now concluded, all that must be stored with it, and whether it is news."""
+        archive, ending = self._rooms.archive, _ending(conclusion, model)
+        standing = await archive.in_force(item.patient, model.name, ending.at.timestamp()) if ending else []
+        resting = await archive.resting_on(item.claim.patient_key, model.name, item.focus_keys)
+        scored = conclusion.assessment.outcome is not Outcome.NOT_SCORED
+        newer = _newer(standing, ending, {old.identity for old in resting}) if scored else None
+        if newer is None:
+            assessment_id, identity, steps = await self._keep(conclusion, item, model)
+        else:
+            assessment_id, identity, steps = newer.id, newer.identity, []
+        new, revised = bool(steps), {identity}
+        for old in resting:
+            if old.identity != identity:
+                done, more = await self._correct(old, item, model, ending)
+                steps += more
+                revised |= {old.identity} if done else set()
+        for old in standing:
+            if ending is not None and old.identity not in revised and ending.ends(old.conclusion):
+                steps += await self._end(old, ending, item, model)
+        return assessment_id, steps, new
 
     async def _keep(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> tuple[str, bytes, list[Step]]:
         """Id and identity of the stored assessment, and what must be stored: nothing when it says nothing new."""
@@ -159,7 +192,8 @@ class Worker:
         a = conclusion.assessment
         identity = previous.identity if previous else archive.identity(conclusion)
         charted = previous is not None and await outbox.was_queued(identity)
-        if charted or (model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent)):
+        first = model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent) and not a.vector.ended
+        if charted or first:
             steps += outbox.queue(assessment_id, identity, item.heard_at, time.time())
         return assessment_id, steps
 
@@ -180,16 +214,10 @@ class Worker:
             if key not in shown or _is_older(shown[key], version):
                 raise Retryable("not_yet_visible", 0.5)
 
-    async def _end_charted(
-        self, ending: "_Ending", item: WorkItem, model: RunningModel, revised: set[bytes]
-    ) -> list[Step]:
-        """End what the chart still shows as valid of a patient who left the cohort: no surface may go on showing it."""
-        steps: list[Step] = []
-        for old in await self._rooms.archive.charted(item.patient, model.name, ending.at.timestamp()):
-            if old.identity not in revised:
-                status = old.status if old.status == "preliminary" else "amended"
-                _, more = await self._revise(ending.of(old.conclusion), old, status, item, model)
-                steps += more
+    async def _end(self, old: Stored, ending: "_Ending", item: WorkItem, model: RunningModel) -> list[Step]:
+        """End a result that holds: no surface may go on showing it as current."""
+        status = old.status if old.status == "preliminary" else "amended"
+        _, steps = await self._revise(ending.of(old.conclusion), old, status, item, model)
         return steps
 
     async def _correct(
@@ -215,7 +243,7 @@ class Worker:
         again = _still_ended(again, old)
         if rooms.archive.content(again, old.status) == old.content:
             return False, rooms.archive.touched(old, again)
-        if ending is not None and again.evidence.valid_until > ending.at:
+        if ending is not None and ending.ends(again):
             again = ending.of(again)
         _, steps = await self._revise(again, old, "corrected", item, model)
         return True, steps
@@ -229,6 +257,17 @@ class Worker:
         for feature in a.vector.features:
             if feature.name in bins:
                 BIN_OBSERVATIONS.labels(a.model, a.version, feature.name, bins[feature.name].of(feature.value)).inc()
+
+
+def _newer(standing: Sequence[Stored], ending: _Ending | None, asked: set[bytes]) -> Stored | None:
+    """A result in force of a later moment than the newest readings seen, none of whose own readings is asked about.
+
+    A search that does not show its readings (yet) proves nothing, and must not bring back what it has replaced.
+    """
+    if ending is None or ending.before is None:
+        return None
+    later_on = ending.before + SAME_MOMENT
+    return next((s for s in standing if s.conclusion.evidence.occurred_at > later_on and s.identity not in asked), None)
 
 
 def _status(conclusion: Conclusion, previous: Stored | None) -> str:
@@ -245,8 +284,8 @@ def _status(conclusion: Conclusion, previous: Stored | None) -> str:
 def _still_ended(again: Conclusion, old: Stored) -> Conclusion:
     """A correction does not bring a result back that had been ended."""
     a, e = again.assessment, old.conclusion.evidence
-    ended = tuple(r for r in old.conclusion.assessment.vector.remarks if r.startswith(ENDED))
-    said = replace(a.vector, remarks=(*a.vector.remarks, *ended))
+    ended = old.conclusion.assessment.vector.ended
+    said = replace(a.vector, remarks=(*a.vector.remarks, ended)) if ended else a.vector
     return Conclusion(replace(a, vector=said), replace(again.evidence, valid_until=e.valid_until))
 
 

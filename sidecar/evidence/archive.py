@@ -57,11 +57,10 @@ OF_MOMENT = Statement(
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
     "AND occurred_at BETWEEN :since AND :until AND outcome <> 'not_scored' ORDER BY occurred_at DESC",
 )
-CHARTED = Statement(
-    "charted",
+IN_FORCE = Statement(
+    "in_force",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
-    "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' "
-    "AND identity IN (SELECT identity FROM delivery WHERE state IN ('queued', 'written', 'buried'))",
+    "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' ORDER BY occurred_at",
 )
 VALID = Statement(
     "valid",
@@ -147,10 +146,11 @@ class Archive:
         """A page of assessments that hold beyond `after` (a moment and an id), those ending first before the rest."""
         return [self._open(r) for r in await self._store.read(VALID, valid_until=after[0], id=after[1], most=most)]
 
-    async def charted(self, patient: PatientId, model: str, now: float) -> list[Stored]:
-        """What of a patient may stand in the chart as still valid."""
-        rows = await self._store.read(CHARTED, patient_key=self._patient_key(patient), model=model, now=now)
-        return [self._open(r) for r in rows]
+    async def in_force(self, patient: PatientId, model: str, now: float) -> list[Stored]:
+        """The results of a patient that hold, in the chart or not, oldest moment first. An ended one never does."""
+        rows = await self._store.read(IN_FORCE, patient_key=self._patient_key(patient), model=model, now=now)
+        found = (self._open(r) for r in rows)
+        return [stored for stored in found if not stored.conclusion.assessment.vector.ended]
 
     async def find(self, conclusion: Conclusion, spread_s: float) -> Stored | None:
         """The assessment that `conclusion` is a newer view of: of the same moment, or incomplete and only added to.

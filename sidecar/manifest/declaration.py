@@ -48,6 +48,9 @@ class Manifest(Closed):
 
     A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
     output for each horizon and is never reported when an input is missing.
+
+    `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
+    the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
@@ -58,6 +61,7 @@ class Manifest(Closed):
     kind: Literal["points", "probability"]
     acknowledgement: str = ""
     validity: Duration
+    replaced_by_newer: bool | None = None
     spread: Duration
     reference: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
     reference_sha256: Digest | None = None
@@ -147,6 +151,11 @@ class Manifest(Closed):
         """The value of a feature or choice as a clinician reads it, after its label."""
         spec = self.features.get(name) or self.choices[name]
         return f"{spec.label} {spec.say(value)}"
+
+    @property
+    def newer_ends_older(self) -> bool:
+        """Whether at most one result of a patient is in force: the one of the newest readings."""
+        return self.kind == "probability" if self.replaced_by_newer is None else self.replaced_by_newer
 
     @property
     def members(self) -> frozenset[str]:

@@ -35,25 +35,32 @@ def percent(probability: float) -> str:
 
 
 def _probabilities(a: Assessment, manifest: Manifest) -> str:
+    """Each probability with its horizon. What it calls for is left out once it is no longer current."""
     said = []
     for output in manifest.outputs:
         probability = a.probabilities[output.name]
-        band = output.band(probability)
+        band = None if a.vector.ended else output.band(probability)
         guidance = f" ({band.text}; {band.source})" if band else ""
         said.append(f"{percent(probability)} within {output.horizon.words}{guidance}")
     return "; ".join(said)
 
 
 def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...]) -> str:
-    """Everything a reader needs: result, inputs with their times, assumptions, validity, model, limits."""
+    """Everything a reader needs: result, inputs with their times, assumptions, validity, model, limits.
+
+    That a result does not stand any more is said before the result.
+    """
     a, e = conclusion.assessment, conclusion.evidence
-    parts = []
+    ended, parts = a.vector.ended, []
     if status == "entered-in-error":
         parts.append("ENTERED IN ERROR: a reading that this result rested on was corrected or withdrawn.")
-    elif status == "corrected":
+    if ended:
+        parts.append(ended)
+    if status == "corrected":
         parts.append("Corrected after a reading that it rests on was corrected.")
-    parts.append(headline(conclusion, manifest, reasons))
-    if any(o.band(a.probabilities[o.name]) for o in manifest.outputs if o.name in a.probabilities):
+    said = headline(conclusion, manifest, reasons)
+    parts.append(f"Until then: {said}" if ended else said)
+    if not ended and any(o.band(a.probabilities[o.name]) for o in manifest.outputs if o.name in a.probabilities):
         parts.append(GUIDE)
     inputs = [
         _input(f, manifest, e.at, None if a.probabilities else a.contributions.get(f.name))
@@ -62,8 +69,9 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
-    parts += a.vector.remarks
-    parts.append(f"Holds until {_when(e.valid_until)} at the latest.")
+    parts += (r for r in a.vector.remarks if r != ended)
+    until = _when(e.valid_until)
+    parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")
     parts.append(f"Model {a.model} {a.version}, manifest sha256 {a.model_digest[:12]}. Consent: not evaluated.")
     if manifest.acknowledgement:
         parts.append(manifest.acknowledgement)

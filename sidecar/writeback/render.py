@@ -18,6 +18,7 @@ ASSESSMENT_SYSTEM = "urn:ehr-sidecar:assessment"
 SCORE_SYSTEM = "urn:ehr-sidecar:score"
 MODEL_SYSTEM = "urn:ehr-sidecar:model"
 DEVICE_SYSTEM = "urn:ehr-sidecar:model-digest"
+NOT_APPLICABLE = "http://terminology.hl7.org/CodeSystem/data-absent-reason|not-applicable"
 UCUM = "http://unitsofmeasure.org"
 AIAST = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
@@ -65,8 +66,9 @@ def device(manifest: Manifest, digest: str) -> dict[str, Any]:
 def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any] | None:
     """The result as an Observation; None unless the assessment is complete.
 
-    A total has one component a parameter. Probabilities have no total: each is a component in percent, and the note is
-    here, because this form is for an EHR that takes no RiskAssessment.
+    A total has one component a parameter; it was measured at its moment and stays, with a note once it is no longer
+    current. Probabilities have no total: each is a component in percent, and the note is here, because this form is for
+    an EHR that takes no RiskAssessment. No longer current, they are in the note only.
 
     Raises:
         ValueError: a scored assessment without a score.
@@ -76,7 +78,8 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         return None
     if a.score is None:
         raise ValueError("a scored assessment has no score")
-    values = _percentages(conclusion, manifest, links) if a.probabilities else _total(a, a.score, manifest, links)
+    values = _percentages(a, manifest, links) if a.probabilities else _total(a, a.score, manifest, links)
+    said = note.text(conclusion, manifest, links.status, links.reasons)
     survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
     return _without_none(
         {
@@ -93,6 +96,7 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
             "method": {"text": f"{manifest.title}, {manifest.name} {a.version}"},
             "device": {"reference": links.device},
             "derivedFrom": [{"reference": r.versioned} for r in e.basis if r.type == "Observation"] or None,
+            "note": [{"text": said}] if a.probabilities or a.vector.ended else None,
             **values,
         }
     )
@@ -108,13 +112,19 @@ def _total(a: Assessment, score: float, manifest: Manifest, links: Links) -> dic
     return {**_points(score, links.score_value), "component": components}
 
 
-def _percentages(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any]:
-    a = conclusion.assessment
+def _percentages(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any]:
+    if not _stands(a, links):
+        return {"dataAbsentReason": _concept(NOT_APPLICABLE, "Not applicable")}
     components = [
         {"code": _concept(o.code, o.display), "valueQuantity": _percent(a.probabilities[o.name])}
         for o in manifest.outputs
     ]
-    return {"component": components, "note": [{"text": note.text(conclusion, manifest, links.status, links.reasons)}]}
+    return {"component": components}
+
+
+def _stands(a: Assessment, links: Links) -> bool:
+    """Whether a reader may act on the number. A program reads the number and not the status beside it."""
+    return not a.vector.ended and links.status != "entered-in-error"
 
 
 def score_stub(conclusion: Conclusion, identity: bytes) -> dict[str, Any]:
@@ -134,7 +144,8 @@ def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) ->
     (tests/acceptance). Points are not a probability: `probability[x]` stays empty. An incomplete total is said in
     words, "at least", and its band is not coded, so that no reader can take it for a total. A probability model has one
     prediction for each horizon, in `links.probability`'s convention: "percent" (12.3, as the comment on
-    `probabilityDecimal` says), "fraction" (0.123) or "range" (UCUM %, which cannot be misread).
+    `probabilityDecimal` says), "fraction" (0.123) or "range" (UCUM %, which cannot be misread). A result that does not
+    stand any more predicts nothing: no probability, no band.
     """
     a, e = conclusion.assessment, conclusion.evidence
     basis = [{"reference": r.versioned} for r in e.basis]
@@ -166,7 +177,8 @@ def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) ->
 def _predictions(conclusion: Conclusion, manifest: Manifest, links: Links) -> list[dict[str, Any]]:
     a = conclusion.assessment
     if manifest.outputs:
-        return [_horizon(a.probabilities[o.name], o, manifest, links) for o in manifest.outputs if a.probabilities]
+        shown = manifest.outputs if a.probabilities and _stands(a, links) else ()
+        return [_horizon(a.probabilities[o.name], o, manifest, links) for o in shown]
     return [_prediction(a, conclusion.evidence, manifest, links)]
 
 
@@ -208,7 +220,7 @@ def _digits(value: float) -> float:
 
 
 def _prediction(a: Assessment, e: Evidence, manifest: Manifest, links: Links) -> dict[str, Any]:
-    band = next((b for b in manifest.bands if b.risk == a.risk), None)
+    band = next((b for b in manifest.bands if b.risk == a.risk), None) if _stands(a, links) else None
     if a.outcome is Outcome.SCORED and band is not None:
         risk: dict[str, Any] | None = {
             "coding": [{"system": manifest.result.risk_system, "code": band.risk}],

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -14,7 +15,7 @@ from fhir.resources.R4B.riskassessment import RiskAssessment
 from sidecar.context import from_bundle
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.pipeline import conclude
-from sidecar.records import Outcome
+from sidecar.records import ENDED, Conclusion, Outcome
 from sidecar.writeback import Links, device, observation, risk_assessment
 from sidecar.writeback.note import text
 from tests.unit.chart import AT, POINTS, REPO, judge, judge_set, loaded, measured, model, panel, rules, scale, vitals
@@ -208,3 +209,16 @@ def test_the_note_says_what_it_rests_on_and_what_it_is_not():
     assert "Consent: not evaluated." in said
     assert "Royal College of Physicians" in said
     assert said.endswith("it does not replace clinical judgement.")
+
+
+def test_a_total_that_is_no_longer_current_says_so_first_and_has_no_band():
+    conclusion = judge_set(**SICK)
+    a = conclusion.assessment
+    said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}encounter has ended."))
+    _, total, risk = rendered(Conclusion(replace(a, vector=said), conclusion.evidence), status="amended")
+    assert "qualitativeRisk" not in risk["prediction"][0]
+    assert "whenPeriod" in risk["prediction"][0]
+    for resource in (total, risk):
+        assert resource["note"][0]["text"].startswith("No longer current: encounter has ended. Until then: NEWS2 total")
+        assert resource["note"][0]["text"].count("No longer current") == 1
+    assert total["valueQuantity"]["value"] == a.score

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -11,7 +12,7 @@ from fhir.resources.R4B import get_fhir_model_class
 from sidecar.context import from_bundle
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.pipeline import conclude
-from sidecar.records import Outcome
+from sidecar.records import ENDED, Conclusion, Outcome
 from sidecar.writeback import Links, device, observation, risk_assessment
 from sidecar.writeback.note import percent, text
 from tests.unit.chart import REPO, rules
@@ -183,3 +184,40 @@ def test_a_result_that_can_no_longer_be_computed_says_so_and_predicts_nothing():
     get_fhir_model_class("RiskAssessment").model_validate(made)
     assert "prediction" not in made
     assert "No current KFRE (4 variables): urine albumin-to-creatinine ratio not charted." in made["note"][0]["text"]
+
+
+def ended(conclusion):
+    """`conclusion` once it is no longer current."""
+    a = conclusion.assessment
+    said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}replaced by newer results."))
+    return Conclusion(replace(a, vector=said), conclusion.evidence)
+
+
+@pytest.mark.parametrize("convention", ["percent", "fraction", "range"])
+def test_a_result_that_is_no_longer_current_predicts_nothing_and_says_so_first(convention):
+    made = risk(ended(judge_ckd(egfr(12), acr(3000))), status="amended", probability=convention)
+    get_fhir_model_class("RiskAssessment").model_validate(made)
+    said = made["note"][0]["text"]
+    assert "prediction" not in made
+    assert said.startswith("No longer current: replaced by newer results. Until then: KFRE")
+    assert said.count("No longer current") == 1
+    assert "above 40 %" not in said
+    assert "A guide" not in said
+    assert re.search(r"Held until \d", said)
+
+
+def test_a_result_entered_in_error_predicts_nothing():
+    made = risk(judge_ckd(egfr(12), acr(3000)), status="entered-in-error")
+    assert "prediction" not in made
+    assert made["note"][0]["text"].startswith("ENTERED IN ERROR")
+
+
+@pytest.mark.parametrize("end", [ended, lambda c: c])
+def test_an_observation_that_does_not_stand_any_more_holds_no_percentage_but_in_its_note(end):
+    conclusion = end(judge_ckd(egfr(12), acr(3000)))
+    status = "amended" if conclusion.assessment.vector.ended else "entered-in-error"
+    made = observation(conclusion, MANIFEST, links(conclusion, status=status))
+    get_fhir_model_class("Observation").model_validate(made)
+    assert "component" not in made
+    assert made["dataAbsentReason"]["coding"][0]["code"] == "not-applicable"
+    assert "% within 2 years" in made["note"][0]["text"]
