@@ -119,6 +119,9 @@ async def test_answers_lost_after_the_write_leave_one_of_each(way, server_named,
         await site.write(*observation_set(who, now(5), c9279_1=26))
         await site.settled()
 
+        ends = await site.rows("SELECT state, reason FROM delivery ORDER BY queued_at")
+        outcomes = await site.rows("SELECT outcome, reasons, latest FROM assessment ORDER BY assessed_at")
+        assert [end["state"] for end in ends][-1:] == ["written"], (ends, outcomes)
         assert proxy.lost == dict.fromkeys(wanted(chart), 2 if way.rung == "put" else 1)
         assert sorted(r["resourceType"] for r in await results(chart, who)) == wanted(chart)
         assert len(await chart.all("Device?identifier=urn:ehr-sidecar:model-digest|")) == 1
