@@ -34,6 +34,7 @@ lint: $(VENV)/ready
 
 types: $(VENV)/ready
 	$(BIN)/mypy
+	@for folder in models/*/*/; do echo "mypy $$folder"; $(BIN)/mypy $$folder*.py || exit 1; done
 
 contracts: $(VENV)/ready
 	$(BIN)/lint-imports
@@ -44,11 +45,12 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements-dev.lock
 
 models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
-	$(BIN)/python models/news2/1.0.0/build.py
-	$(BIN)/python models/news2/1.0.0/reference.py
+	@for script in models/*/*/build.py models/*/*/reference.py; do echo $$script; $(BIN)/python $$script || exit 1; done
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points), seeded and bounded
+campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
+	$(BIN)/python -m tests.campaigns.notifications --runs 300
+	$(BIN)/python -m tests.campaigns.workers --points 200
 
 clean: ## remove what was built
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from zoneinfo import ZoneInfo
@@ -17,41 +18,37 @@ from sidecar import log, metrics, operations
 from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, load_rules
 from sidecar.delivery import Delivery
-from sidecar.errors import Misconfigured, NotStored, SidecarError, Unavailable
+from sidecar.duties import Duties
+from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
-from sidecar.features import Extractor, SiteChoices
-from sidecar.fhir.auth import credentials
-from sidecar.fhir.client import Credentials, EhrClient
+from sidecar.features import Extractor, SiteChoices, open_choices
+from sidecar.fhir import scopes
+from sidecar.fhir.auth import Signer, credentials
+from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, ModelWait, WorkBox
-from sidecar.intake import CatchUp, Subscriptions, sources_for
+from sidecar.intake import CatchUp, Follower, HookSecrets, Notice, Site, Source, Subscriptions, noted, sources_for
 from sidecar.monitoring import Bins, bins_for
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump
 from sidecar.records import Arm, Event
-from sidecar.review import review
 from sidecar.rooms import Rooms
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
-from sidecar.settings import ModelSettings, Settings, admin_socket, secret
-from sidecar.store import Cipher, Statement, Step, Store, load_keys
+from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
+from sidecar.store import Cipher, Leases, Statement, load_keys, open_store
 from sidecar.web.admin import admin_app
+from sidecar.web.jwks import publish_keys
 from sidecar.web.notifications import NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
-from sidecar.writeback import Deliverer, Outbox, Wording
+from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
 
 STOP_S = 12.0
-PRUNE_S = 600.0
-SOON_S = 0.1
-RARELY_S = 60.0
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
-FREE = tuple(
-    Statement(f"free_{table}", f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL")  # noqa: S608 -- three constants
-    for table in ("event", "work", "delivery")
-)
+WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
 Clock = Callable[[], datetime]
 Built = TypeVar("Built")
 
@@ -72,18 +69,20 @@ def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
     """A loaded model with the site's decisions. Without a named promotion it runs in shadow.
 
     Raises:
-        Misconfigured: the settings name a switch or an input that the model does not have.
+        Misconfigured: the settings name a switch or an input that the model does not have, or leave a choice open.
     """
     manifest = loaded.manifest
     unknown = [f"models.{manifest.name}.switches.{n}" for n in site.switches if n not in manifest.switches]
     unknown += [f"models.{manifest.name}.max_age.{n}" for n in site.max_age if n not in manifest.features]
-    if unknown:
-        raise Misconfigured([f"{name}: the model has no such name" for name in unknown])
+    unknown += [f"models.{manifest.name}.choices.{n}" for n in site.choices if n not in manifest.choices]
+    problems = [f"{name}: the model has no such name" for name in unknown] + open_choices(manifest, site.choices)
+    if problems:
+        raise Misconfigured(problems)
     debounce = site.debounce or manifest.events.debounce
     max_wait = site.max_wait or manifest.events.max_wait
     return RunningModel(
         loaded=loaded,
-        extractor=Extractor(manifest, SiteChoices(site.switches, site.max_age, site.spread)),
+        extractor=Extractor(manifest, SiteChoices(site.switches, site.choices, site.max_age, site.spread)),
         need=Need.of(manifest, site.max_age, site.spread),
         arm=Arm.CHAMPION if site.promoted_by else Arm.SHADOW,
         wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
@@ -105,7 +104,7 @@ def running_models(settings: Settings) -> dict[str, RunningModel]:
 class Adapters:
     """What the settings turned into before the rooms are built."""
 
-    signer: Credentials
+    signer: Signer
     models: Mapping[str, RunningModel]
     rules: Rules
     clock: Clock
@@ -127,7 +126,7 @@ class Sidecar:
             lambda: secret("server.hook_secret", "SIDECAR_HOOK_SECRET", settings.server.hook_secret_file),
             problems,
         )
-        signer = _try(lambda: credentials(settings.ehr), problems)
+        signer = _try(lambda: credentials(settings.ehr, self._needs), problems)
         models = _try(lambda: running_models(settings), problems)
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
@@ -139,19 +138,47 @@ class Sidecar:
         self.worker = Worker(self.rooms, self.delivery.pump.wake)
         self.router = Router(self.rooms, self.worker.pump.wake)
         self.door = NotificationDoor(
-            self.rooms.sources, hook.get_secret_value(), settings.server.max_body_bytes, self._record
+            self.rooms.sources, self.rooms.hook_secrets, settings.server.max_body_bytes, self._heard
         )
+        self._duties = Duties(self.rooms, settings, self.wake).each
+        self.leases = Leases(self.rooms.store, self._duties)
+        self.signer = signer
+        if signer.public_keys() is not None:
+            publish_keys(self.door.app, signer.public_keys)
+        self._has_written = False
         self._runners: list[web.AppRunner] = []
         self._tasks: list[asyncio.Task[None]] = []
 
-    async def _record(self, event: Event) -> None:
-        await self.rooms.events.record(event)
-        (self.router.pump if event.focus else self.router.pings).wake()
+    def _needs(self) -> scopes.Permissions:
+        """What to ask the EHR for; a site in shadow asks for no write, unless earlier results may need correction."""
+        champion = any(m.arm is Arm.CHAMPION for m in self.models.values())
+        manifests = [m.loaded.manifest for m in self.models.values()]
+        return scopes.needed(manifests, writes=champion or self._has_written)
+
+    async def _heard(self, source: Source, events: Sequence[Event], notice: Notice | None = None) -> None:
+        """Make what a notification told durable, in one transaction."""
+        steps = [self.rooms.events.recorded(*events)] if events else []
+        if notice is not None and self.settings.subscriptions.of(source.name) is not None:
+            steps.append(noted(source.name, notice, time.time()))
+        await self.rooms.store.commit(*steps)
+        for event in events:
+            (self.router.pump if event.focus else self.router.pings).wake()
 
     def wake(self) -> None:
         """Look for work now."""
         for pump in self._pumps:
             pump.wake()
+
+    def _wake_some(self, names: frozenset[str]) -> None:
+        """Another process made these claimable."""
+        of: dict[str, tuple[Pump[Any], ...]] = {
+            "events": (self.router.pump, self.router.pings),
+            "work": (self.worker.pump,),
+            "writes": (self.delivery.pump,),
+        }
+        for name in names:
+            for pump in of.get(name, ()):
+                pump.wake()
 
     @property
     def _pumps(self) -> tuple[Pump[Any], ...]:
@@ -159,23 +186,22 @@ class Sidecar:
 
     async def start(self) -> None:
         """Open the doors and start every task."""
-        # The file's lock is ours: claims of a process that was killed belong to nobody.
-        await self.rooms.store.commit(*(Step(statement) for statement in FREE))
+        await self.leases.beat()
+        self.rooms.store.listen(self._wake_some)
+        self._has_written = bool(await self.rooms.store.read(WRITTEN))
         server = self.settings.server
         await self._serve(self.door.app, server.host, server.port)
         ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
         await self._serve(ops, server.ops_host, server.ops_port)
         await self._serve_admin()
-        tasks: Mapping[str, Callable[[], Awaitable[None]]] = {
+        tasks: dict[str, Callable[[], Awaitable[None]]] = {
             "route": self.router.pump.run,
             "pings": self.router.pings.run,
             "assess": self.worker.pump.run,
             "write": self.delivery.pump.run,
-            "subscriptions": self._keep_subscriptions,
-            "catch-up": self._keep_catching_up,
-            "review": self._keep_reviewing,
-            "prune": self._keep_pruning,
+            "leases": self.leases.keep,
         }
+        tasks |= {duty: partial(self.leases.alone, duty, run) for duty, run in self._duties.items()}
         self._tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in tasks.items()]
         log.get().info("serving", address=self.addresses[0], count=len(self.models))
 
@@ -207,6 +233,7 @@ class Sidecar:
             await runner.cleanup()
         await self.rooms.gate.close()
         await self.rooms.client.close()
+        await self.leases.give_back()
         await asyncio.to_thread(self.rooms.store.close)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
@@ -222,11 +249,15 @@ class Sidecar:
 
     async def _serve_admin(self) -> None:
         path = admin_socket(self.settings)
+        if path is None:
+            return
         if path.exists() and not path.is_socket():
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
         self._socket = path
-        runner = web.AppRunner(admin_app(self.rooms.store, self.wake), access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(
+            admin_app(self.rooms.store, self.wake, self.signer.report), access_log=None, shutdown_timeout=1.0
+        )
         await runner.setup()
         self._runners.append(runner)
         try:
@@ -244,50 +275,6 @@ class Sidecar:
             return False
         return bool(self.models)
 
-    async def _keep_subscriptions(self) -> None:
-        """Create or adopt, then look again: soon while one is not active, ever less often, and rarely after."""
-        pause_s = SOON_S
-        while True:
-            await self.rooms.gate.ready()
-            healthy = await self._outside(lambda: self.rooms.subscriptions.ensure(self.rooms.sources, time.time()))
-            pause_s = RARELY_S if healthy else min(pause_s * 2, RARELY_S)
-            await asyncio.sleep(pause_s)
-            pause_s = SOON_S if healthy else pause_s
-
-    async def _keep_catching_up(self) -> None:
-        """Search for missed events: at start, and at every interval."""
-        while True:
-            await self.rooms.gate.ready()
-            for source in self.rooms.sources:
-                await self._record(Event(source.name, time.time()))
-            await asyncio.sleep(self.settings.work.catch_up_interval.total_seconds())
-
-    async def _keep_reviewing(self) -> None:
-        rooms = self.rooms
-        while True:
-            await asyncio.sleep(self.settings.work.review_interval.total_seconds())
-            await rooms.gate.ready()
-            if await self._outside(lambda: review(rooms.client, rooms.archive, rooms.events, self.clock)):
-                self.router.pump.wake()
-
-    async def _keep_pruning(self) -> None:
-        store = self.settings.store
-        while True:
-            await self.rooms.events.prune(
-                time.time(), store.retention.total_seconds(), store.dedupe_retention.total_seconds()
-            )
-            await asyncio.sleep(PRUNE_S)
-
-    async def _outside(self, call: Callable[[], Awaitable[bool | int]]) -> bool | int:
-        """A call to the EHR by a task of its own: a failure is logged, and shuts the gate when the EHR is away."""
-        try:
-            return await call()
-        except Unavailable as down:
-            self.rooms.gate.shut(down)
-        except SidecarError as error:
-            log.get().warning("ehr call failed", reason=error.reason)
-        return False
-
 
 def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Rooms:
     """Open the database and build every adapter on it.
@@ -297,8 +284,10 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     """
     ehr, models = settings.ehr, built.models
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
-    store = Store(settings.store.url)
+    store = open_store(settings.store.url, store_password(settings.store))
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
+    site = Site(settings.server.public_url, hook, settings.subscriptions)
+    subscriptions = Subscriptions(client, store, events.record, site)
     bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
     _announce(models, bins)
     return Rooms(
@@ -310,9 +299,13 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         archive=Archive(store, cipher),
         outbox=outbox,
         reader=ContextReader(client, ZoneInfo(settings.facility.time_zone)),
-        deliverer=Deliverer(client, outbox, Wording(rationale, reason_in_words), ehr.score_value),
+        deliverer=Deliverer(
+            client, outbox, Wording(rationale, reason_in_words), Conventions(ehr.score_value, ehr.probability)
+        ),
         catch_up=CatchUp(client, store, events.record, settings.work.catch_up_overlap),
-        subscriptions=Subscriptions(client, store, settings.server.public_url, hook),
+        subscriptions=subscriptions,
+        follower=Follower(client, store, events.record, subscriptions, settings.subscriptions),
+        hook_secrets=HookSecrets(store, hook),
         sources=sources_for([m.loaded.manifest for m in models.values()]),
         models=models,
         bins=bins,

@@ -69,6 +69,7 @@ def serve(config: Path) -> None:
 @click.option("--models-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of models.")
 @click.option("--time-zone", default="UTC", show_default=True, help="The facility's IANA time zone.")
 @click.option("--switch", "switches", multiple=True, metavar="NAME", help="Turn a switch of the manifest on.")
+@click.option("--choice", "choices", multiple=True, metavar="NAME=VALUE", help="Make a choice the manifest asks for.")
 def score(file: Any, **options: Any) -> None:
     """Score FILE (- for standard input): a Bundle, or NDJSON with a Bundle a line. One JSON line out for each."""
     from sidecar.commands.score import score as run
@@ -127,9 +128,30 @@ def replay(config: Path, letter: str | None, everything: bool) -> None:  # noqa:
     run(config, letter)
 
 
+@main.group("models")
+def models_group() -> None:
+    """Model folders."""
+
+
+@models_group.command("check")
+@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--vectors",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    required=True,
+    help="Test vectors (JSON).",
+)
+@JSON
+def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Verify the model in FOLDER and run a file of test vectors through its graph; 0 only if all agree."""
+    from sidecar.commands.models import check as run
+
+    sys.exit(run(folder, vectors, as_json=as_json))
+
+
 @main.group()
 def keys() -> None:
-    """Keys of the encrypted columns."""
+    """Keys of the encrypted columns, and keys that sign us in to the EHR."""
 
 
 @keys.command("new")
@@ -140,3 +162,14 @@ def keys_new(path: Path) -> None:
 
     new_keys(path)
     click.echo(f"wrote {path}; keep it safe, and back it up apart from the database")
+
+
+@keys.command("smart")
+@click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--alg", type=click.Choice(["ES384", "RS384"]), default="ES384", show_default=True, help="Algorithm.")
+@click.option("--rotate", is_flag=True, help="Put a fresh key before those in PATH; a running server takes it at once.")
+def keys_smart(path: Path, alg: str, rotate: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Make keys for SMART Backend Services at PATH, readable by you only; prints the public ones, to be registered."""
+    from sidecar.commands.keys import smart
+
+    smart(path, alg, rotate=rotate)

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from uuid import uuid4
 
 from sidecar.aftermath import aftermath
 from sidecar.errors import NotStored, Rejected, SidecarError
@@ -25,7 +24,7 @@ class Delivery:
 
     async def _claim(self, most: int) -> Sequence[QueuedWrite]:
         lease_s = self._rooms.work.lease.total_seconds()
-        return await self._rooms.outbox.claim(uuid4().hex, time.time(), lease_s, most)
+        return await self._rooms.outbox.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, most)
 
     async def _run(self, write: QueuedWrite) -> None:
         started = time.perf_counter()

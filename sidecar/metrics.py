@@ -75,7 +75,31 @@ SUBSCRIPTION_ACTIVE = Gauge(
     ["source"],
     registry=REGISTRY,
 )
+SUBSCRIPTION_GAPS = Counter(
+    "sidecar_subscription_gaps_total",
+    "Missed notifications found by event numbers, by how they were closed: events, search, restart.",
+    ["source", "how"],
+    registry=REGISTRY,
+)
+DUTIES = Gauge(
+    "sidecar_duty_held",
+    "1 in the one process that does the duty: subscriptions, catch-up, review, prune.",
+    ["duty"],
+    registry=REGISTRY,
+)
 EHR_AVAILABLE = Gauge("sidecar_ehr_available", "1 unless the EHR failed to answer last.", registry=REGISTRY)
+TOKENS = Counter(
+    "sidecar_ehr_tokens_total",
+    "Access tokens asked for, by result: granted, or why not.",
+    ["result"],
+    registry=REGISTRY,
+)
+SCOPE_MISSING = Gauge(
+    "sidecar_ehr_scope_missing",
+    "1 when the EHR did not grant what is needed, by resource type and interaction.",
+    ["type", "interaction"],
+    registry=REGISTRY,
+)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",
     "Feature values seen, in disjoint bins (missing included); summable over replicas.",

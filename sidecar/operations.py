@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from sidecar.inbox import events, work
-from sidecar.intake import subscriptions
+from sidecar.intake import states
 from sidecar.metrics import QUEUE_DEPTH, QUEUE_OLDEST
 from sidecar.store import Statement, Step, Store
 from sidecar.writeback import outbox
@@ -55,7 +55,7 @@ async def status(store: Store) -> dict[str, Any]:
         "assessments": [dict(r) for r in await store.read(OUTCOMES)],
         "not_scored": await reasons(store),
         "for_review": len(await store.read(FOR_REVIEW)),
-        "subscriptions": [dict(r) for r in await store.read(subscriptions.ALL)],
+        "subscriptions": [dict(r) for r in await store.read(states.ALL)],
     }
 
 
@@ -79,6 +79,8 @@ async def replay(store: Store, wanted: str | None) -> int:
 
     Returns how many there were.
     """
+    if wanted is not None and not wanted.isprintable():
+        return 0  # nothing we store has such an id, and PostgreSQL would not even take it
     is_event = wanted is not None and _EVENT_ID.fullmatch(wanted) is not None
     event_id = int(wanted) if is_event and wanted else None
     count = 0

@@ -12,7 +12,7 @@ from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, deidentify
 from sidecar.errors import Rejected
 from sidecar.explanation import conclude as explain
-from sidecar.features import Extractor, exclusion
+from sidecar.features import Extractor, exclusion, exclusion_by_inputs
 from sidecar.fhir import references
 from sidecar.inbox import ModelWait
 from sidecar.manifest import Manifest
@@ -84,6 +84,7 @@ def conclude(
     """From an identified snapshot to a conclusion. Only `deidentify` sees the former; the model sees numbers.
 
     `still_in_cohort` leaves the cohort's rules out: a past moment is not judged by what became of the patient later.
+    Values that the model was not made for are refused all the same.
     """
     consent = Consent.NOT_EVALUATED
     patient = PatientId(str(snapshot.patient.get("id")))
@@ -93,7 +94,7 @@ def conclude(
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
     vector, facts = model.extractor.run(clean)
     manifest = model.loaded.manifest
-    outside = None if still_in_cohort else exclusion(manifest.cohort, clean, facts)
+    outside = exclusion_by_inputs(manifest, facts) if still_in_cohort else exclusion(manifest, clean, facts)
     if outside is not None:
         return _refused(patient, model, rules, snapshot.at, outside)
     concluded = explain(manifest, vector, model.loaded.score(vector))
@@ -103,7 +104,7 @@ def conclude(
         model_digest=model.loaded.digest,
         policy_digest=rules.digest,
         outcome=concluded.outcome,
-        reasons=vector.reasons if concluded.outcome is not Outcome.SCORED else (),
+        reasons=concluded.reasons,
         score=concluded.score,
         at_least=concluded.at_least,
         risk=concluded.risk,
@@ -111,20 +112,24 @@ def conclude(
         vector=vector,
         contributions=concluded.contributions,
         consent=consent,
+        probabilities=concluded.probabilities,
     )
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 
 
 def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVector, manifest: Manifest) -> Evidence:
-    """What the conclusion rests on. Its time is the observation set's: a later scale decision prolongs nothing."""
+    """What the conclusion rests on. Its time is the observation set's: a later scale decision prolongs nothing.
+
+    A result that does not speak of a stay names none: it must not get another identity when the patient is admitted.
+    """
     used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
     sources: Mapping[int, Any] = {f.index: snapshot.resources[f.index] for f in used if f.index is not None}
-    members = [f for f in used if manifest.features[f.name].in_set and not (f.reason or "").startswith("future")]
+    members = [f for f in used if f.name in manifest.members and not (f.reason or "").startswith("future")]
     latest = max((f.seconds for f in members if f.seconds is not None), default=0.0)
     occurred_at = later(snapshot.at, timedelta(seconds=latest))
     return Evidence(
         patient=patient,
-        encounter=references.identity(snapshot.encounter) if snapshot.encounter else None,
+        encounter=references.identity(snapshot.encounter) if snapshot.encounter and manifest.cohort.of_a_stay else None,
         basis=tuple(r for i in sorted(sources) if (r := references.identity(sources[i])) is not None),
         at=snapshot.at,
         occurred_at=occurred_at,

@@ -50,6 +50,7 @@ class Pump(Generic[Item]):
         self._stopping = False
         self._running: dict[asyncio.Task[None], Item] = {}
         self._beat_at = time.monotonic() + self._beat_s
+        self._owed: list[Item] = []
 
     def wake(self) -> None:
         """Something may be claimable now."""
@@ -59,6 +60,7 @@ class Pump(Generic[Item]):
         """Until cancelled or stopped."""
         while not self._stopping:
             await self._until_ready()
+            await self._give_back()
             self._woken.clear()
             free = self._room - len(self._running)
             async with self._claiming:
@@ -120,13 +122,21 @@ class Pump(Generic[Item]):
                 await self._verbs.release(item)
             raise
         except NotStored as error:
-            # Our own disk, not this item: the lease brings it back.
+            # Our own database, not this item: its claim is given back when the database takes it, else its lease ends.
             log.get().error("not stored", place=self.name, reason=error.reason)
+            self._owed.append(item)
             await asyncio.sleep(POLL_S)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
             self.unexpected(error)
             with contextlib.suppress(Exception):
                 await self._verbs.bury(item, f"unexpected:{type(error).__name__}")
+
+    async def _give_back(self) -> None:
+        """Release what could not be stored. What was stored after all has no claim left, and nothing happens to it."""
+        with contextlib.suppress(SidecarError):
+            while self._owed:
+                await self._verbs.release(self._owed[0])
+                del self._owed[0]
 
     def unexpected(self, error: Exception) -> None:
         """Log and count an error that nobody expected, by its class."""
@@ -142,6 +152,8 @@ class Pump(Generic[Item]):
         if self._verbs.next_due is not None and len(self._running) < self._room:
             try:
                 due = await self._verbs.next_due()
+            except NotStored:
+                due = None  # the claim, which asks the same database, has said so
             except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
                 self.unexpected(error)
                 due = None

@@ -118,9 +118,9 @@ class PatientSnapshot(Redacted):
 class Fact:
     """One coded statement after de-identification. `index` points into the snapshot; only write-back resolves it.
 
-    `seconds` and `recorded` (when it was charted) are relative to the trigger, negative = before it. `codes` and
-    `value_codes` are `system|code` of known systems only. `unit` is a UCUM code. `trouble` says why the value must
-    not be used, else None.
+    `seconds`, `recorded` (when it was charted) and `began` (since when a condition is there, at the latest) are
+    relative to the trigger, negative = before it. `codes` and `value_codes` are `system|code` of known systems only.
+    `unit` is a UCUM code. `trouble` says why the value must not be used, else None.
     """
 
     index: int
@@ -132,11 +132,25 @@ class Fact:
     value_codes: tuple[str, ...] = ()
     trouble: str | None = None
     recorded: float = -math.inf
+    began: float | None = None
+
+
+class Sex(StrEnum):
+    """What the chart says of a patient's sex; `contradictory` when it says two things."""
+
+    MALE = "male"
+    FEMALE = "female"
+    UNKNOWN = "unknown"
+    CONTRADICTORY = "contradictory"
 
 
 @dataclass(frozen=True, slots=True)
 class DeidentifiedSnapshot:
-    """What may reach a model: codes, numbers and seconds relative to the trigger. No id, date, name or text."""
+    """What may reach a model: codes, numbers and seconds relative to the trigger. No id, date, name or text.
+
+    `age_years` is the youngest and the oldest the patient may be. `lived_s` is the seconds from the beginning of the
+    day of birth to the trigger; None unless that day is known. A model that needs an exact age gets it from there.
+    """
 
     age_years: tuple[int, int] | None
     deceased: bool
@@ -144,6 +158,8 @@ class DeidentifiedSnapshot:
     encounter_open: bool | None
     facts: tuple[Fact, ...]
     policy_digest: str
+    sex: Sex = Sex.UNKNOWN
+    lived_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,24 +190,29 @@ class FeatureVector:
 
     @property
     def reasons(self) -> tuple[str, ...]:
-        """Why each missing feature is missing."""
-        return tuple(f.reason for f in self.features if f.reason)
+        """Why each missing feature is missing, each reason once."""
+        return tuple(dict.fromkeys(f.reason for f in self.features if f.reason))
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """What the graph said, raw: a total (NaN when not computable) and the points behind it."""
+    """What the graph said: a total (NaN when not computable), the points or terms behind it, and probabilities.
+
+    Points and terms sum to the total. `probabilities` are in [0, 1], by the names of the manifest's outputs.
+    """
 
     total: float
     points: Mapping[str, float]
+    probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """What was concluded, with nothing that identifies anyone.
 
-    `score` is a total of all inputs; `at_least` the least it can be when some are missing. They are never both
-    set. `risk` is the band's code; `urgent` means an incomplete result must still be shown.
+    `score` is a total of all inputs (of a probability model: its linear predictor); `at_least` the least it can be when
+    some are missing. They are never both set. `risk` is the band's code of a total; the bands of `probabilities` follow
+    from the manifest. `urgent` means an incomplete result must still be shown.
     """
 
     model: str

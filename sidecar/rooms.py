@@ -10,7 +10,7 @@ from sidecar.evidence import Archive
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.inbox import EventBox, WorkBox
-from sidecar.intake import CatchUp, Source, Subscriptions
+from sidecar.intake import CatchUp, Follower, HookSecrets, Source, Subscriptions
 from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
 from sidecar.settings import Work
@@ -33,6 +33,8 @@ class Rooms:
     deliverer: Deliverer
     catch_up: CatchUp
     subscriptions: Subscriptions
+    follower: Follower
+    hook_secrets: HookSecrets
     sources: tuple[Source, ...]
     models: Mapping[str, RunningModel]
     bins: Mapping[str, Mapping[str, Bins]]

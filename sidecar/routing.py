@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
-from uuid import uuid4
 
 from sidecar.aftermath import PATIENCE, aftermath
 from sidecar.deid import instant
@@ -20,7 +19,7 @@ from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
 from sidecar.metrics import EVENTS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
-from sidecar.records import PatientId, Reference, later
+from sidecar.records import PatientId, Reference
 from sidecar.rooms import Rooms
 
 BATCH = 32
@@ -44,12 +43,13 @@ class Router:
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
-        events = await self._rooms.events.claim(uuid4().hex, time.time(), lease_s, BATCH)
+        events = await self._rooms.events.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, BATCH)
         return [tuple(events)] if events else []
 
     async def _claim_ping(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
-        return [(e,) for e in await self._rooms.events.claim(uuid4().hex, time.time(), lease_s, 1, pings=True)]
+        token = self._rooms.store.fresh_claim()
+        return [(e,) for e in await self._rooms.events.claim(token, time.time(), lease_s, 1, pings=True)]
 
     async def _run(self, batch: Batch) -> None:
         started = time.perf_counter()
@@ -159,14 +159,15 @@ class Router:
         return patient, {n for n in models if await self._rooms.archive.current(patient, n) is not None}
 
     def _must_be_seen(self, resource: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
-        """The version of a recent reading: a search that does not show it yet must not be concluded from."""
+        """The version of a reading that the context reads: a search that does not show it yet proves nothing."""
         own = references.identity(resource) if resource is not None else None
         happened = instant(resource.get("effectiveDateTime")) if resource is not None else None
         if own is None or own.type != "Observation" or happened is None:
             return None
-        reach = max((m.need.recent_reach for n, m in self._rooms.models.items() if n in names), default=timedelta(0))
-        now = self._rooms.clock()
-        return own.version if later(now, -reach) < happened <= now else None
+        age = self._rooms.clock() - happened
+        codes = references.codes(resource) if resource is not None else frozenset()
+        shown = any(m.need.shows(codes, age) for n, m in self._rooms.models.items() if n in names)
+        return own.version if shown and age >= timedelta(0) else None
 
     def _subject(self, resource: Mapping[str, Any]) -> Reference | None:
         return references.of(resource.get("subject"), self._rooms.client.base_url)

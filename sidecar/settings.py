@@ -9,7 +9,7 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 from zoneinfo import ZoneInfo
 
 from pydantic import (
@@ -51,21 +51,30 @@ class Server(Closed):
     )
     ops_host: str = Field("127.0.0.1", description="Address of /metrics, /livez and /readyz.")
     ops_port: int = Field(9090, ge=0, le=65535, description="Port of /metrics, /livez and /readyz.")
-    admin_socket: Path | None = Field(None, description="Unix socket of the admin door; default: beside the database.")
+    admin_socket: Path | None = Field(
+        None, description="Unix socket of the admin door; default: beside the SQLite file."
+    )
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest notification body.")
-    hook_secret_file: Path | None = Field(None, description="File with the secret that notifications must bring.")
+    hook_secret_file: Path | None = Field(
+        None, description="File with the secret that each Subscription's own is derived from."
+    )
 
 
 class Ehr(Closed):
     """The FHIR R4 server, how to sign in, and what it takes."""
 
     base_url: str = Field(description="FHIR base. The access token goes to this origin and to no other.")
-    auth: Literal["none", "bearer", "client_credentials"] = Field("none", description="`none` only on loopback.")
+    auth: Literal["none", "bearer", "client_credentials", "private_key_jwt"] = Field(
+        "none", description="`none` (on loopback only), `bearer`, `client_credentials` or `private_key_jwt` (SMART)."
+    )
     bearer_token_file: Path | None = Field(None, description="File with a static bearer token.")
-    token_url: str | None = Field(None, description="OAuth 2.0 token endpoint for client credentials.")
+    token_url: str | None = Field(
+        None, description="OAuth 2.0 token endpoint; SMART finds it when it is on the EHR's own origin."
+    )
     client_id: str | None = Field(None, description="OAuth 2.0 client id.")
     client_secret_file: Path | None = Field(None, description="File with the client secret.")
-    scope: str = Field("", description="OAuth 2.0 scope to ask for.")
+    private_keys_file: Path | None = Field(None, description="Keys for SMART, made by `sidecar keys smart`.")
+    scope: str = Field("", description="OAuth 2.0 scope to ask for; default for SMART: what the models need.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one answer of the EHR.")
     max_connections: int = Field(32, ge=1, le=512, description="Most requests under way at once.")
     write_ladder: Literal["auto", "put", "conditional", "search"] = Field(
@@ -74,12 +83,38 @@ class Ehr(Closed):
     score_value: Literal["{score}", "{ScoreOf}", "integer"] = Field(
         "{score}", description="How a points total is charted: a Quantity in that unit, or valueInteger."
     )
+    probability: Literal["percent", "fraction", "range"] = Field(
+        "percent",
+        description="How a probability is charted: 12.3, 0.123, or a Range in %. The note always says the percentage.",
+    )
+
+
+class Topics(Closed):
+    """How events are told: R4 Backport Subscriptions where a topic is named, classic ones elsewhere."""
+
+    topics: dict[Literal["patient", "encounter", "observation", "condition"], str] = Field(
+        default_factory=dict, description="Canonicals of the topics that tell of every change, by resource type."
+    )
+    content: Literal["empty", "id-only", "full-resource"] = Field(
+        "id-only", description="What notifications carry; whatever they carry is read back."
+    )
+    heartbeat: Duration = Field(timedelta(seconds=60), description="How often the EHR says that it is still there.")
+    life: Duration = Field(
+        timedelta(days=1), description="How long a Subscription lives; renewed, with a new secret, at 60 % of it."
+    )
+
+    def of(self, source: str) -> str | None:
+        """The topic of a source, None when it has none."""
+        return next((topic for name, topic in self.topics.items() if name == source), None)
 
 
 class Store(Closed):
     """The database and the keys of its identified columns."""
 
-    url: str = Field("sqlite:///sidecar.db", description="SQLite file URL.")
+    url: str = Field(
+        "sqlite:///sidecar.db", description="A SQLite file, or postgresql://user@host:port/name for several processes."
+    )
+    password_file: Path | None = Field(None, description="File with the PostgreSQL role's password, if it has one.")
     key_file: Path = Field(Path("sidecar-keys.toml"), description="Key ring made by `sidecar keys new`.")
     retention: Duration = Field(timedelta(days=7), description="How long completed events are kept.")
     dedupe_retention: Duration = Field(timedelta(days=90), description="How long their dedupe keys are kept.")
@@ -114,6 +149,9 @@ class ModelSettings(Closed):
     max_age: dict[Name, Duration] = Field(default_factory=dict, description="Maximum age per input.")
     switches: dict[Name, bool] = Field(
         default_factory=dict, description="The site's answers to the manifest's switches."
+    )
+    choices: dict[Name, str] = Field(
+        default_factory=dict, description="What the manifest asks the site and has no default for, such as a region."
     )
 
     @model_validator(mode="after")
@@ -154,6 +192,7 @@ class Settings(BaseSettings):
     facility: Facility
     ehr: Ehr
     server: Server = Server()
+    subscriptions: Topics = Topics()
     store: Store = Store()
     work: Work = Work()
     models_dir: Path | None = Field(None, description="Folder of models; default: the shipped ones.")
@@ -201,7 +240,9 @@ _PATHS = {
     "hook_secret_file",
     "bearer_token_file",
     "client_secret_file",
+    "private_keys_file",
     "key_file",
+    "password_file",
     "admin_socket",
     "models_dir",
 }
@@ -247,32 +288,75 @@ def check(settings: Settings) -> list[str]:
     """What is wrong with settings that are well-formed one by one."""
     found = []
     ehr = settings.ehr
-    for name, url in (("ehr.base_url", ehr.base_url), ("server.public_url", settings.server.public_url)):
+    urls = {"ehr.base_url": ehr.base_url, "server.public_url": settings.server.public_url}
+    if ehr.token_url is not None:
+        urls["ehr.token_url"] = ehr.token_url
+    for name, url in urls.items():
         if not _is_plain(url):
             found.append(f"{name} must be a plain http(s) URL without query or user")
         elif urlsplit(url).scheme == "http" and not is_loopback(url):
             found.append(f"{name} must be https: it is not on this machine")
     if ehr.auth == "none" and not is_loopback(ehr.base_url):
-        found.append('ehr.auth = "none" is allowed on loopback only; use "bearer" or "client_credentials"')
-    if ehr.auth == "client_credentials":
-        if not ehr.token_url or not ehr.client_id:
-            found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
-        elif not _is_plain(ehr.token_url):
-            found.append("ehr.token_url must be a plain http(s) URL without query or user")
-        elif urlsplit(ehr.token_url).scheme == "http" and not is_loopback(ehr.token_url):
-            found.append("ehr.token_url must be https: it is not on this machine")
-    if not settings.store.url.startswith("sqlite:///"):
-        found.append("store.url must be a SQLite file URL: sqlite:///path/sidecar.db")
+        found.append('ehr.auth = "none" is allowed on loopback only; use one of the others')
+    if ehr.auth == "client_credentials" and not (ehr.token_url and ehr.client_id):
+        found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
+    if ehr.auth == "private_key_jwt" and not (ehr.private_keys_file and ehr.client_id):
+        found.append('ehr.auth = "private_key_jwt" needs ehr.private_keys_file and ehr.client_id')
+    return found + _check_store(settings.store)
+
+
+POSTGRES_OPTIONS = frozenset({"host", "sslmode", "sslrootcert", "sslcert", "sslkey"})
+
+
+def _check_store(store: Store) -> list[str]:
+    """What is wrong with the database's URL. It is never repeated: people do write passwords into it."""
+    if store.url.startswith("sqlite:///"):
+        return []
+    try:
+        parts = urlsplit(store.url)
+        options = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+        fine = (parts.port is None or parts.port > 0) and not parts.fragment
+    except ValueError:
+        fine = False
+    if not fine or parts.scheme != "postgresql" or not parts.path.strip("/") or "," in parts.netloc:
+        return ["store.url must be sqlite:///path/sidecar.db or postgresql://user@host:port/name"]
+    found = []
+    if parts.password is not None:
+        found.append("store.url must not hold a password: use store.password_file or SIDECAR_STORE_PASSWORD")
+    if unknown := set(options) - POSTGRES_OPTIONS:
+        known = ", ".join(sorted(POSTGRES_OPTIONS))
+        found.append(f"store.url takes {known} after the ?, and {len(unknown)} are others")
+    if "host" in options and (parts.hostname or not options["host"].startswith("/")):
+        found.append("store.url: ?host= names the folder of a Unix socket, in place of a host")
+    local = not parts.hostname or is_loopback(store.url)
+    if not local and options.get("sslmode") not in {"verify-ca", "verify-full"}:
+        found.append("store.url needs ?sslmode=verify-full (or verify-ca): the database is not on this machine")
     return found
 
 
-def admin_socket(settings: Settings) -> Path:
-    """Where the admin door is: the setting, else beside the database."""
-    return settings.server.admin_socket or Path(settings.store.url.removeprefix("sqlite:///") + ".admin")
+def store_password(store: Store) -> SecretStr | None:
+    """The password of the PostgreSQL role; None when it signs in without one (peer, certificate).
+
+    Raises:
+        Misconfigured: the file cannot be read, or is readable by everyone.
+    """
+    if store.password_file is None and not os.environ.get("SIDECAR_STORE_PASSWORD"):
+        return None
+    return secret("store.password", "SIDECAR_STORE_PASSWORD", store.password_file, least=1)
 
 
-def secret(name: str, variable: str, file: Path | None) -> SecretStr:
-    """A secret from its file, else from the environment variable.
+def admin_socket(settings: Settings) -> Path | None:
+    """Where the admin door is: the setting, else beside the SQLite file.
+
+    PostgreSQL needs none: the command line may open the database beside the servers.
+    """
+    if settings.server.admin_socket or not settings.store.url.startswith("sqlite:///"):
+        return settings.server.admin_socket
+    return Path(settings.store.url.removeprefix("sqlite:///") + ".admin")
+
+
+def secret(name: str, variable: str, file: Path | None, *, least: int = MIN_SECRET_CHARS) -> SecretStr:
+    """A secret of at least `least` characters from its file, else from the environment variable.
 
     Raises:
         Misconfigured: neither is there, the file is readable by everyone, or the secret is short.
@@ -289,6 +373,6 @@ def secret(name: str, variable: str, file: Path | None) -> SecretStr:
         value = os.environ.get(variable, "")
         if not value:
             raise Misconfigured([f"{name}: set {name}_file to a file that holds it, or the variable {variable}"])
-    if len(value) < MIN_SECRET_CHARS:
-        raise Misconfigured([f"{name}: shorter than {MIN_SECRET_CHARS} characters"])
+    if len(value) < least:
+        raise Misconfigured([f"{name}: shorter than {least} characters"])
     return SecretStr(value)

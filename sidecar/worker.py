@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import uuid4
 
 from sidecar import log, pipeline
 from sidecar.aftermath import PATIENCE, aftermath
@@ -66,7 +65,7 @@ class Worker:
 
     async def _claim(self, most: int) -> Sequence[WorkItem]:
         lease_s = self._rooms.work.lease.total_seconds()
-        return await self._rooms.work_box.claim(uuid4().hex, time.time(), lease_s, most)
+        return await self._rooms.work_box.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, most)
 
     async def _next_due(self) -> float | None:
         rows = await self._rooms.store.read(NEXT_DUE, now=time.time())

@@ -5,7 +5,6 @@ import contextlib
 import functools
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,7 +21,10 @@ from sidecar import operations
 from sidecar.app import Sidecar, system_clock
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import Settings, load
-from sidecar.store import Cipher, Statement, Store, load_keys, new_keys
+from sidecar.store import Cipher, SqliteStore, Statement, Store, load_keys, new_keys
+from sidecar.store import open_store as store_at
+from tests import postgres
+from tests.ports import free_port
 
 SECRET = "a-hook-secret-for-tests-only"
 LOINC = "http://loinc.org"
@@ -31,13 +33,6 @@ UNITS = {
     "9279-1": "/min", "2708-6": "%", "8480-6": "mm[Hg]", "8867-4": "/min", "8310-5": "Cel", "9269-2": "{score}",
     "3151-8": "L/min",
 }  # fmt: skip
-
-
-def free_port() -> int:
-    """A port of this machine that nobody has now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def patient(patient_id: str, **more: Any) -> dict[str, Any]:
@@ -121,20 +116,35 @@ def write_site(folder: Path, ehr_url: str, *, promoted: bool = True, **sections:
 def _migrated() -> bytes:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "sidecar.db"
-        Store(f"sqlite:///{path}").close()
+        SqliteStore(f"sqlite:///{path}").close()
         return path.read_bytes()
 
 
+ENGINES = ("sqlite", "postgres")
+
+
 @contextlib.contextmanager
-def open_store(folder: Path) -> Iterator[Store]:
-    """A real database in `folder`, migrated once a test run and copied."""
+def new_database(folder: Path, engine: str) -> Iterator[str]:
+    """The URL of a real database (SQLite: in `folder`), migrated once a test run and copied."""
+    if engine == "postgres":
+        postgres.skip_when_missing()
+        with postgres.new_database() as url:
+            yield url
+        return
     path = folder / "sidecar.db"
     path.write_bytes(_migrated())
-    store = Store(f"sqlite:///{path}")
-    try:
-        yield store
-    finally:
-        store.close()
+    yield f"sqlite:///{path}"
+
+
+@contextlib.contextmanager
+def open_store(folder: Path, engine: str = "sqlite") -> Iterator[Store]:
+    """Such a database, open."""
+    with new_database(folder, engine) as url:
+        store = store_at(url)
+        try:
+            yield store
+        finally:
+            store.close()
 
 
 def cipher_in(folder: Path) -> Cipher:
@@ -198,6 +208,7 @@ class House:
 async def house(
     folder: Path,
     ehr: PracticeEhr | None = None,
+    /,
     clock: Callable[[], datetime] = system_clock,
     *,
     promoted: bool = True,
@@ -239,22 +250,29 @@ class Served:
         return self.process.wait(within_s)
 
 
-def serve(config: Path) -> Served:
-    """Start `sidecar serve` and return when /readyz says so; `starts` has the seconds that took."""
-    settings = load(config)
-    log = config.with_name("serve.log")
-    started = time.monotonic()
+def spawn(config: Path) -> Served:
+    """Start `sidecar serve` and do not wait for it."""
+    settings, log = load(config), config.with_name("serve.log")
     with log.open("ab") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "sidecar", "serve", "--config", str(config)],
             stdout=out, stderr=out, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
-    url = f"http://127.0.0.1:{settings.server.ops_port}/readyz"
+    return Served(config, process, settings, log)
+
+
+def serve(config: Path) -> Served:
+    """Start `sidecar serve` and return when /readyz says so; `starts` has the seconds that took."""
+    started = time.monotonic()
+    served = spawn(config)
+    process, log = served.process, served.log
+    url = f"http://127.0.0.1:{served.settings.server.ops_port}/readyz"
     deadline = started + 30
     while True:
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, timeout=1).status_code == 200:
-                return Served(config, process, settings, log, [time.monotonic() - started])
+                served.starts.append(time.monotonic() - started)
+                return served
         assert process.poll() is None, log.read_text()[-2000:]
         assert time.monotonic() < deadline, "serve was not ready in 30 s"
         time.sleep(0.02)

@@ -1,6 +1,6 @@
-"""`sidecar status`, `dead-letters` and `replay`: through the serving process's admin door, else from the file.
+"""`sidecar status`, `dead-letters` and `replay`: through a serving process's admin door, else from the database.
 
-The machinery behind the file is imported only when no server answers: through the door a command costs a tenth of it.
+Its machinery is imported only when no server answers: through the door a command costs a tenth of it.
 """
 
 import asyncio
@@ -33,8 +33,12 @@ def status(config: Path, *, as_json: bool) -> None:
     for row in found["assessments"]:
         overview.add_row(f"{row['model']}: {row['outcome']}", str(row["n"]))
     overview.add_row("to review", str(found["for_review"]))
+    sign_in = found["sign_in"]
+    if sign_in["problem"]:
+        overview.add_row("no token", sign_in["problem"])
     console.print(overview)
     _print_rows(console, "Subscriptions", found["subscriptions"], ("source", "status", "reason", "watermark"))
+    _print_rows(console, "Not granted by the EHR", sign_in["missing_scopes"], ("scope", "means"))
     why = [{"reason": reason, "count": count} for reason, count in found["not_scored"].items()]
     _print_rows(console, "Not scored, because", why, ("reason", "count"))
 
@@ -60,9 +64,9 @@ def replay(config: Path, letter: str | None) -> None:
 
 
 def _ask(found: Settings, method: str, path: str) -> Any:
-    """Through the admin socket when a server runs; otherwise open the file ourselves."""
+    """Through the admin socket when a server runs; otherwise open the database ourselves."""
     socket = settings.admin_socket(found)
-    if socket.exists():
+    if socket is not None and socket.exists():
         try:
             transport = httpx.HTTPTransport(uds=str(socket))
             with httpx.Client(transport=transport, base_url="http://sidecar", timeout=30) as client:
@@ -71,22 +75,23 @@ def _ask(found: Settings, method: str, path: str) -> Any:
                 raise Unavailable("the running server could not answer; its log says why")
             return orjson.loads(answer.content)
         except httpx.ConnectError:
-            pass  # a socket left behind by a killed server: the file is free
+            pass  # a socket left behind by a killed server: the database is free
         except httpx.TransportError as error:
             raise Unavailable(f"the running server did not answer ({type(error).__name__})") from None
-    if not Path(found.store.url.removeprefix("sqlite:///")).exists():
+    is_file = found.store.url.startswith("sqlite:///")
+    if is_file and not Path(found.store.url.removeprefix("sqlite:///")).exists():
         raise Misconfigured([f"{found.store.url}: no such database; has the server run with this file yet?"])
     return asyncio.run(_alone(found, path))
 
 
 async def _alone(found: Settings, path: str) -> Any:
     from sidecar import operations
-    from sidecar.store import Store
+    from sidecar.store import open_store
 
-    store = Store(found.store.url)
+    store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:
-        if path == "/status":
-            return await operations.status(store)
+        if path == "/status":  # nobody is signed in
+            return {**await operations.status(store), "sign_in": {"problem": None, "missing_scopes": []}}
         if path == "/dead-letters":
             return await operations.dead_letters(store)
         return {"replayed": await operations.replay(store, httpx.URL(path).params.get("id"))}

@@ -32,7 +32,8 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     tz, at = _zone(options["time_zone"]), _moment(options["at"])
     root: Path = options["models_dir"] or shipped("models")
     loaded = load_models(root, {options["model"]: None})[options["model"]]
-    model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True)))
+    choices = _choices(options["choices"])
+    model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True), choices=choices))
     rules = load_rules()
     codes = model.loaded.manifest.set_codes
     failed = False
@@ -104,7 +105,7 @@ def _resources(conclusion: Conclusion, model: RunningModel) -> list[dict[str, An
         rationale=rationale(a, manifest),
         reasons=tuple(reason_in_words(r, manifest, a.vector.features) for r in a.reasons),
     )
-    total = observation(conclusion, manifest, links)
+    total = None if manifest.outputs else observation(conclusion, manifest, links)
     if total is None:
         return [made, risk_assessment(conclusion, manifest, links)]
     from dataclasses import replace
@@ -127,6 +128,18 @@ def _refused(model: RunningModel, reason: str) -> dict[str, Any]:
         "contributions": {},
         "resources": [],
     }
+
+
+def _choices(written: tuple[str, ...]) -> dict[str, str]:
+    """`("region=other",)` as a table.
+
+    Raises:
+        Misconfigured: not of that form.
+    """
+    pairs = [text.partition("=") for text in written]
+    if any(not (name and value) for name, _, value in pairs):
+        raise Misconfigured(["--choice: give NAME=VALUE, for example region=other"])
+    return {name: value for name, _, value in pairs}
 
 
 def _zone(name: str) -> ZoneInfo:

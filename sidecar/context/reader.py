@@ -1,8 +1,9 @@
 """Read one patient's context from the EHR: what active manifests name, as far back as they look.
 
-Recent readings and slowly changing facts (pregnancy, a scale decision) are searched apart, so that the cost of an event
-does not grow with the length of the chart. Searches come newest first and stop at a bound; a code that the bound cut
-off is then asked for by itself, so a densely monitored patient is scored like any other.
+Recent readings and slowly changing facts (pregnancy, a scale decision, a yearly result) are searched apart, so that the
+cost of an event does not grow with the length of the chart. Searches come newest first and stop at a bound; a code that
+the bound cut off is then asked for by itself, so a densely monitored patient is scored like any other. What must have
+lasted is looked for once more among readings that are old enough, however many newer ones there are.
 """
 
 import asyncio
@@ -22,19 +23,28 @@ RECENT = timedelta(days=2)
 MAX_RECENT = 1000
 MAX_SLOW = 200
 MAX_OF_ONE = 20
+PAGE = 200
 OPEN = ("arrived", "triaged", "in-progress", "onleave")
 Found = list[Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What to fetch: codes by how far back they matter."""
+    """What to fetch: codes by how far back they matter.
+
+    `past_codes` are those whose readings must be at least `past_from` old to prove what they prove. `of_a_stay` is
+    whether the patient's encounter matters.
+    """
 
     recent_codes: tuple[str, ...]
     recent_reach: timedelta
     slow_codes: tuple[str, ...]
     slow_reach: timedelta
     condition_codes: tuple[str, ...]
+    past_codes: tuple[str, ...] = ()
+    past_from: timedelta = timedelta(0)
+    past_reach: timedelta = timedelta(0)
+    of_a_stay: bool = True
 
     @classmethod
     def of(cls, manifest: Manifest, max_age: Mapping[str, timedelta], spread: timedelta | None) -> "Need":
@@ -42,8 +52,11 @@ class Need:
         recent: set[str] = set()
         slow: set[str] = set()
         recent_reach = slow_reach = timedelta(0)
+        lasting = [f for f in manifest.features.values() if f.apart is not None]
         for name, feature in manifest.features.items():
-            codes = {c for s in feature.sources if s.type == "Observation" for c in (*s.codes, *s.panels)}
+            codes = feature.codes("Observation")
+            if feature.apart is not None or not codes:
+                continue
             reach = max(feature.window or timedelta(0), max_age.get(name, feature.max_age), spread or timedelta(0))
             if feature.reach <= RECENT:
                 recent |= codes
@@ -57,7 +70,29 @@ class Need:
             slow_codes=tuple(sorted(slow)),
             slow_reach=slow_reach,
             condition_codes=tuple(sorted(manifest.codes_of("Condition"))),
+            past_codes=tuple(sorted({c for f in lasting for c in f.codes("Observation")})),
+            past_from=min((f.apart for f in lasting if f.apart), default=timedelta(0)),
+            past_reach=max((f.reach for f in lasting), default=timedelta(0)),
+            of_a_stay=manifest.cohort.of_a_stay,
         )
+
+    def shows(self, codes: frozenset[str], age: timedelta) -> bool:
+        """Whether a reading of one of `codes`, that old, is among what a context reads."""
+        recent = not codes.isdisjoint(self.recent_codes) and age < self.recent_reach
+        return recent or (not codes.isdisjoint(self.slow_codes) and age < self.slow_reach)
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    """From when, and until when (None = no end), readings are asked for."""
+
+    since: datetime
+    until: datetime | None
+
+    @property
+    def query(self) -> tuple[str, ...]:
+        start = f"ge{_text(self.since)}"
+        return (start,) if self.until is None else (start, f"le{_text(self.until)}")
 
 
 class ContextReader:
@@ -77,20 +112,23 @@ class ContextReader:
         """
         who = Reference("Patient", patient.value)
         at = at.astimezone(self._tz)
-        record, stays, recent, slow, conditions = await asyncio.gather(
+        record, stays, recent, slow, past, conditions = await asyncio.gather(
             self._client.read(who),
-            self._collect("Encounter", {"patient": patient.value, "_sort": "-date", "_count": "20"}, MAX_OF_ONE),
-            self._recent(patient, need, later(at, -need.recent_reach), until),
-            self._observations(patient, need.slow_codes, later(at, -need.slow_reach), until, MAX_SLOW),
+            self._stays(patient, need),
+            self._newest(patient, need.recent_codes, _Span(later(at, -need.recent_reach), until), MAX_RECENT),
+            self._newest(patient, need.slow_codes, _Span(later(at, -need.slow_reach), until), MAX_SLOW),
+            self._past(patient, need, at),
             self._conditions(patient, need.condition_codes),
         )
         if record is None:
             raise Rejected("gone:patient")
-        for resource in (*stays, *recent, *slow, *conditions):
+        for resource in (*stays, *recent, *slow, *past, *conditions):
             if not self._is_about(resource, who):
                 raise Rejected("another_patient")
-        encounter = await self._encounter(recent, stays, who, at)
-        return PatientSnapshot(record, encounter, (*recent, *slow, *conditions), at)
+        encounter = await self._encounter(recent, stays, who, at) if need.of_a_stay else None
+        known = {r.get("id") for r in (*recent, *slow)}
+        older = [r for r in past if r.get("id") not in known]
+        return PatientSnapshot(record, encounter, (*recent, *slow, *older, *conditions), at)
 
     def _is_about(self, resource: Mapping[str, Any], who: Reference) -> bool:
         subject = references.of(resource.get("subject"), self._client.base_url)
@@ -106,25 +144,35 @@ class ContextReader:
                 break
         return found
 
-    async def _recent(self, patient: PatientId, need: Need, since: datetime, until: datetime | None) -> Found:
-        found = await self._observations(patient, need.recent_codes, since, until, MAX_RECENT)
-        if len(found) < MAX_RECENT:
+    async def _stays(self, patient: PatientId, need: Need) -> Found:
+        if not need.of_a_stay:
+            return []
+        query = {"patient": patient.value, "_sort": "-date", "_count": "20"}
+        return await self._collect("Encounter", query, MAX_OF_ONE)
+
+    async def _newest(self, patient: PatientId, codes: Iterable[str], span: "_Span", most: int) -> Found:
+        """Up to `most` readings, newest first, and the newest of each code that did not come among them."""
+        found = await self._observations(patient, codes, span, most)
+        if len(found) < most:
             return found
-        cut_off = [c for c in need.recent_codes if not any(c in references.codes(r) for r in found)]
-        more = await asyncio.gather(
-            *(self._observations(patient, (code,), since, until, MAX_OF_ONE) for code in cut_off)
-        )
+        cut_off = [c for c in codes if not any(c in references.codes(r) for r in found)]
+        more = await asyncio.gather(*(self._observations(patient, (code,), span, MAX_OF_ONE) for code in cut_off))
         known = {r.get("id") for r in found}
         return found + [r for batch in more for r in batch if r.get("id") not in known]
 
-    async def _observations(
-        self, patient: PatientId, codes: Iterable[str], since: datetime, until: datetime | None, most: int
-    ) -> Found:
+    async def _past(self, patient: PatientId, need: Need, at: datetime) -> Found:
+        """The newest readings that are old enough to prove that something has lasted."""
+        span = _Span(later(at, -need.past_reach), later(at, -need.past_from))
+        return await self._observations(patient, need.past_codes, span, MAX_OF_ONE)
+
+    async def _observations(self, patient: PatientId, codes: Iterable[str], span: "_Span", most: int) -> Found:
         wanted = ",".join(codes)
         if not wanted:
             return []
-        span = (f"ge{_text(since)}",) if until is None else (f"ge{_text(since)}", f"le{_text(until)}")
-        query = {"patient": patient.value, "code": wanted, "date": span, "_sort": "-date", "_count": "200"}
+        query: Query = {
+            "patient": patient.value, "code": wanted, "date": span.query, "_sort": "-date",
+            "_count": str(min(most, PAGE)),
+        }  # fmt: skip
         return await self._collect("Observation", query, most)
 
     async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:

@@ -9,15 +9,18 @@ import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, date, datetime, time
 from typing import Any
 
 from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
-from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot
+from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot, Sex
 
 UCUM = "http://unitsofmeasure.org"
+BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
+_SEXES = {"male": Sex.MALE, "female": Sex.FEMALE, "M": Sex.MALE, "F": Sex.FEMALE}
+_SAYS_NOTHING = {"unknown", "UNK", "ASKU"}
 _LARGEST = 1e15  # no measurement of a patient; also shuts out infinity, NaN and integers too long for a float
 _OPEN = {"arrived", "triaged", "in-progress", "onleave"}
 _ENDED = {"finished", "cancelled", "entered-in-error"}
@@ -37,6 +40,7 @@ class _Draft:
     codes: tuple[str, ...] = ()
     seconds: float | None = None
     recorded: float = -math.inf
+    began: float | None = None
     value: float | None = None
     unit: str | None = None
     value_codes: tuple[str, ...] = ()
@@ -45,6 +49,8 @@ class _Draft:
     absent: bool = False
     parts: list["_Draft"] = field(default_factory=list)
     age: tuple[int, int] | None = None
+    lived_s: float | None = None
+    sexes: set[Sex] = field(default_factory=set)
     deceased: bool = False
     inactive: bool = False
     open: bool | None = None
@@ -75,7 +81,16 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
         encounter_open=_is_open(stay),
         facts=tuple(facts),
         policy_digest=rules.digest,
+        sex=_sex(patient.sexes),
+        lived_s=patient.lived_s,
     )
+
+
+def _sex(said: set[Sex]) -> Sex:
+    """One answer, or none: gender and birth sex that differ are for a person to settle."""
+    if not said:
+        return Sex.UNKNOWN
+    return said.pop() if len(said) == 1 else Sex.CONTRADICTORY
 
 
 def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) -> list[Fact]:
@@ -96,6 +111,7 @@ def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) 
             value_codes=() if part.absent else part.value_codes,
             trouble=(draft.trouble if draft.trouble in _WHOLE else None) or part.trouble,
             recorded=draft.recorded,
+            began=draft.began,
         )
         for part in (draft, *draft.parts)
         if part.codes
@@ -197,6 +213,36 @@ def _recorded(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
     draft.recorded = -math.inf if seconds is None else seconds
 
 
+def _onset(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    """When it counts, if the time of day is known; and since when it is there, whatever part of a date is known."""
+    _time(draft, value, rule, rules)
+    _there_since(draft, value)
+
+
+def _onset_period(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    _period(draft, value, rule, rules)
+    _there_since(draft, value.get("start") if isinstance(value, Mapping) else None)
+
+
+def _charted(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    _recorded(draft, value, rule, rules)
+    _there_since(draft, value)
+
+
+def _there_since(draft: _Draft, value: object) -> None:
+    """The latest moment that a (partial) date may mean; of several, the earliest proves the longest time."""
+    seconds, span = _seconds(draft, value), days(value)
+    if seconds is None and span is not None:
+        seconds = _midnight_s(draft, span[1]) + 86_400.0
+    if seconds is not None:
+        draft.began = seconds if draft.began is None else min(draft.began, seconds)
+
+
+def _midnight_s(draft: _Draft, day: date) -> float:
+    """The beginning of a local day, relative to the trigger: a difference of instants, whatever the clocks did."""
+    return (datetime.combine(day, time(), draft.at.tzinfo) - draft.at.astimezone(UTC)).total_seconds()
+
+
 def _status(draft: _Draft, value: Any, rule: Rule, _: Rules) -> None:
     code = value if isinstance(value, str) else ""
     if code in rule.void:
@@ -242,6 +288,26 @@ def _age(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
     if span is not None:
         today = draft.at.date()
         draft.age = (years_between(span[1], today), years_between(span[0], today))
+        if span[0] == span[1]:
+            draft.lived_s = -_midnight_s(draft, span[0])
+
+
+def _gender(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    _says_sex(draft, value)
+
+
+def _birth_sex(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+    """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
+    for extension in value if isinstance(value, list) else ():
+        if isinstance(extension, Mapping) and extension.get("url") == BIRTH_SEX:
+            _says_sex(draft, extension.get("valueCode"))
+
+
+def _says_sex(draft: _Draft, code: object) -> None:
+    """An answer that is neither (`other`, or no code of FHIR) is an answer too, and contradicts male and female."""
+    said = code if isinstance(code, str) else ""
+    if said not in _SAYS_NOTHING:
+        draft.sexes.add(_SEXES.get(said, Sex.UNKNOWN))
 
 
 def _deceased(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
@@ -279,14 +345,19 @@ def _open_until(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
 _ACTIONS: Mapping[str, Action] = {
     "absent": _absent,
     "age": _age,
+    "birth_sex": _birth_sex,
+    "charted": _charted,
     "coded_status": _coded_status,
     "codes": _codes,
     "components": _components,
     "deceased": _deceased,
+    "gender": _gender,
     "inactive": _inactive,
     "limit": _limit,
     "merged": _merged,
     "number": _number,
+    "onset": _onset,
+    "onset_period": _onset_period,
     "open_status": _open_status,
     "open_until": _open_until,
     "period": _period,

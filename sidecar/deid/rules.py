@@ -11,9 +11,9 @@ from sidecar.errors import Misconfigured
 
 ACTIONS = frozenset(
     {
-        "absent", "age", "coded_status", "codes", "components", "deceased", "inactive", "limit", "merged", "number",
-        "open_status", "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "uninterpreted",
-        "value_codes",
+        "absent", "age", "birth_sex", "charted", "coded_status", "codes", "components", "deceased", "gender",
+        "inactive", "limit", "merged", "number", "onset", "onset_period", "open_status", "open_until", "period",
+        "quantity", "recorded", "refuse", "status", "time", "uninterpreted", "value_codes",
     }
 )  # fmt: skip
 

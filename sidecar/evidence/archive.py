@@ -7,7 +7,7 @@ as the last one is not stored again.
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -207,6 +207,7 @@ class Archive:
             "basis": sorted(r.relative for r in e.basis),
             "occurred_at": round(e.occurred_at.timestamp(), 3),
             "valid_until": e.valid_until.timestamp(),
+            **({"probabilities": sorted(a.probabilities.items())} if a.probabilities else {}),
         }
         return hashlib.sha256(orjson.dumps(said)).digest()
 
@@ -234,7 +235,7 @@ class Archive:
             "at_least": a.at_least,
             "risk": a.risk,
             "urgent": int(a.urgent),
-            "vector": _vector(a.vector),
+            "vector": _vector(a),
             "contributions": orjson.dumps(dict(a.contributions)).decode(),
             "content": self.content(conclusion, status),
             "assessed_at": e.at.timestamp(),
@@ -280,9 +281,10 @@ class Archive:
             at_least=row["at_least"],
             risk=row["risk"],
             urgent=bool(row["urgent"]),
-            vector=_read_vector(row["vector"]),
+            vector=_read_vector(orjson.loads(row["vector"])),
             contributions=orjson.loads(row["contributions"]),
             consent=Consent(row["consent"]),
+            probabilities=orjson.loads(row["vector"]).get("probabilities", {}),
         )
         return Stored(
             id=row["id"],
@@ -308,15 +310,18 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _vector(vector: FeatureVector) -> str:
+def _vector(a: Assessment) -> str:
+    """What went into the model and, of a probability model, what came out, as one JSON document."""
     rows = [
-        [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in vector.features
+        [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in a.vector.features
     ]
-    return orjson.dumps({"features": rows, "remarks": vector.remarks}).decode()
+    document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
+    if a.probabilities:
+        document["probabilities"] = dict(a.probabilities)
+    return orjson.dumps(document).decode()
 
 
-def _read_vector(text: str) -> FeatureVector:
-    stored = orjson.loads(text)
+def _read_vector(stored: Mapping[str, Any]) -> FeatureVector:
     features = tuple(
         Feature(name, math.nan if value is None else value, *rest) for name, value, *rest in stored["features"]
     )

@@ -1,4 +1,4 @@
-"""From points to a conclusion: scored, or incomplete and therefore "at least". Pure.
+"""From the graph's numbers to a conclusion: scored, not scored, or incomplete and therefore "at least". Pure.
 
 The sickest patient must not be silenced: an incomplete total that already calls for action is urgent, and is still
 never stated as a total.
@@ -6,15 +6,15 @@ never stated as a total.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from sidecar.manifest import Manifest
+from sidecar.manifest import Incomplete, Manifest
 from sidecar.records import FeatureVector, Outcome, Score
 
 
 @dataclass(frozen=True, slots=True)
 class Concluded:
-    """The part of an assessment that follows from the points."""
+    """The part of an assessment that follows from what the graph said."""
 
     outcome: Outcome
     score: float | None
@@ -22,13 +22,36 @@ class Concluded:
     risk: str | None
     urgent: bool
     contributions: Mapping[str, float]
+    reasons: tuple[str, ...] = ()
+    probabilities: Mapping[str, float] = field(default_factory=dict)
 
 
 def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Concluded:
-    """Read the points. Every contribution is a point of the graph itself; they sum to the score.
+    """Read what the graph said. Every contribution is a point or term of the graph itself; they sum to the score."""
+    if manifest.incomplete is None:
+        return _probabilities(vector, score)
+    return _points(manifest, manifest.incomplete, vector, score)
 
-    With nothing at all to go on, the outcome is not scored: "at least 0" would say something.
-    """
+
+def _probabilities(vector: FeatureVector, score: Score) -> Concluded:
+    """Probabilities of all inputs, or none: with one missing there is no number that would not mislead."""
+    computed = (score.total, *score.points.values(), *score.probabilities.values())
+    if vector.reasons or not all(map(math.isfinite, computed)):
+        reasons = vector.reasons or ("not_computable",)
+        return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={}, reasons=reasons)
+    return Concluded(
+        Outcome.SCORED,
+        score.total,
+        None,
+        None,
+        urgent=False,
+        contributions=score.points,
+        probabilities=score.probabilities,
+    )
+
+
+def _points(manifest: Manifest, rule: Incomplete, vector: FeatureVector, score: Score) -> Concluded:
+    """A total, or "at least". With nothing at all to go on it is not scored: "at least 0" would say something."""
     missing = {f.name for f in vector.features if math.isnan(f.value)}
     known = {n: points for n, points in score.points.items() if n not in missing and not math.isnan(points)}
     if not math.isnan(score.total) and not vector.reasons:
@@ -36,18 +59,17 @@ def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Conclud
         return Concluded(Outcome.SCORED, score.total, None, risk, urgent=False, contributions=known)
     # A decision such as the SpO2 scale is no measurement: alone it is nothing to go on.
     measured = any(
-        f.name not in missing and f.seconds is not None and manifest.features[f.name].in_set for f in vector.features
+        f.name not in missing and f.seconds is not None and f.name in manifest.members for f in vector.features
     )
     implausible = any(f.shown is not None for f in vector.features)
     if not measured and not implausible:
-        return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={})
+        return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={}, reasons=vector.reasons)
     least = math.fsum(known.values())
-    rule = manifest.incomplete
     urgent = implausible or least >= rule.urgent_at_least or any(p >= rule.urgent_any_points for p in known.values())
     # The lowest band is never said of an incomplete total: "at least low" reads as "low".
     risk = _band(manifest, least, known)
     said = risk if urgent and risk != manifest.bands[-1].risk else None
-    return Concluded(Outcome.INCOMPLETE, None, least, said, urgent, known)
+    return Concluded(Outcome.INCOMPLETE, None, least, said, urgent, known, vector.reasons)
 
 
 def _band(manifest: Manifest, total: float, points: Mapping[str, float]) -> str | None:

@@ -1,5 +1,8 @@
 """Reasons and rationales as a clinician reads them. Pure."""
 
+import math
+from collections.abc import Mapping
+
 from sidecar.manifest import Manifest, in_unit
 from sidecar.records import Assessment, Feature
 
@@ -22,8 +25,16 @@ _PLAIN = {
     "out_of_cohort:discharged": "encounter has ended",
     "out_of_cohort:inactive": "patient record is inactive or merged into another",
     "out_of_cohort:pregnant": "not for use in pregnancy",
+    "out_of_cohort:egfr": "eGFR outside the range this equation was made for",
+    "out_of_cohort:ckd_duration": "chronic kidney disease of at least 3 months is not shown in the chart",
+    "out_of_cohort:dialysis": "on dialysis, or end-stage kidney disease recorded",
+    "out_of_cohort:transplant": "kidney transplant recorded",
+    "out_of_cohort:acute_kidney_injury": "acute kidney injury recorded as active",
     "missing:birth_date": "birth date unknown, so the age limit cannot be checked",
-    "imprecise:birth_date": "birth date too imprecise to check the age limit",
+    "imprecise:birth_date": "birth date too imprecise to tell the age",
+    "missing:sex": "sex not recorded as male or female, which this equation needs",
+    "contradictory:sex": "administrative gender and birth sex contradict each other, and this equation needs one",
+    "not_computable": "these inputs give no number",
     "another_patient": "the chart returned another patient's resource; nothing was used",
     "modifier:patient": "the patient record carries a modifier that is not understood",
     "modifier:encounter": "the encounter carries a modifier that is not understood",
@@ -35,16 +46,21 @@ def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ..
     if reason in _PLAIN:
         return _PLAIN[reason]
     word, _, name = reason.partition(":")
-    if word in _BY_FEATURE and name in manifest.features:
-        spec = manifest.features[name]
-        value = next((in_unit(f.shown, f.unit) for f in features if f.name == name and f.shown is not None), "")
-        return " ".join(_BY_FEATURE[word].format(label=spec.label, value=value).split())
+    label = manifest.label(name)
+    if word in _BY_FEATURE and label is not None:
+        value = next((in_unit(f.shown, f.unit) for f in features if f.reason == reason and f.shown is not None), "")
+        return " ".join(_BY_FEATURE[word].format(label=label, value=value).split())
     return reason.replace("_", " ").replace(":", ": ")
 
 
 def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
-    """The parameters that scored, highest first: "respiratory rate 26/min (3), supplemental oxygen (2)"."""
+    """What the result comes from, the strongest first: "respiratory rate 26/min (3), supplemental oxygen (2)".
+
+    Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`.
+    """
     by_name = {f.name: f for f in assessment.vector.features}
+    if manifest.result.effect:
+        return _multiples(assessment, manifest, by_name)
     scored = sorted(
         ((points, name) for name, points in assessment.contributions.items() if points > 0),
         key=lambda pair: (-pair[0], pair[1]),
@@ -53,7 +69,20 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
         return "no parameter scored above 0"
     said = []
     for points, name in scored[:most]:
-        spec, feature = manifest.features[name], by_name[name]
-        said.append(f"{spec.label} {spec.say(feature.value)} ({points:g})")
+        said.append(f"{manifest.say(name, by_name[name].value)} ({points:g})")
     left = len(scored) - most
     return ", ".join(said) + (f" and {left} more" if left > 0 else "")
+
+
+def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6) -> str:
+    if not assessment.contributions:
+        return "no probability is given"
+    terms = sorted(assessment.contributions.items(), key=lambda pair: (-abs(pair[1]), pair[0]))
+    said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
+    more = f" and {len(terms) - most} more" if len(terms) > most else ""
+    return f"{manifest.result.effect} compared with {manifest.result.compared_with}: {', '.join(said)}{more}"
+
+
+def _multiple(term: float) -> str:
+    """The factor e^term in three digits; what is too large for that is said as such."""
+    return f"{math.exp(term):.3g}" if term < 20 else "more than 1e8"

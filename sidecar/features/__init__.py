@@ -3,7 +3,9 @@
 A feature is a number or it is missing with a reason; nothing is imputed in silence.
 """
 
-from sidecar.features.cohort import exclusion
-from sidecar.features.extract import Extractor, SiteChoices
+from sidecar.features.choices import SiteChoices, open_choices
+from sidecar.features.cohort import exclusion, exclusion_by_inputs
+from sidecar.features.derived import OF_VALUE
+from sidecar.features.extract import Extractor
 
-__all__ = ["Extractor", "SiteChoices", "exclusion"]
+__all__ = ["OF_VALUE", "Extractor", "SiteChoices", "exclusion", "exclusion_by_inputs", "open_choices"]

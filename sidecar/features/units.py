@@ -10,18 +10,52 @@ import re
 from collections.abc import Callable
 
 _ANNOTATION = re.compile(r"\{[^{}]*\}")
+EGFR = "mL/min/{1.73_m2}"
+# Other spellings of one unit: UCUM's own, and what EHRs write where they fill only `unit`.
+_SPELT = {
+    **{
+        f"{ml}/min/{area}": EGFR
+        for ml in ("mL", "ml")
+        for area in (
+            "{1.73_m2}", "{1.73m2}", "{1.73 m2}", "1.73m2", "1.73 m2", "1.73_m2", "1.73m*2", "1.73.m2", "1.73m²",
+            "1.73 m²", "1.73m^2", "1.73 m^2",
+        )
+    },
+    "mg/dl": "mg/dL",
+    "mg/l": "mg/L",
+    "umol/l": "umol/L",
+    "µmol/L": "umol/L",
+    "μmol/L": "umol/L",
+    "µmol/l": "umol/L",
+    "μmol/l": "umol/L",
+    "mmol/l": "mmol/L",
+    "l/min": "L/min",
+    "ml/min": "mL/min",
+}  # fmt: skip
+# Only what holds for every substance. Between mass and amount lies the substance: that factor is the manifest's.
 _LINEAR: dict[tuple[str, str], tuple[float, float]] = {
     ("[degF]", "Cel"): (5 / 9, -160 / 9),
     ("K", "Cel"): (1.0, -273.15),
     ("kPa", "mm[Hg]"): (7.500615758456564, 0.0),
-    ("l/min", "L/min"): (1.0, 0.0),
     ("mL/min", "L/min"): (0.001, 0.0),
+    ("mg/L", "mg/dL"): (0.1, 0.0),
+    ("g/L", "mg/dL"): (100.0, 0.0),
+    ("mmol/L", "umol/L"): (1000.0, 0.0),
+    ("ug/mg", "mg/g"): (1.0, 0.0),
+    ("ug/g", "mg/g"): (0.001, 0.0),
+    ("g/g", "mg/g"): (1000.0, 0.0),
+    ("g/kg", "mg/g"): (1.0, 0.0),
+    ("g/mol", "mg/mmol"): (1.0, 0.0),
+    ("mg/mol", "mg/mmol"): (0.001, 0.0),
 }
 
 
 def plain(unit: str) -> str:
-    """`unit` without UCUM annotations, which carry no meaning: `{beats}/min` is `/min`, `{score}` is `1`."""
-    return _ANNOTATION.sub("", unit) or "1"
+    """`unit` in one spelling, without UCUM annotations: `{beats}/min` is `/min`, `{score}` is `1`.
+
+    Annotations carry no meaning, but for one by agreement: `mL/min/{1.73_m2}` is indexed to body surface, and is kept.
+    """
+    return _SPELT.get(unit) or _ANNOTATION.sub("", unit) or "1"
 
 
 def converter(written: str | None, wanted: str) -> Callable[[float], float] | None:

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, Protocol
-from urllib.parse import urljoin, urlsplit
 
 import aiohttp
 import orjson
 from yarl import URL
 
 from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
+from sidecar.fhir.origin import Base
 from sidecar.metrics import EHR_REQUEST_SECONDS
-from sidecar.records import Redacted, Reference, is_fhir_id
+from sidecar.records import Redacted, Reference, is_fhir_id, is_type_name
 
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 MAX_PAGES = 50
@@ -27,8 +27,8 @@ MAX_RETRY_AFTER_S = 300.0
 FHIR_JSON = "application/fhir+json"
 # HAPI answers a repeated search from memory for a minute, unless told not to: what was written since is not in it.
 FRESH = {"Cache-Control": "no-cache"}
-# An encoded dot, slash, backslash or percent sign in a path: a server that decodes once more would leave the base.
-_ENCODED_STEP = re.compile("%(2e|2f|5c|25)", re.IGNORECASE)
+# What may stand in a request line: anything else could end it and begin another (RFC 9112 §3).
+_REQUEST_LINE = re.compile(r"[!-~]*")
 
 
 Query = Mapping[str, str | tuple[str, ...]]
@@ -58,7 +58,8 @@ class EhrClient:
     """FHIR interactions with the configured server."""
 
     def __init__(self, base_url: str, credentials: Credentials, *, timeout_s: float, connections: int) -> None:
-        self.base_url = base_url.rstrip("/")
+        self._base = Base(base_url)
+        self.base_url = self._base.text
         self._credentials = credentials
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
@@ -72,7 +73,7 @@ class EhrClient:
 
     async def read(self, reference: Reference) -> Mapping[str, Any] | None:
         """The current version, or None when it is gone (404, 410)."""
-        answer = await self.send("read", "GET", f"{reference.type}/{_id(reference)}", ok={200, 404, 410})
+        answer = await self.send("read", "GET", _path(reference), ok={200, 404, 410})
         if answer.status == 404 and not _is_fhir(answer.body):
             raise Unavailable("ehr_not_fhir:404")  # a proxy's 404 says nothing about the chart
         return _resource(answer.body, reference) if answer.status == 200 else None
@@ -142,6 +143,8 @@ class EhrClient:
         raise Rejected(f"ehr_refused:{answer.status}")
 
     async def _once(self, operation: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+        if not _REQUEST_LINE.fullmatch(path):
+            raise Rejected("grammar:path")
         payload = None
         if body is not None:
             headers["Content-Type"] = FHIR_JSON
@@ -175,30 +178,14 @@ class EhrClient:
 
     def _inside(self, link: str) -> str:
         """A server's link as a path under our base; anything else is refused before a connection is made."""
-        if not all("!" <= c <= "~" for c in link) or "\\" in link:
+        path = self._base.inside(link)
+        if path is None:
             raise Rejected("off_origin:next")
-        try:
-            absolute, base = urlsplit(urljoin(self.base_url + "/", link)), urlsplit(self.base_url)
-        except ValueError:
-            raise Rejected("off_origin:next") from None
-        same = (absolute.scheme, absolute.netloc) == (base.scheme, base.netloc)
-        segments = absolute.path.split("/")
-        if not same or ".." in segments or _ENCODED_STEP.search(absolute.path):
-            raise Rejected("off_origin:next")
-        if absolute.path != base.path and not absolute.path.startswith(base.path + "/"):
-            raise Rejected("off_origin:next")
-        rest = absolute.path[len(base.path) :].lstrip("/")
-        return f"{rest}?{absolute.query}" if absolute.query else rest
+        return path
 
     def located(self, location: str | None, type_name: str) -> str | None:
         """The id in a Location header that stays under our base, else None."""
-        if location is None:
-            return None
-        try:
-            path = self._inside(location)
-        except Rejected:
-            return None
-        parts = path.split("/")
+        parts = (self._base.inside(location or "") or "").split("/")
         return parts[1] if len(parts) > 1 and parts[0] == type_name and is_fhir_id(parts[1]) else None
 
 
@@ -212,7 +199,7 @@ def _is_fhir(body: Any) -> bool:
 
 async def _answer(response: aiohttp.ClientResponse) -> Answer:
     if response.status in {429, 502, 503, 504}:
-        raise Unavailable(f"ehr_busy:{response.status}", _retry_after(response.headers.get("Retry-After")))
+        raise Unavailable(f"ehr_busy:{response.status}", retry_after(response.headers.get("Retry-After")))
     raw = await _bounded(response)
     try:
         body = orjson.loads(raw) if raw.strip() else None
@@ -233,7 +220,7 @@ async def _bounded(response: aiohttp.ClientResponse) -> bytes:
     return b"".join(chunks)
 
 
-def _retry_after(value: str | None) -> float:
+def retry_after(value: str | None) -> float:
     """Seconds to wait: a number or an HTTP date (RFC 9110 §10.2.3), bounded; one second when unreadable."""
     if value is None:
         return 1.0
@@ -262,10 +249,10 @@ def _next(bundle: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _id(reference: Reference) -> str:
-    if not is_fhir_id(reference.id):
+def _path(reference: Reference) -> str:
+    if not is_type_name(reference.type) or not is_fhir_id(reference.id):
         raise Rejected("grammar:id")
-    return reference.id
+    return f"{reference.type}/{reference.id}"
 
 
 def _resource(body: Any, wanted: Reference) -> Mapping[str, Any]:

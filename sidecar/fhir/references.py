@@ -3,10 +3,12 @@
 https://hl7.org/fhir/R4/references.html#literal
 """
 
+import functools
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from sidecar.fhir.origin import Base
 from sidecar.records import Reference, is_fhir_id, is_type_name
 
 _RELATIVE = re.compile(
@@ -17,17 +19,24 @@ _RELATIVE = re.compile(
 def parse(value: object, base_url: str | None = None) -> Reference | None:
     """The resource that `value` names in the configured EHR, or None.
 
-    Absolute references count only when they begin with exactly `base_url`; other hosts, logical references, fragments
-    and anything outside FHIR's grammar are None.
+    Absolute references count only under `base_url`, whatever the case of its host and whether a default port is
+    spelled out; other hosts, logical references, fragments and anything outside FHIR's grammar are None.
     """
     if not isinstance(value, str):
         return None
     if base_url is not None and value.startswith(base_url + "/"):
         value = value[len(base_url) + 1 :]
+    elif base_url is not None and "://" in value and "#" not in value:
+        value = _base(base_url).inside(value) or ""
     match = _RELATIVE.fullmatch(value)
     if match is None or not is_fhir_id(match["id"]):
         return None
     return Reference(match["type"], match["id"], match["version"])
+
+
+@functools.lru_cache(maxsize=8)
+def _base(base_url: str) -> Base:
+    return Base(base_url)
 
 
 def of(element: object, base_url: str | None = None) -> Reference | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import Cipher, Row, Statement, Step, Store
+from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
 
 RECORD = Statement(
     "record",
@@ -18,16 +18,28 @@ RECORD = Statement(
     "SELECT :source, :focus_type, :focus, :focus_key, :version, :dedupe_key, :merge_key, :heard_at "
     "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.dedupe_key = :dedupe_key) "
     "ON CONFLICT DO NOTHING",
+    wakes="events",
+    sort_by=("dedupe_key", "merge_key"),
 )
 _CLAIM = (
+    "WITH picked AS (SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "  # noqa: S608 -- constants
+    f"AND focus_type IS {{}} NULL ORDER BY due_at, id LIMIT :most {SKIP_LOCKED}) "
     "UPDATE event SET claim = :claim, lease_until = :lease_until, merge_key = NULL, attempts = attempts + 1 "
-    "WHERE id IN (SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
-    "AND focus_type IS {} NULL ORDER BY due_at, id LIMIT :most) "
+    "WHERE id IN (SELECT id FROM picked) "
     "RETURNING id, source, focus_type, focus, focus_key, version, heard_at, attempts"
 )
 CLAIM = Statement("claim_events", _CLAIM.format("NOT"))
 CLAIM_PINGS = Statement("claim_pings", _CLAIM.format(""))
-EXTEND = Statement("extend_events", "UPDATE event SET lease_until = :lease_until WHERE id = :id AND claim = :claim")
+UNCLAIM = Statement(
+    "unclaim_events",
+    "UPDATE event SET claim = NULL, lease_until = 0, attempts = attempts - 1 "
+    "WHERE state = 'pending' AND claim = :claim",
+)
+EXTEND = Statement(
+    "extend_events",
+    "UPDATE event SET lease_until = :lease_until WHERE id = :id AND claim = :claim",
+    sort_by=("id",),
+)
 RELEASE = Statement(
     "release_events",
     "UPDATE event SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - :untried "
@@ -65,11 +77,13 @@ WAIT = Statement(
     "ELSE work.first_heard_at + :max_wait END, "
     "last_event_id = CASE WHEN excluded.last_event_id > work.last_event_id "
     "THEN excluded.last_event_id ELSE work.last_event_id + 1 END",
+    wakes="work",
 )
 REPLAY = Statement(
     "replay_events",
     "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL "
-    "WHERE state = 'buried' AND patient_key IS NULL AND (:id IS NULL OR id = :id) RETURNING id",
+    "WHERE state = 'buried' AND patient_key IS NULL AND (id = :id OR :id IS NULL) RETURNING id",
+    wakes="events",
 )
 ANSWERED_PINGS = Statement(
     "answered_pings",
@@ -123,10 +137,15 @@ class EventBox:
 
     def __init__(self, store: Store, cipher: Cipher) -> None:
         self._store, self._cipher = store, cipher
+        self._unsure = Unsure(store, UNCLAIM)
 
     async def record(self, *events: Event) -> None:
         """Make events durable; returning means they are on disk. Safe to repeat."""
-        await self._store.commit(Step(RECORD, [self._row(event) for event in events]))
+        await self._store.commit(self.recorded(*events))
+
+    def recorded(self, *events: Event) -> Step:
+        """A step that makes events durable. Safe to repeat."""
+        return Step(RECORD, [self._row(event) for event in events])
 
     def _row(self, event: Event) -> dict[str, object]:
         token = self._cipher.token
@@ -153,17 +172,19 @@ class EventBox:
         """Own up to `most` pending events until `now + lease_s`, those due longest first: resources, or `pings`.
 
         An event whose focus cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        A claim of which nobody knows whether it was made (`NotStored`) is given back before the next one.
         """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
-        (rows,) = await self._store.commit(Step(CLAIM_PINGS if pings else CLAIM, [row]))
-        events, lost = [], []
-        for r in sorted(rows, key=lambda r: r["id"]):
-            try:
-                events.append(self._claimed(r, claim))
-            except Rejected as refusal:
-                lost.append({"id": r["id"], "claim": claim, "reason": refusal.reason, "now": now})
-        if lost:
-            await self._store.commit(Step(BURY, lost))
+        async with self._unsure.claiming(claim):
+            (rows,) = await self._store.commit(Step(CLAIM_PINGS if pings else CLAIM, [row]))
+            events, lost = [], []
+            for r in sorted(rows, key=lambda r: r["id"]):
+                try:
+                    events.append(self._claimed(r, claim))
+                except Rejected as refusal:
+                    lost.append({"id": r["id"], "claim": claim, "reason": refusal.reason, "now": now})
+            if lost:
+                await self._store.commit(Step(BURY, lost))
         return events
 
     def _claimed(self, r: Row, claim: str) -> ClaimedEvent:

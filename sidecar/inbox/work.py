@@ -11,14 +11,18 @@ from dataclasses import dataclass
 
 from sidecar.errors import Rejected
 from sidecar.records import PatientId, Redacted
-from sidecar.store import Cipher, Statement, Step, Store
+from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
 
 CLAIM = Statement(
     "claim_work",
+    "WITH picked AS (SELECT patient_key, model FROM work "  # noqa: S608 -- constants
+    f"WHERE due_at <= :now AND lease_until <= :now ORDER BY due_at LIMIT :most {SKIP_LOCKED}) "
     "UPDATE work SET claim = :claim, lease_until = :lease_until, claimed_event_id = last_event_id, "
-    "attempts = attempts + 1 WHERE (patient_key, model) IN (SELECT patient_key, model FROM work "
-    "WHERE due_at <= :now AND lease_until <= :now ORDER BY due_at LIMIT :most) "
+    "attempts = attempts + 1 WHERE (patient_key, model) IN (SELECT patient_key, model FROM picked) "
     "RETURNING patient_key, model, patient, first_heard_at, attempts",
+)
+UNCLAIM = Statement(
+    "unclaim_work", "UPDATE work SET claim = NULL, lease_until = 0, attempts = attempts - 1 WHERE claim = :claim"
 )
 CAUSES = Statement(
     "causes",
@@ -29,6 +33,14 @@ FENCE = Statement(
     "fence_work",
     "UPDATE work SET claim = NULL, lease_until = 0, attempts = 0 "
     "WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
+)
+# Two models may answer one event at the same moment in two processes. Each would see the other's answer missing, and
+# neither would complete it: so they take turns at the event. Its number orders them, whoever comes first.
+TAKE_TURNS = Statement(
+    "take_turns",
+    "SELECT event.id FROM event WHERE event.id IN (SELECT event_id FROM cause WHERE cause.patient_key = :patient_key "
+    "AND cause.model = :model AND cause.assessment_id IS NULL) ORDER BY event.id FOR UPDATE",
+    shared=True,
 )
 COMPLETE = Statement(
     "complete",
@@ -50,6 +62,7 @@ CLEAR = Statement(
 EXTEND = Statement(
     "extend_work",
     "UPDATE work SET lease_until = :lease_until WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
+    sort_by=("patient_key", "model"),
 )
 RELEASE = Statement(
     "release_work",
@@ -66,7 +79,8 @@ DROP_CAUSE = Statement(
 REPLAY = Statement(
     "replay_work",
     "UPDATE event SET state = 'pending', reason = NULL, attempts = 0, due_at = 0, done_at = NULL, patient_key = NULL "
-    "WHERE state = 'buried' AND patient_key IS NOT NULL AND (:id IS NULL OR id = :id) RETURNING id",
+    "WHERE state = 'buried' AND patient_key IS NOT NULL AND (id = :id OR :id IS NULL) RETURNING id",
+    wakes="events",
 )
 FORGET_CAUSES = Statement(
     "forget_causes",
@@ -106,6 +120,7 @@ class WorkBox:
 
     def __init__(self, store: Store, cipher: Cipher) -> None:
         self._store, self._cipher = store, cipher
+        self._unsure = Unsure(store, UNCLAIM)
 
     async def claim(self, token: str, now: float, lease_s: float, most: int) -> list[WorkItem]:
         """Own up to `most` due rows until `now + lease_s`, those due longest first.
@@ -113,21 +128,23 @@ class WorkBox:
         A row whose patient cannot be decrypted is set aside with that reason; the others are not kept waiting.
         """
         row = {"claim": token, "now": now, "lease_until": now + lease_s, "most": most}
-        (rows,) = await self._store.commit(Step(CLAIM, [row]))
-        items = []
-        for r in rows:
-            causes = await self._store.read(CAUSES, patient_key=r["patient_key"], model=r["model"])
-            claim = Claim(token, r["patient_key"], r["model"], tuple(c["id"] for c in causes))
-            sealed_row = claim.patient_key + b"|" + claim.model.encode()
-            try:
-                patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
-            except Rejected as refusal:
-                await self._store.commit(*self.buried(claim, refusal.reason, now))
-                continue
-            keys = frozenset(c["focus_key"] for c in causes if c["focus_key"] is not None)
-            expected = {c["focus_key"]: c["version"] for c in causes if c["version"] is not None}
-            items.append(WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys, expected))
-        return items
+        async with self._unsure.claiming(token):
+            (rows,) = await self._store.commit(Step(CLAIM, [row]))
+            found = [await self._item(r, token, now) for r in rows]
+        return [item for item in found if item is not None]
+
+    async def _item(self, r: Row, token: str, now: float) -> WorkItem | None:
+        causes = await self._store.read(CAUSES, patient_key=r["patient_key"], model=r["model"])
+        claim = Claim(token, r["patient_key"], r["model"], tuple(c["id"] for c in causes))
+        sealed_row = claim.patient_key + b"|" + claim.model.encode()
+        try:
+            patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
+        except Rejected as refusal:
+            await self._store.commit(*self.buried(claim, refusal.reason, now))
+            return None
+        keys = frozenset(c["focus_key"] for c in causes if c["focus_key"] is not None)
+        expected = {c["focus_key"]: c["version"] for c in causes if c["version"] is not None}
+        return WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys, expected)
 
     def settled(self, claim: Claim, assessment_id: str, reason: str, now: float) -> list[Step]:
         """Steps that complete every event behind `claim` with one assessment. Fenced by the claim."""
@@ -136,6 +153,7 @@ class WorkBox:
         answered = _row(claim) | {"assessment_id": assessment_id}
         return [
             Step(FENCE, [row], expect=1),
+            Step(TAKE_TURNS, [_row(claim)]),
             Step(COMPLETE, [ended | {"id": event_id} for event_id in claim.events]),
             Step(ANSWER, [answered | {"id": event_id} for event_id in claim.events]),
             Step(CLEAR, [_row(claim)]),
@@ -145,6 +163,7 @@ class WorkBox:
         """Steps that set aside every event behind `claim`. They can be replayed; other models still look at them."""
         return [
             Step(FENCE, [_fence(claim)], expect=1),
+            Step(TAKE_TURNS, [_row(claim)]),
             Step(BURY_EVENT, [{"id": event_id, "reason": reason, "now": now} for event_id in claim.events]),
             Step(DROP_CAUSE, [_row(claim) | {"id": event_id} for event_id in claim.events]),
             Step(CLEAR, [_row(claim)]),

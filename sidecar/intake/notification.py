@@ -26,7 +26,7 @@ def read_put(body: bytes, source: str, focus: Reference, heard_at: float) -> Eve
     Raises:
         Refused: truncated, not JSON (NaN included), deeper than 64, or not the resource that the path names.
     """
-    resource = _parse(body, focus.type)
+    resource = parse(body, focus.type)
     if resource.get("resourceType") != focus.type:
         raise Refused(f"{focus.type}.resourceType", "is not the type in the path")
     if resource.get("id") != focus.id:
@@ -42,7 +42,12 @@ def read_put(body: bytes, source: str, focus: Reference, heard_at: float) -> Eve
     return Event(source, heard_at, Reference(focus.type, focus.id, version), updated)
 
 
-def _parse(body: bytes, type_name: str) -> Mapping[str, object]:
+def parse(body: bytes, type_name: str) -> Mapping[str, object]:
+    """A body as a JSON object, bounded in depth.
+
+    Raises:
+        Refused: empty, truncated, not JSON (NaN included), not an object, or nested deeper than 64.
+    """
     if not body.strip():
         raise Refused(type_name, "the body is empty")
     try:

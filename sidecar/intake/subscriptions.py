@@ -1,138 +1,160 @@
-"""Create or adopt our R4 Subscriptions, and see that they are active.
+"""Create or adopt our R4 Subscriptions, see that they are active, and renew them before they end.
 
-A classic Subscription has no handshake, numbers or heartbeat: `sidecar.intake.catch_up` always runs beside it.
-https://hl7.org/fhir/R4/subscription.html
+A Subscription that the EHR gave up is asked for again, after a search for what it did not tell. Only one process does
+this at a time. https://hl7.org/fhir/R4/subscription.html
 """
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
+from typing import Any, Literal
 
-from sidecar.errors import Rejected, Retryable
+from sidecar import log
+from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
 from sidecar.fhir.client import EhrClient
+from sidecar.intake.hook_secrets import Nonce, bearer, in_force
+from sidecar.intake.numbers import Numbers
 from sidecar.intake.sources import Source
+from sidecar.intake.states import State, kept, load_state
+from sidecar.intake.wanted import Site, Terms, endpoint_of, ends_at, renew_at, same, shows, wanted
 from sidecar.metrics import SUBSCRIPTION_ACTIVE
-from sidecar.records import Reference, is_fhir_id
-from sidecar.store import Statement, Step, Store
+from sidecar.records import Event, Reference, is_fhir_id
+from sidecar.store import Store
 
-KEEP = Statement(
-    "keep_subscription",
-    "INSERT INTO subscription (source, remote_id, status, reason, checked_at) "
-    "VALUES (:source, :remote_id, :status, :reason, :now) "
-    "ON CONFLICT (source) DO UPDATE SET remote_id = coalesce(excluded.remote_id, subscription.remote_id), "
-    "status = excluded.status, reason = excluded.reason, checked_at = excluded.checked_at",
-)
-REMEMBERED = Statement("remembered", "SELECT remote_id FROM subscription WHERE source = :source")
-ALL = Statement(
-    "subscriptions",
-    "SELECT source, remote_id, status, reason, watermark, checked_at FROM subscription",
-)
+Record = Callable[..., Awaitable[None]]
+Cause = Literal["absent", "given up", "due", "different"]
 
 
 class Subscriptions:
-    """Our Subscriptions at one EHR. `endpoint` is `{public_url}/notify/{source}`."""
+    """Our Subscriptions at one EHR. `endpoint` is `{public_url}/notify/{source}`; `record` is the inbox's verb."""
 
-    def __init__(self, client: EhrClient, store: Store, public_url: str, secret: str) -> None:
-        self._client, self._store = client, store
-        self._public_url = public_url.rstrip("/")
-        self._secret = secret
+    def __init__(self, client: EhrClient, store: Store, record: Record, site: Site) -> None:
+        self._client, self._store, self._record = client, store, record
+        self._site = site
         self._asked: set[str] = set()
 
-    async def ensure(self, sources: Iterable[Source], now: float) -> bool:
-        """Make every source's Subscription exist and ask it to be active. True when all are.
+    async def ensure(self, source: Source, now: float) -> State:
+        """Make the Subscription of `source` exist, be active and be far from its end; how it stands then.
 
-        A source that the EHR refuses is recorded with the reason; the catch-up search still finds its events.
+        What the EHR refuses is recorded with the reason, and asked for again after pauses that double to a minute; the
+        catch-up search still finds its events.
 
         Raises:
-            Unavailable: the EHR does not answer.
+            Unavailable: the EHR does not answer; the same pauses apply.
         """
-        healthy = True
-        for source in sources:
-            try:
-                resource = await self._ensure_one(source)
-                status, reason = str(resource.get("status")), None
-                remote_id = resource.get("id")
-            except (Rejected, Retryable) as refusal:
-                status, reason, remote_id = "refused", refusal.reason, None
-            row = {
-                "source": source.name,
-                "remote_id": remote_id,
-                "status": status,
-                "reason": reason,
-                "now": now,
-            }
-            await self._store.commit(Step(KEEP, [row]))
-            SUBSCRIPTION_ACTIVE.labels(source.name).set(status == "active")
-            healthy = healthy and status == "active"
-        return healthy
+        before = await load_state(self._store, source.name)
+        try:
+            state = await self._ensured(source, before, now)
+        except (Rejected, Retryable, Conflict, Unavailable) as refusal:
+            known = await load_state(self._store, source.name)
+            away = isinstance(refusal, Unavailable) and not is_denial(refusal)
+            state = known.looked(known.status if away else "refused", now, refusal.reason)
+            await self._store.commit(kept(state))
+            if away:
+                raise
+        if state.status == "active" and before.status != "active":
+            await self._record(Event(source.name, time.time()))  # nobody told us of what happened until now
+        await self._store.commit(kept(state))
+        SUBSCRIPTION_ACTIVE.labels(source.name).set(state.status == "active")
+        return state
 
-    async def _ensure_one(self, source: Source) -> Mapping[str, Any]:
-        wanted = self._wanted(source)
-        found = await self._find(source)
-        if found is None:
-            logical_id = await self._create(wanted)
-        else:
-            logical_id = str(found["id"])
-            if self._differs(source, found, wanted):
-                await self._client.send(
-                    "update", "PUT", f"Subscription/{logical_id}", ok={200, 201}, body=wanted | {"id": logical_id}
-                )  # fmt: skip
+    async def _ensured(self, source: Source, state: State, now: float) -> State:
+        found = await self._find(source, state)
+        cause = self._cause(source, state, found, now)
+        if cause is None and found is not None:
+            return state.at(remote_id=found["id"]).looked(str(found.get("status")), now)
+        if state.status == "active" and cause in {"absent", "given up"}:
+            log.get().warning("subscription lost", source=source.name, reason=cause)
+            await self._record(Event(source.name, time.time()))
+        nonces = in_force(state.nonces, now)
+        if not nonces or (cause != "different" and nonces[0].confirmed_at is not None):
+            nonces = (Nonce.new(), *nonces)
+        # Stored first: the EHR's handshake brings the new secret before its answer is here.
+        state = state.at(nonces=nonces, remote_id=None if found is None else found["id"])
+        state = state if found is not None else state.at(numbers=Numbers(mark=0))
+        await self._store.commit(kept(state.at(status="requested")))
+        current, asked_end = await self._ask(source, found, nonces[0], now)
         self._asked.add(source.name)
+        has_it = not any(shows(current, self._bearer(source, nonce)) for nonce in nonces[1:])
+        first = replace(nonces[0], confirmed_at=now) if has_it else nonces[0]
+        state = state.at(nonces=(first, *nonces[1:]), remote_id=current["id"], renewed_at=now)
+        return state.at(ends_at=min(asked_end, ends_at(current) or asked_end)).looked(str(current.get("status")), now)
+
+    def _bearer(self, source: Source, nonce: Nonce) -> str:
+        return bearer(self._site.secret, source.name, nonce)
+
+    async def _ask(
+        self, source: Source, found: Mapping[str, Any] | None, nonce: Nonce, now: float
+    ) -> tuple[Mapping[str, Any], float]:
+        """Write the Subscription; as the EHR holds it then, and the end it was asked for."""
+        terms = Terms(self._site.endpoint(source), self._bearer(source, nonce), now + self._site.life_s)
+        logical_id = str(found["id"]) if found is not None else None
+        try:
+            logical_id = await self._write(wanted(source, terms, self._site.topics), logical_id)
+        except Rejected:
+            if not source.query or self._site.topics.of(source.name) is None:
+                raise
+            # A topic that cannot filter tells of everything; what no model needs ends as "no_model".
+            unfiltered = wanted(source, replace(terms, filtered=False), self._site.topics)
+            logical_id = await self._write(unfiltered, logical_id)
         current = await self._client.read(Reference("Subscription", logical_id))
         if current is None:
             raise Retryable("ehr_lost:subscription")
-        return current
+        return current, terms.ends_at
 
-    async def _create(self, wanted: Mapping[str, Any]) -> str:
-        answer = await self._client.send("create", "POST", "Subscription", ok={200, 201}, body=wanted)
-        logical_id = self._client.located(answer.location, "Subscription")
-        if logical_id is None and isinstance(answer.body, Mapping) and is_fhir_id(answer.body.get("id")):
-            logical_id = str(answer.body["id"])
-        if logical_id is None:
+    async def _write(self, resource: dict[str, Any], logical_id: str | None) -> str:
+        if logical_id is not None:
+            body = resource | {"id": logical_id}
+            await self._client.send("update", "PUT", f"Subscription/{logical_id}", ok={200, 201}, body=body)
+            return logical_id
+        answer = await self._client.send("create", "POST", "Subscription", ok={200, 201}, body=resource)
+        located = self._client.located(answer.location, "Subscription")
+        if located is None and isinstance(answer.body, Mapping) and is_fhir_id(answer.body.get("id")):
+            located = str(answer.body["id"])
+        if located is None:
             raise Retryable("ehr_shape:create")
-        return logical_id
+        return located
 
-    def _differs(self, source: Source, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
-        """Whether the EHR must be asked again: it gave up, or (once a process) it holds something else.
+    def _cause(self, source: Source, state: State, found: Mapping[str, Any] | None, now: float) -> Cause | None:
+        """Why the EHR must be asked (again).
 
-        Once only, because some servers spell criteria their own way or hide the headers: asking such a server for
-        ever would never make it agree.
+        For a difference once a process only: some servers spell criteria their own way or hide the headers, and asking
+        such a server for ever would never make it agree.
         """
-        if found.get("status") in ("error", "off"):
-            return True
-        same = found.get("channel") == wanted["channel"] and found.get("criteria") == wanted["criteria"]
-        return not same and source.name not in self._asked
+        if found is None:
+            return "absent"
+        if state.is_stuck(str(found.get("status")), now):
+            return "given up"
+        if self.is_due(state, now):
+            return "due"
+        if source.name in self._asked:
+            return None
+        newest = state.nonces[0] if state.nonces else None
+        if newest is None or newest.confirmed_at is None:
+            return "different"
+        terms = Terms(self._site.endpoint(source), self._bearer(source, newest), now)
+        both = (wanted(source, replace(terms, filtered=f), self._site.topics) for f in (True, False))
+        return None if any(same(found, asked) for asked in both) else "different"
 
-    async def _find(self, source: Source) -> Mapping[str, Any] | None:
+    def is_due(self, state: State, now: float) -> bool:
+        """Whether a Subscription must be renewed."""
+        if state.ends_at is None:
+            return False
+        return state.renewed_at is None or now >= renew_at(state.renewed_at, state.ends_at, self._site.life_s)
+
+    async def _find(self, source: Source, state: State) -> Mapping[str, Any] | None:
         """Ours: the one remembered, else one with our endpoint, which is adopted instead of made twice."""
-        rows = await self._store.read(REMEMBERED, source=source.name)
-        remote_id = rows[0]["remote_id"] if rows else None
-        if remote_id is not None and is_fhir_id(remote_id):
-            known = await self._client.read(Reference("Subscription", remote_id))
-            if known is not None and _endpoint_of(known) == self._endpoint(source):
+        endpoint = self._site.endpoint(source)
+        if state.remote_id is not None and is_fhir_id(state.remote_id):
+            known = await self._client.read(Reference("Subscription", state.remote_id))
+            if known is not None and endpoint_of(known) == endpoint:
                 return known
-        async for resource in self._client.search("Subscription", {"url": self._endpoint(source)}):
-            if _endpoint_of(resource) == self._endpoint(source) and is_fhir_id(resource.get("id")):
+        async for resource in self._client.search("Subscription", {"url": endpoint}):
+            if endpoint_of(resource) == endpoint and is_fhir_id(resource.get("id")):
                 return resource
         return None
 
-    def _endpoint(self, source: Source) -> str:
-        return f"{self._public_url}/notify/{source.name}"
 
-    def _wanted(self, source: Source) -> dict[str, Any]:
-        return {
-            "resourceType": "Subscription",
-            "status": "requested",
-            "reason": f"Clinical risk scoring: {source.name} events",
-            "criteria": source.criteria,
-            "channel": {
-                "type": "rest-hook",
-                "endpoint": self._endpoint(source),
-                "payload": "application/fhir+json",
-                "header": [f"Authorization: Bearer {self._secret}"],
-            },
-        }
-
-
-def _endpoint_of(subscription: Mapping[str, Any]) -> str | None:
-    channel = subscription.get("channel")
-    return channel.get("endpoint") if isinstance(channel, Mapping) else None
+def is_denial(error: Unavailable) -> bool:
+    """Whether we may not do this, which is an answer and no outage. 401 says nothing of what we may do."""
+    return error.reason == "ehr_denied:403"

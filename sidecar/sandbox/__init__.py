@@ -5,5 +5,5 @@ CapabilityStatement what it does not, and can be told to fail in the ways real E
 else of `sidecar`, so it cannot share a bug with the client it practises with. Start at `ehr.PracticeEhr`.
 
 Deliberately left out: XML, PATCH, chained search, `_revinclude`, conditional update, delete and read,
-referential integrity, terminology, topic-based subscriptions. Trailing zeros of decimals (1.10) are not kept.
+referential integrity, terminology, channels other than rest-hook. Trailing zeros of decimals (1.10) are not kept.
 """

@@ -4,10 +4,12 @@ Pure. Switch something off to practise with a server that lacks it: Epic's has n
 no transaction, many have no RiskAssessment. https://hl7.org/fhir/R4/capabilitystatement.html
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from sidecar.sandbox.credentials import Credentials
 from sidecar.sandbox.outcome import Resource
 from sidecar.sandbox.parameters import PARAMETERS, parameters_of
+from sidecar.sandbox.quirks import Backport
 
 ALL_TYPES = frozenset(PARAMETERS)
 
@@ -27,10 +29,18 @@ class Capabilities:
     history: bool = True
     """vread and history."""
     types: frozenset[str] = ALL_TYPES
+    backport: Backport | None = field(default_factory=Backport)
+    """How topic-based Subscriptions are served; None is a server with classic ones only."""
 
     def supported(self) -> frozenset[str]:
-        """Return the types served; without subscriptions there is no Subscription."""
-        return self.types if self.subscriptions else self.types - {"Subscription"}
+        """Return the types served; without subscriptions there is no Subscription, without topics no Basic."""
+        missing = set() if self.subscriptions else {"Subscription"}
+        return self.types - missing - (set() if self.topics else {"Basic"})
+
+    @property
+    def topics(self) -> Backport | None:
+        """How topics are served, if at all: they need Subscriptions, and Basic to be read from."""
+        return self.backport if self.subscriptions and "Basic" in self.types else None
 
     def interactions(self) -> list[str]:
         """Return the interactions every supported type has."""
@@ -77,6 +87,25 @@ def capability_statement(
         "format": ["application/fhir+json", "json"],
         "rest": [rest],
     }
+
+
+def smart_configuration(credentials: Credentials, token_url: str) -> Resource:
+    """State how clients sign in (https://hl7.org/fhir/smart-app-launch/conformance.html)."""
+    found: Resource = {
+        "token_endpoint": token_url,
+        "token_endpoint_auth_methods_supported": [],
+        "grant_types_supported": ["client_credentials"],
+        "capabilities": ["permission-v1"] if credentials.v1 else ["permission-v1", "permission-v2"],
+    }
+    methods, abilities = found["token_endpoint_auth_methods_supported"], found["capabilities"]
+    if credentials.client_secret is not None:
+        methods += ["client_secret_basic", "client_secret_post"]
+        abilities.append("client-confidential-symmetric")
+    if credentials.takes_assertions:
+        methods.append("private_key_jwt")
+        abilities.append("client-confidential-asymmetric")
+        found["token_endpoint_auth_signing_alg_values_supported"] = list(credentials.algorithms)
+    return found
 
 
 def _resource(capabilities: Capabilities, type_name: str) -> Resource:

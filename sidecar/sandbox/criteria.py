@@ -1,16 +1,24 @@
-"""What a classic R4 Subscription asks for: its criteria as a search, its channel, and what is refused.
+"""What a Subscription asks for: its criteria as a search or a topic, its channel, and what is refused.
 
-Pure. https://hl7.org/fhir/R4/subscription.html
+Pure but for the topics in the chart. https://hl7.org/fhir/R4/subscription.html and, for topics,
+https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/StructureDefinition-backport-subscription.html
 """
 
 import ipaddress
-from datetime import datetime
+import re
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 
-from sidecar.sandbox.moments import span
+from sidecar.sandbox.backport import extension_value, extension_values
+from sidecar.sandbox.chart import Version
+from sidecar.sandbox.moments import instant, span
 from sidecar.sandbox.outcome import Refusal, Resource, refuse
+from sidecar.sandbox.quirks import CONTENTS, Content
 from sidecar.sandbox.search import Dialect, Search, parse_filters
+from sidecar.sandbox.topics import Topic, Topics
 
+_CANONICAL = re.compile(r"[a-z][a-z0-9+.-]*:")
 _PAYLOADS = frozenset({"application/fhir+json", "application/json"})
 
 
@@ -29,6 +37,75 @@ def criteria_search(subscription: Resource, dialect: Dialect) -> Search:
         raise _bad("criteria", str(refusal)) from refusal
 
 
+@dataclass(frozen=True, slots=True)
+class TopicRequest:
+    """What a topic-based Subscription asks for; seconds as the client wrote them, 0 is "not asked for"."""
+
+    topic: Topic
+    filters: tuple[Search, ...]
+    content: Content
+    heartbeat_s: int
+    timeout_s: int
+    max_count: int
+
+    def wants(self, version: Version, before: Version | None) -> bool:
+        """Tell whether `version`, which replaces the living `before`, is an event for this client.
+
+        A deletion is judged by what was deleted. A filter on one type says nothing of the others.
+        """
+        if not self.topic.fires(version, before):
+            return False
+        judged = before if version.resource is None else version
+        filters = (each for each in self.filters if each.type_name == version.type_name)
+        return all(judged is not None and each.matches(judged) for each in filters)
+
+
+def is_topic_based(subscription: Resource, dialect: Dialect) -> bool:
+    """Tell whether `criteria` is the canonical of a topic, on a server that knows topics."""
+    is_canonical = _CANONICAL.match(str(subscription["criteria"])) is not None
+    return is_canonical and dialect.capabilities.topics is not None
+
+
+def topic_request(subscription: Resource, topics: Topics, dialect: Dialect) -> TopicRequest:
+    """Read what a topic-based Subscription asks for.
+
+    Raises:
+        Refusal: 422, the topic is unknown, or it asks for what the topic or the server does not do.
+    """
+    channel, quirks = subscription["channel"], dialect.capabilities.topics
+    topic = topics.find(str(subscription["criteria"]))
+    if topic is None:
+        raise _bad("criteria", "is not a topic of this server; /metadata lists them")
+    filters = []
+    for text in extension_values(subscription.get("_criteria"), "filter-criteria"):
+        try:
+            filters.append(topic.filter(str(text), dialect))
+        except Refusal as refusal:
+            raise _bad("criteria", f"filter: {refusal}") from refusal
+    if "payload" not in channel:
+        raise _bad("channel.payload", "is required with a topic")
+    content = extension_value(channel.get("_payload"), "payload-content")
+    if content not in CONTENTS or quirks is None or content not in quirks.contents:
+        raise _bad("channel.payload", f"the content {content!r} is not supported")
+    return TopicRequest(
+        topic,
+        tuple(filters),
+        content,
+        heartbeat_s=_count(channel, "heartbeat-period"),
+        timeout_s=_count(channel, "timeout"),
+        max_count=_count(channel, "max-count"),
+    )
+
+
+def _count(channel: Resource, name: str) -> int:
+    value = extension_value(channel, name)
+    if value is None:
+        return 0
+    if type(value) is not int or value < 0:
+        raise _bad("channel", f"backport-{name} must be a whole number")
+    return value
+
+
 def channel_headers(subscription: Resource) -> dict[str, str]:
     """Read `channel.header`, each "Name: value".
 
@@ -44,12 +121,21 @@ def channel_headers(subscription: Resource) -> dict[str, str]:
     return headers
 
 
+def granted_end(subscription: Resource, now: datetime, longest_s: float | None) -> str | None:
+    """Return the `end` the server grants: the client's, or an earlier one when it keeps none for so long."""
+    wanted: str | None = subscription.get("end")
+    if longest_s is None:
+        return wanted
+    latest = now + timedelta(seconds=longest_s)
+    return wanted if wanted is not None and span(wanted).low <= latest else instant(latest)
+
+
 def has_ended(subscription: Resource, now: datetime) -> bool:
     """Tell whether `end` is past."""
     return "end" in subscription and span(subscription["end"]).low <= now
 
 
-def check_subscription(new: Resource, old: Resource | None, dialect: Dialect) -> None:
+def check_subscription(new: Resource, old: Resource | None, dialect: Dialect, topics: Topics) -> None:
     """Return if the server can serve `new`, which replaces `old`.
 
     Only the server sets `active` and `error`; a client may keep the one it read.
@@ -67,7 +153,10 @@ def check_subscription(new: Resource, old: Resource | None, dialect: Dialect) ->
     if not _is_loopback(channel.get("endpoint", "")):
         raise _bad("channel.endpoint", "must be http on a loopback address: this is a practice EHR")
     channel_headers(new)
-    criteria_search(new, dialect)
+    if is_topic_based(new, dialect):
+        topic_request(new, topics, dialect)
+    else:
+        criteria_search(new, dialect)
 
 
 def _is_loopback(endpoint: str) -> bool:

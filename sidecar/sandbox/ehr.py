@@ -6,7 +6,9 @@ await ehr.start()
 await ehr.write({"resourceType": "Patient", "id": "p1"})
 ```
 
-What it holds outlives `stop`: start it again and it is the same EHR on the same port, back from an outage.
+What it holds outlives `stop`: start it again and it is the same EHR on the same port, back from an outage; `restart`
+comes back without its counters and queues. Clients may subscribe to the topics that `topics.changed_topic` names, or
+to classic criteria. `quirks` has the ways of real servers, `faults` what can go wrong.
 """
 
 import asyncio
@@ -26,13 +28,14 @@ from sidecar.sandbox.faults import Faults
 from sidecar.sandbox.gate import PREFIX, Gate, Handler
 from sidecar.sandbox.interactions import Interactions
 from sidecar.sandbox.outcome import Refusal, Resource
+from sidecar.sandbox.quirks import Backport
 from sidecar.sandbox.replies import MAX_BODY_BYTES
 from sidecar.sandbox.routes import Routes
 from sidecar.sandbox.search import Dialect
 from sidecar.sandbox.subscriptions import Subscriptions
 from sidecar.sandbox.validation import Validator
 
-__all__ = ["Capabilities", "Credentials", "DeliveryPolicy", "Faults", "PracticeEhr", "Refusal"]
+__all__ = ["Backport", "Capabilities", "Credentials", "DeliveryPolicy", "Faults", "PracticeEhr", "Refusal"]
 
 
 def _now() -> datetime:
@@ -50,7 +53,10 @@ class PracticeEhr:
         faults: Faults | None = None,
         delivery: DeliveryPolicy | None = None,
     ) -> None:
-        """Build an empty EHR; `clock` (aware) gives `meta.lastUpdated`. It listens only once started."""
+        """Build an empty EHR; `clock` (aware) gives `meta.lastUpdated`.
+
+        It listens, and has its Subscription topics, only once started.
+        """
         self.faults = faults or Faults()
         self._dialect = Dialect(capabilities or Capabilities())
         self._chart = Chart(clock)
@@ -65,6 +71,7 @@ class PracticeEhr:
         self._gate = Gate(self.faults, credentials)
         self._routes = Routes(self._interactions, self._subscriptions, credentials)
         self._pages: list[web.RouteDef] = []
+        self._host = "127.0.0.1"
         self._port = 0
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -103,7 +110,9 @@ class PracticeEhr:
         except OSError:
             await runner.cleanup()
             raise
-        self._runner = runner
+        self._runner, self._host = runner, host
+        if not self._port:
+            self._interactions.topics.write_built_in()
         self._port = runner.addresses[0][1]
         self._dialect.base_url = f"http://{f'[{host}]' if ':' in host else host}:{self._port}{PREFIX}"
         self._session = aiohttp.ClientSession()
@@ -118,8 +127,18 @@ class PracticeEhr:
             await self._runner.cleanup()
         self._session = self._runner = None
 
+    async def restart(self) -> None:
+        """Stop and start again, as a server that keeps counters and queues in memory: the chart and the port stay.
+
+        Numbers of events start again at 0, `$events` has none, and what was not delivered never will be;
+        `faults.counts["forgotten"]` says how much that was.
+        """
+        await self.stop()
+        self._subscriptions.forget()
+        await self.start(self._host)
+
     async def quiet(self, timeout_s: float) -> None:
-        """Return when every notification was delivered or given up.
+        """Return when every notification was delivered or given up; heartbeats go on and do not count.
 
         Raises:
             TimeoutError: some still wait after `timeout_s`.
@@ -147,7 +166,7 @@ class PracticeEhr:
         return _copy(version.body)
 
     async def remove(self, type_name: str, logical_id: str) -> None:
-        """Delete from inside the EHR; subscribers hear nothing, as R4 has it.
+        """Delete from inside the EHR; classic subscribers hear nothing, as R4 has it, topic-based ones do.
 
         Raises:
             Refusal: it was never there.

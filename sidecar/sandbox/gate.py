@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from aiohttp import web
 
+from sidecar.sandbox import permissions
 from sidecar.sandbox.credentials import Credentials
 from sidecar.sandbox.faults import Faults, Planned
 from sidecar.sandbox.outcome import Issue, Refusal
@@ -18,6 +19,7 @@ Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PREFIX = "/fhir"
 TOKEN_PATH = "/token"  # noqa: S105 - a path
+PAGE_PATH = "/_page"
 OPEN_PATHS = frozenset({f"{PREFIX}/metadata", f"{PREFIX}/.well-known/smart-configuration"})
 
 _LOG = logging.getLogger(__name__)
@@ -37,11 +39,11 @@ class Gate:
         """Take a request through the gate; pages others mounted are none of its business."""
         if request.path != TOKEN_PATH and not f"{request.path}/".startswith(f"{PREFIX}/"):
             return await handler(request)
-        if self._faults.down:
+        if self._faults.down or (self._faults.token_down and request.path == TOKEN_PATH):
             return _hang_up(request)
         method, shape = request.method, _shape(request)
         self.requests[method, shape] += 1
-        fault = self._faults.take(f"{method} {shape.partition('/')[0]}")
+        fault = self._faults.take(f"{method} {shape}")
         if self._faults.delay_s:
             await asyncio.sleep(self._faults.delay_s)
         if fault is not None and fault.kind == "cut":
@@ -70,9 +72,19 @@ class Gate:
     def _authorize(self, request: web.Request) -> None:
         if self._credentials is None or request.path in OPEN_PATHS or request.path == TOKEN_PATH:
             return
-        if not self._credentials.accepts(request.headers.get("Authorization")):
+        granted = self._credentials.granted(request.headers.get("Authorization"))
+        if granted is None:
             issue = Issue("login", "a valid bearer token is required")
             raise Refusal(401, [issue], {"WWW-Authenticate": "Bearer"})
+        path = request.path.removeprefix(PREFIX)
+        if path == PAGE_PATH:  # a later page of a search that was let through
+            return
+        type_name, letters = permissions.required(request.method, path)
+        allowed = permissions.allow(granted, type_name, letters)
+        (self._credentials.used if allowed else self._credentials.forbidden).add((type_name, letters))
+        if not allowed:
+            issue = Issue("forbidden", f"the token's scopes do not include system/{type_name}.{letters}")
+            raise Refusal(403, [issue], {"WWW-Authenticate": 'Bearer error="insufficient_scope"'})
 
 
 def _shape(request: web.Request) -> str:
@@ -82,7 +94,7 @@ def _shape(request: web.Request) -> str:
     steps = [step for step in request.path.removeprefix(PREFIX).split("/") if step]
     if not steps:
         return "Bundle"
-    if len(steps) > 1 and not steps[1].startswith("_") and not steps[0].startswith("."):
+    if len(steps) > 1 and steps[1][0] not in "_$" and not steps[0].startswith("."):
         steps[1] = "{id}"
     if len(steps) > 3:
         steps[3] = "{vid}"

@@ -11,6 +11,7 @@ from sidecar.sandbox.chart import Chart, Version
 from sidecar.sandbox.criteria import check_subscription
 from sidecar.sandbox.outcome import Resource, refuse
 from sidecar.sandbox.search import Dialect, parse_filters, select
+from sidecar.sandbox.topics import Topics
 from sidecar.sandbox.validation import Validator
 
 _LOGICAL_ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -33,6 +34,7 @@ class Interactions:
         """Work on `chart`, within `dialect.capabilities`."""
         self.chart = chart
         self.dialect = dialect
+        self.topics = Topics(chart, dialect)
         self._validator = validator
 
     def supported(self, type_name: str) -> str:
@@ -152,7 +154,9 @@ class Interactions:
             raise refuse(422, "business-rule", "a SUBSETTED resource would lose what was left out of it")
         if type_name == "Subscription":
             old = self.chart.alive(type_name, resource.get("id", ""))
-            check_subscription(resource, old.resource if old else None, self.dialect)
+            check_subscription(resource, old.resource if old else None, self.dialect, self.topics)
+        if type_name == "Basic":
+            self.topics.check(resource)
 
     def _require_match(self, type_name: str, logical_id: str, if_match: str | None) -> None:
         if if_match is None:

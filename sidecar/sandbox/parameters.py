@@ -89,6 +89,7 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         _ENCOUNTER,
         _parameter("date", "date", "occurrenceDateTime"),
     ),
+    "Basic": _table(_IDENTIFIER, _PATIENT, _reference("subject", "subject", "Patient"), _parameter("code", "token")),
     "Device": _table(_IDENTIFIER),
     "Subscription": _table(
         _parameter("url", "uri", "channel.endpoint"),

@@ -7,14 +7,16 @@ from urllib.parse import parse_qsl
 
 from aiohttp import web
 
+from sidecar.sandbox.backport import advertise
 from sidecar.sandbox.bundles import Found, Pages
-from sidecar.sandbox.capability import capability_statement
+from sidecar.sandbox.capability import capability_statement, smart_configuration
 from sidecar.sandbox.chart import Version
 from sidecar.sandbox.credentials import Credentials
-from sidecar.sandbox.gate import PREFIX, TOKEN_PATH
+from sidecar.sandbox.gate import PAGE_PATH, PREFIX, TOKEN_PATH
 from sidecar.sandbox.interactions import Interactions
 from sidecar.sandbox.matching import value_span
 from sidecar.sandbox.moments import instant
+from sidecar.sandbox.operations import Operations
 from sidecar.sandbox.outcome import refuse
 from sidecar.sandbox.replies import (
     preferences,
@@ -45,6 +47,7 @@ class Routes:
         self._pages = Pages(interactions.chart)
         self._transactions = Transactions(interactions, self._pages)
         self._subscriptions = subscriptions
+        self._operations = Operations(interactions, subscriptions)
         self._credentials = credentials
 
     def table(self) -> list[web.RouteDef]:
@@ -52,9 +55,10 @@ class Routes:
         type_path, instance = PREFIX + "/{type}", PREFIX + "/{type}/{id}"
         routes = [
             web.get(f"{PREFIX}/metadata", self._metadata),
-            web.get(f"{PREFIX}/_page", self._page),
+            web.get(PREFIX + PAGE_PATH, self._page),
             web.post(PREFIX, self._bundle),
             web.post(f"{PREFIX}/", self._bundle),
+            *self._operations.table(),
             web.get(type_path, self._search),
             web.post(type_path, self._create),
             web.post(f"{type_path}/_search", self._search),
@@ -91,6 +95,9 @@ class Routes:
             self._token_url,
             secured=self._credentials is not None,
         )
+        quirks = self._dialect.capabilities.topics
+        if quirks is not None:
+            advertise(statement, quirks, [topic.url for topic in self._do.topics.active()])
         return reply(statement)
 
     async def _read(self, request: web.Request) -> web.Response:
@@ -166,19 +173,15 @@ class Routes:
         return reply(self._transactions.answer(bundle, representation=representation))
 
     async def _smart_configuration(self, _: web.Request) -> web.Response:
-        methods = ["client_secret_basic", "client_secret_post"]
-        return web.json_response(
-            {
-                "token_endpoint": self._token_url,
-                "token_endpoint_auth_methods_supported": methods,
-                "grant_types_supported": ["client_credentials"],
-                "capabilities": ["client-confidential-symmetric", "permission-v2"],
-            },
-        )
+        return web.json_response(smart_configuration(self._signed_in(), str(self._token_url)))
 
     async def _token(self, request: web.Request) -> web.Response:
         form = dict(parse_qsl((await read_body(request)).decode(errors="replace")))
+        authorization = request.headers.get("Authorization")
+        status, body = await self._signed_in().token_reply(authorization, form, str(self._token_url))
+        return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
+
+    def _signed_in(self) -> Credentials:
         if self._credentials is None:
             raise web.HTTPNotFound
-        status, body = self._credentials.token_reply(request.headers.get("Authorization"), form)
-        return web.json_response(body, status=status, headers={"Cache-Control": "no-store"})
+        return self._credentials

@@ -56,6 +56,7 @@ REQUIRED_CODES: dict[str, dict[str, str]] = {
 """Required bindings of R4 by element path: the codes, separated by spaces."""
 
 REQUIRED_ELEMENTS: dict[str, frozenset[str]] = {
+    "Basic": frozenset({"code"}),
     "Encounter": frozenset({"status", "class"}),
     "Observation": frozenset({"status", "code"}),
     "Condition": frozenset({"subject"}),

@@ -21,6 +21,7 @@ from sidecar.manifest import Manifest
 from sidecar.records import FeatureVector, Score
 
 MAX_MODEL_BYTES = 200 * 1024 * 1024
+_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,17 +32,30 @@ class LoadedModel:
     digest: str
     reference: Mapping[str, Any]
     _session: Any
+    _dtype: Any = np.float32
 
     def score(self, vector: FeatureVector) -> Score:
         """Run the graph on one patient. NaN in, NaN out: what is missing is never scored as normal.
 
-        Shapes: features float32 [1, F]; total [1, 1]; points [1, P].
+        Shapes: features [1, F], in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, K].
+
+        Raises:
+            ValueError: a probability outside [0, 1], from a graph that says logits.
         """
         graph = self.manifest.graph
-        row = np.array([[f.value for f in vector.features]], dtype=np.float32)
-        total, points = self._session.run([graph.total, graph.points], {graph.input: row})
+        row = np.array([[f.value for f in vector.features]], dtype=self._dtype)
+        total, points, *more = self._session.run(_tensors(self.manifest), {graph.input: row})
         values = dict(zip(graph.point_names, (float(p) for p in points[0]), strict=True))
-        return Score(total=float(total.reshape(-1)[0]), points=values)
+        names = (o.name for o in self.manifest.outputs)
+        probabilities = dict(zip(names, (float(p) for p in more[0][0]), strict=True)) if more else {}
+        if any(not 0 <= p <= 1 for p in probabilities.values() if not math.isnan(p)):
+            raise ValueError("the graph gives a probability outside [0, 1]")
+        return Score(total=float(total.reshape(-1)[0]), points=values, probabilities=probabilities)
+
+
+def _tensors(manifest: Manifest) -> list[str]:
+    graph = manifest.graph
+    return [graph.total, graph.points, *([graph.probabilities] if graph.probabilities else [])]
 
 
 def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, LoadedModel]:
@@ -60,6 +74,16 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     if problems:
         raise Misconfigured(problems)
     return loaded
+
+
+def load_newest(folder: Path) -> LoadedModel:
+    """Verify and load the newest version in a model's folder, `models/<name>`.
+
+    Raises:
+        Misconfigured: see `load_model`; or there is no version.
+    """
+    folder = folder.resolve()
+    return load_model(_folder(folder.parent, folder.name, None))
 
 
 def _folder(root: Path, name: str, version: str | None) -> Path:
@@ -86,6 +110,7 @@ def load_model(folder: Path) -> LoadedModel:
     Raises:
         Misconfigured: the manifest does not parse, a digest is wrong, or the graph does not fit the manifest.
     """
+    folder = folder.resolve()
     path = folder / "manifest.toml"
     declared = manifests.load(path)
     if (folder.parent.name, folder.name) != (declared.name, declared.version):
@@ -96,11 +121,13 @@ def load_model(folder: Path) -> LoadedModel:
         if declared.reference_sha256 is None:
             raise Misconfigured([f"{path}: reference needs reference_sha256"])
         reference = orjson.loads(_verified(folder / declared.reference, declared.reference_sha256))
+    session = _session(graph, declared, path)
     model = LoadedModel(
         manifest=declared,
         digest=hashlib.sha256(path.read_bytes()).hexdigest(),
         reference=reference,
-        _session=_session(graph, declared, path),
+        _session=session,
+        _dtype=_dtype(session, declared, path),
     )
     _check_shapes(model, path)
     return model
@@ -131,10 +158,18 @@ def _session(graph: bytes, declared: Manifest, path: Path) -> Any:
     except Exception as error:  # noqa: BLE001 -- the runtime raises a family of its own for a bad graph
         raise Misconfigured([f"{path}: the runtime refuses the graph ({type(error).__name__})"]) from None
     have = {o.name for o in session.get_outputs()} | {i.name for i in session.get_inputs()}
-    wanted = {declared.graph.input, declared.graph.total, declared.graph.points}
+    wanted = {declared.graph.input, *_tensors(declared)}
     if lost := wanted - have:
         raise Misconfigured([f"{path}: the graph has no tensor named {', '.join(sorted(lost))}"])
     return session
+
+
+def _dtype(session: Any, declared: Manifest, path: Path) -> Any:
+    """The type of the input: float64 where single precision would move a result, else float32."""
+    kind = next(i.type for i in session.get_inputs() if i.name == declared.graph.input)
+    if kind not in _DTYPES:
+        raise Misconfigured([f"{path}: the input {declared.graph.input} is {kind}; make it float or double"])
+    return _DTYPES[kind]
 
 
 def _check_shapes(model: LoadedModel, path: Path) -> None:
@@ -149,5 +184,5 @@ def _check_shapes(model: LoadedModel, path: Path) -> None:
         raise Misconfigured(
             [f"{path}: the graph does not take {len(names)} features ({type(error).__name__})"]
         ) from None
-    if not math.isnan(score.total):
+    if not all(map(math.isnan, (score.total, *score.probabilities.values()))):
         raise Misconfigured([f"{path}: the graph scores a patient of whom nothing is known"])

@@ -1,6 +1,28 @@
-"""The database: one schema, one set of verbs, group commit. Rooms name statements; this room runs them."""
+"""The database: one schema, one set of verbs, SQLite or PostgreSQL. Rooms name statements; this room runs them."""
+
+from pydantic import SecretStr
 
 from sidecar.store.cipher import Cipher, load_keys, new_keys
-from sidecar.store.engine import Row, Statement, Step, Store
+from sidecar.store.claims import Unsure
+from sidecar.store.engine import SKIP_LOCKED, Row, Statement, Step, Store
+from sidecar.store.leases import TAKE_LEASE, Leases
+from sidecar.store.sqlite import SqliteStore
 
-__all__ = ["Cipher", "Row", "Statement", "Step", "Store", "load_keys", "new_keys"]
+__all__ = [
+    "SKIP_LOCKED", "TAKE_LEASE", "Cipher", "Leases", "Row", "SqliteStore", "Statement", "Step", "Store", "Unsure",
+    "load_keys", "new_keys", "open_store",
+]  # fmt: skip
+
+
+def open_store(url: str, password: SecretStr | None = None, *, migrate: bool = True) -> Store:
+    """The database at `url`. Without `migrate`, a PostgreSQL whose tables are not of this version is refused.
+
+    Raises:
+        Misconfigured: listing why it cannot be used.
+        Unavailable: it does not answer.
+    """
+    if url.startswith("sqlite:///"):
+        return SqliteStore(url)
+    from sidecar.store.postgres import PostgresStore  # noqa: PLC0415 -- its driver, for those who use it
+
+    return PostgresStore(url, password.get_secret_value() if password else None, migrate=migrate)

@@ -1,42 +1,46 @@
-"""Run statements with group commit: one writer thread per file takes what has gathered and commits it at once.
+"""What both engines share: statements, steps, and the promises of a store.
 
 A transaction is a value: a tuple of `Step`s. It is all or nothing, also when it shares a commit with others. `commit`
-returns only after the data is on disk (`synchronous=FULL`): only then may a notification be acknowledged.
-Measured: group commit is 6 to 20 times the rate of one commit an event, and more writers only add waiting.
+returns only after the data is on disk: only then may a notification be acknowledged. `sidecar.store.sqlite` has one
+writer thread a file, `sidecar.store.postgres` a few connections to a database that other processes share.
 """
 
-import asyncio
-import contextlib
-import fcntl
-import os
-import queue
-import sqlite3
-import threading
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
-from sqlalchemy import Connection, TextClause, create_engine, text
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy import TextClause, text
 
-from sidecar.errors import ClaimLost, Misconfigured, NotStored, Retryable
+from sidecar.errors import NotStored
 
-HEAD = "0001"
-"""The newest migration; alembic is imported only when the file is not there yet."""
+HEAD = "0003"
+"""The newest migration; alembic is imported only when the schema is not there yet."""
 
+NEWER = "made by another version of the sidecar; install that version or newer"
 MAX_GROUP = 512
+SKIP_LOCKED = "/* FOR UPDATE SKIP LOCKED */"
+"""Passes over rows that another transaction holds: SQL on PostgreSQL, a comment on SQLite with its one writer."""
+
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Statement:
-    """A named piece of SQL with `:named` parameters, the same on either engine."""
+    """A named piece of SQL with `:named` parameters, the same on either engine.
+
+    `wakes` names what becomes claimable by it. `sort_by` names the parameters by which many rows are sorted where
+    others write too: all then take their locks in one order. A `shared` statement is for such a database only.
+    """
 
     name: str
     sql: str
+    wakes: str = ""
+    sort_by: tuple[str, ...] = ()
+    shared: bool = False
 
     @cached_property
     def compiled(self) -> TextClause:
@@ -58,226 +62,74 @@ class Step:
     expect: int | None = None
 
 
-@dataclass(slots=True)
-class _Job:
+@dataclass(slots=True, eq=False)
+class Job:
+    """A transaction on its way through an engine, and who waits for it."""
+
     steps: tuple[Step, ...]
     done: "Future[list[list[Row]]]" = field(default_factory=Future)
     result: list[list[Row]] | Exception | None = None
 
+    def settle(self) -> None:
+        """Tell the caller what became of it."""
+        if isinstance(self.result, Exception):
+            self.done.set_exception(self.result)
+        else:
+            self.done.set_result(self.result or [])
 
-class Store:
-    """An open database. Every verb is a coroutine; blocking work happens on threads of its own."""
+    @property
+    def is_plain(self) -> bool:
+        """Whether it can share one statement's run with others of its kind: nothing comes back, nothing is expected."""
+        return len(self.steps) == 1 and self.steps[0].expect is None and not self.steps[0].statement.returns
 
-    def __init__(self, url: str, *, lock: bool = True) -> None:
-        """Open, lock and migrate.
 
-        Raises:
-            Misconfigured: another server holds the file, or it cannot be opened or migrated.
-        """
-        self.path = Path(url.removeprefix("sqlite:///"))
-        self._lock_file = _lock(self.path) if lock else None
-        try:
-            self._engine = create_engine(url)
-            self._writer = self._connect()
-            _migrate(url, self._writer)
-            self._reader = self._connect()
-        except (DBAPIError, sqlite3.Error, OSError) as error:
-            self._unlock()
-            raise Misconfigured([f"{self.path}: cannot be used as a database ({type(error).__name__})"]) from None
-        except Misconfigured:
-            self._unlock()
-            raise
-        self._queue: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+def merged(jobs: Sequence[Job]) -> Step:
+    """Many plain transactions of one statement as one step."""
+    return Step(jobs[0].steps[0].statement, [row for job in jobs for row in job.steps[0].rows])
+
+
+class Store(ABC):
+    """An open database. Every verb is a coroutine; blocking work happens on threads of its own.
+
+    `alone` says that no other process can write. `owner` names this process in the claims that it makes.
+    """
+
+    alone: bool
+
+    def __init__(self) -> None:
+        self.owner = uuid4().hex
         self._closed = False
-        self._thread = threading.Thread(target=self._write_forever, name="store-writer", daemon=True)
-        self._thread.start()
-        self._read_pool = ThreadPoolExecutor(1, thread_name_prefix="store-reader")
 
-    def _connect(self) -> Connection:
-        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "busy_timeout=5000",
-            "wal_autocheckpoint=4000",
-        ):
-            connection.exec_driver_sql(f"PRAGMA {pragma}")
-        return connection
+    def fresh_claim(self) -> str:
+        """A token for one claim that names its process, so that others can free it when the process is gone."""
+        return self.owner + uuid4().hex
 
+    @abstractmethod
     async def commit(self, *steps: Step) -> list[list[Row]]:
         """Run `steps` as one durable transaction; rows returned, step by step.
 
         Raises:
             ClaimLost: a step touched another number of rows than expected; nothing of the transaction remains.
-            NotStored: the database could not commit (disk full, for example), or is closed.
+            Retryable: the data contradicts it, and would again.
+            NotStored: not known to be committed: the disk is full, the database is away, or the store is closed.
+                Every verb of the rooms may be repeated after it.
         """
-        if self._closed:
-            raise NotStored("store:closed")
-        job = _Job(steps)
-        self._queue.put(job)
-        return await asyncio.shield(asyncio.wrap_future(job.done))
 
+    @abstractmethod
     async def read(self, statement: Statement, **parameters: object) -> list[Row]:
-        """Rows of a SELECT, from a connection of its own: never behind a writer.
+        """Rows of a SELECT, never behind a writer; what was committed before is in them.
 
         Raises:
             NotStored: the database cannot be read, or is closed.
         """
+
+    def listen(self, heard: Callable[[frozenset[str]], None]) -> None:  # noqa: B027 -- nobody else to listen to
+        """Call `heard` on the running loop with what other processes made claimable (`Statement.wakes`)."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish what was handed in, then close. Blocks; call it from another thread than the loop's."""
+
+    def _must_be_open(self) -> None:
         if self._closed:
             raise NotStored("store:closed")
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._read_pool, self._read, statement, parameters)
-
-    def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
-        try:
-            return [dict(r) for r in self._reader.execute(statement.compiled, parameters).mappings()]
-        except DBAPIError as error:
-            raise NotStored(f"store:{type(error).__name__}") from None
-
-    def close(self) -> None:
-        """Finish what was handed in, then close and unlock."""
-        self._closed = True
-        self._queue.put(None)
-        self._thread.join()
-        self._read_pool.shutdown()
-        self._reader.close()
-        self._writer.close()
-        self._engine.dispose()
-        self._unlock()
-
-    def _unlock(self) -> None:
-        if self._lock_file is not None:
-            os.close(self._lock_file)
-            self._lock_file = None
-
-    def _write_forever(self) -> None:
-        while True:
-            group, closing = self._gather()
-            if group:
-                self._commit(group)
-            if closing:
-                return
-
-    def _gather(self) -> tuple[list[_Job], bool]:
-        first = self._queue.get()
-        group: list[_Job] = []
-        while first is not None:
-            group.append(first)
-            if len(group) >= MAX_GROUP:
-                return group, False
-            try:
-                first = self._queue.get_nowait()
-            except queue.Empty:
-                return group, False
-        return group, True
-
-    def _commit(self, group: list[_Job]) -> None:
-        try:
-            self._writer.exec_driver_sql("BEGIN IMMEDIATE")
-            self._run_all(group)
-            self._writer.exec_driver_sql("COMMIT")
-        except Exception as error:  # noqa: BLE001 -- the outermost frame of the writer thread, which must go on
-            with contextlib.suppress(DBAPIError, sqlite3.Error):
-                self._writer.exec_driver_sql("ROLLBACK")
-            for job in group:
-                job.result = NotStored(f"store:{type(error).__name__}")
-        for job in group:
-            if isinstance(job.result, Exception):
-                job.done.set_exception(job.result)
-            else:
-                job.done.set_result(job.result or [])
-
-    def _run_all(self, group: list[_Job]) -> None:
-        """Plain single statements of one kind become one executemany; the rest run one by one."""
-        at = 0
-        while at < len(group):
-            end = at + 1
-            while end < len(group) and _mergeable(group[at], group[end]):
-                end += 1
-            if end - at == 1 or not self._run_merged(group[at:end]):
-                for job in group[at:end]:
-                    self._run_one(job)
-            at = end
-
-    def _run_merged(self, jobs: list[_Job]) -> bool:
-        """Run many transactions of one plain statement at once; False, and nothing done, when one of them fails."""
-        merged = _Job((Step(jobs[0].steps[0].statement, [row for job in jobs for row in job.steps[0].rows]),))
-        self._run_one(merged)
-        if isinstance(merged.result, Exception):
-            return False
-        for job in jobs:
-            job.result = [[]]
-        return True
-
-    def _run_one(self, job: _Job) -> None:
-        """Run one transaction; when it fails, it alone is undone."""
-        self._writer.exec_driver_sql("SAVEPOINT one")
-        try:
-            job.result = [self._run_step(step) for step in job.steps]
-        except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's caller
-            self._writer.exec_driver_sql("ROLLBACK TO one")
-            job.result = _failure(error)
-        self._writer.exec_driver_sql("RELEASE one")
-
-    def _run_step(self, step: Step) -> list[Row]:
-        if not step.rows:
-            return []
-        result = self._writer.execute(step.statement.compiled, list(step.rows))
-        if step.statement.returns:
-            return [dict(r) for r in result.mappings()]
-        if step.expect is not None and result.rowcount != step.expect:
-            raise ClaimLost(f"claim_lost:{step.statement.name}")
-        return []
-
-
-def _failure(error: Exception) -> Exception:
-    """A statement that contradicts the data will do so again: that is the work's fault, not the disk's."""
-    if isinstance(error, ClaimLost):
-        return error
-    name = type(error).__name__
-    return Retryable(f"store:{name}") if isinstance(error, IntegrityError) else NotStored(f"store:{name}")
-
-
-def _mergeable(first: _Job, other: _Job) -> bool:
-    if len(first.steps) != 1 or len(other.steps) != 1:
-        return False
-    one, two = first.steps[0], other.steps[0]
-    return one.statement is two.statement and one.expect is None and two.expect is None and not one.statement.returns
-
-
-def _lock(path: Path) -> int:
-    """One server a file: a lock that the kernel drops with the process."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Misconfigured([f"{path}: cannot be created ({type(error).__name__})"]) from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise Misconfigured([f"{path}: another server has this database open; one server a SQLite file"]) from None
-    return descriptor
-
-
-def _migrate(url: str, connection: Connection) -> None:
-    """Bring the schema to `HEAD`; under the file lock, so two starts cannot race."""
-    Path(url.removeprefix("sqlite:///")).chmod(0o600)
-    known = connection.exec_driver_sql("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").first()
-    if known and connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar() == HEAD:
-        return
-    from alembic import command  # noqa: PLC0415 -- 0.2 s that only a first start pays
-    from alembic.config import Config  # noqa: PLC0415 -- as above
-    from alembic.util import CommandError  # noqa: PLC0415 -- as above
-
-    config = Config()
-    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
-    config.attributes["connection"] = connection
-    # One transaction: a process killed half-way leaves the schema it found, not a file that no start can use.
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-    try:
-        command.upgrade(config, "head")
-    except CommandError:
-        connection.exec_driver_sql("ROLLBACK")
-        raise Misconfigured([f"{url}: made by another version of the sidecar; install that version or newer"]) from None
-    connection.exec_driver_sql("COMMIT")

@@ -4,6 +4,7 @@ Times are seconds since the epoch. `*_key` columns are keyed fingerprints. No pa
 """
 
 from sqlalchemy import (
+    BigInteger,
     Column,
     Float,
     Index,
@@ -19,11 +20,13 @@ from sqlalchemy import (
 
 metadata = MetaData()
 IDENTIFIED = {"identified": True}
+EventNumber = BigInteger().with_variant(Integer(), "sqlite")
+"""SQLite's integers are as long as they need to be, and only an INTEGER can be its row id."""
 
 event = Table(
     "event",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", EventNumber, primary_key=True),
     Column("source", Text, nullable=False),
     Column("focus_type", Text),
     Column("focus", LargeBinary, info=IDENTIFIED),
@@ -84,8 +87,8 @@ work = Table(
     Column("patient", LargeBinary, nullable=False, info=IDENTIFIED),
     Column("first_heard_at", Float, nullable=False),
     Column("due_at", Float, nullable=False),
-    Column("last_event_id", Integer, nullable=False),
-    Column("claimed_event_id", Integer, nullable=False, server_default="0"),
+    Column("last_event_id", EventNumber, nullable=False),
+    Column("claimed_event_id", EventNumber, nullable=False, server_default="0"),
     Column("claim", Text),
     Column("lease_until", Float, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
@@ -96,7 +99,7 @@ Index("work_due", work.c.due_at)
 cause = Table(
     "cause",
     metadata,
-    Column("event_id", Integer, nullable=False),
+    Column("event_id", EventNumber, nullable=False),
     Column("model", Text, nullable=False),
     Column("patient_key", LargeBinary, nullable=False),
     Column("assessment_id", Text),
@@ -182,6 +185,7 @@ delivery = Table(
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("settled_at", Float),
+    Column("patient_key", LargeBinary),
 )
 Index(
     "delivery_open",
@@ -190,6 +194,13 @@ Index(
     postgresql_where=text("state = 'queued'"),
 )
 Index("delivery_identity", delivery.c.identity)
+Index(
+    "delivery_of_patient",
+    delivery.c.patient_key,
+    delivery.c.queued_at,
+    sqlite_where=text("state = 'queued'"),
+    postgresql_where=text("state = 'queued'"),
+)
 
 effect = Table(
     "effect",
@@ -217,6 +228,36 @@ subscription = Table(
     Column("reason", Text),
     Column("watermark", Text),
     Column("checked_at", Float),
+    Column("secrets", Text),
+    Column("renewed_at", Float),
+    Column("ends_at", Float),
+    Column("heard_at", Float),
+    Column("asked_at", Float),
+    Column("numbers", Text),
+    Column("look_at", Float, nullable=False, server_default="0"),
+    Column("failures", Integer, nullable=False, server_default="0"),
+)
+
+notice = Table(
+    "notice",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("remote_id", Text),
+    Column("since", BigInteger),
+    Column("numbers", Text, nullable=False),
+    Column("unnamed", Integer, nullable=False),
+    Column("heard_at", Float, nullable=False),
+    sqlite_autoincrement=True,
+)
+
+lease = Table(
+    "lease",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("holder", Text, nullable=False),
+    Column("until", Float, nullable=False),
 )
 
 IDENTIFIED_COLUMNS = tuple(

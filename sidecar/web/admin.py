@@ -1,6 +1,7 @@
 """The admin door: a Unix socket that only the server's own user can open. The command line speaks through it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import orjson
 from aiohttp import web
@@ -9,14 +10,14 @@ from sidecar import operations
 from sidecar.store import Store
 
 
-def admin_app(store: Store, wake: Callable[[], None]) -> web.Application:
-    """`wake` sets the pumps going after a replay."""
+def admin_app(store: Store, wake: Callable[[], None], sign_in: Callable[[], Mapping[str, Any]]) -> web.Application:
+    """`wake` sets the pumps going after a replay; `sign_in` says how signing in to the EHR stands."""
 
     def answer(body: object) -> web.Response:
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def status(_: web.Request) -> web.Response:
-        return answer(await operations.status(store))
+        return answer({**await operations.status(store), "sign_in": sign_in()})
 
     async def dead_letters(_: web.Request) -> web.Response:
         return answer(await operations.dead_letters(store))

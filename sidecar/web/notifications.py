@@ -1,26 +1,29 @@
 """The hook: check the secret from the headers, bound the body, record, and only then say 2xx.
 
-`PUT /notify/{source}/{Type}/{id}` is an event, `POST /notify/{source}` an empty ping,
-`DELETE /notify/{source}/{Type}/{id}` a deletion that some servers send. `record` is the inbox's verb.
+`PUT /notify/{source}/{Type}/{id}` is an event, `POST /notify/{source}` an empty ping or a Backport notification Bundle,
+`DELETE /notify/{source}/{Type}/{id}` a deletion that some servers send. `record` makes what was heard durable.
 """
 
 import asyncio
 import contextlib
-import hmac
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from aiohttp import hdrs, web
 
 from sidecar import log, metrics
 from sidecar.errors import SidecarError
-from sidecar.intake import Refused, Source, read_put
+from sidecar.intake import HookSecrets, Notice, Refused, Source, read_bundle, read_put
 from sidecar.records import Event, Reference, is_fhir_id
-from sidecar.web.outcome import refusal
+from sidecar.web.outcome import FHIR_JSON, refusal
 
 DRAIN_BYTES = 64 * 1024
 DRAIN_S = 1.0
 _JSON = {"application/fhir+json", "application/json"}
+# Some servers send notification Bundles with their transaction client, which reads the answer.
+_TAKEN = b'{"resourceType":"Bundle","type":"transaction-response"}'
+
+Record = Callable[[Source, Sequence[Event], Notice | None], Awaitable[None]]
 
 
 class NotificationDoor:
@@ -29,18 +32,18 @@ class NotificationDoor:
     def __init__(
         self,
         sources: Iterable[Source],
-        secret: str,
+        secrets: HookSecrets,
         max_body: int,
-        record: Callable[[Event], Awaitable[None]],
+        record: Record,
     ) -> None:
         self._sources = {s.name: s for s in sources}
-        self._secret, self._max_body, self._record = f"Bearer {secret}".encode(), max_body, record
+        self._secrets, self._max_body, self._record = secrets, max_body, record
         self._closed = False
         self.app = web.Application(client_max_size=max_body, middlewares=[self._outermost])
         expect = {"expect_handler": _no_continue}
         self.app.router.add_put("/notify/{source}/{type}/{id}", self._put, **expect)
         self.app.router.add_delete("/notify/{source}/{type}/{id}", self._delete, **expect)
-        self.app.router.add_post("/notify/{source}", self._ping, **expect)
+        self.app.router.add_post("/notify/{source}", self._post, **expect)
 
     def close(self) -> None:
         """Take no more: answer 503 while the process stops."""
@@ -60,6 +63,8 @@ class NotificationDoor:
             response = refusal(503, "transient", "not stored; send it again")
             response.headers[hdrs.RETRY_AFTER] = "1"
             log.get().error("not recorded", reason=error.reason, source=label)
+        except ConnectionError:  # the sender left before its answer; it will send again
+            response = web.Response(status=499)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of the web
             metrics.LOGGED_ERRORS.labels("notifications").inc()
             log.get().error("unexpected", place="notifications", error=type(error).__name__)
@@ -71,7 +76,7 @@ class NotificationDoor:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         given = request.headers.get(hdrs.AUTHORIZATION, "").encode("utf-8", "surrogateescape")
-        if not hmac.compare_digest(given, self._secret):
+        if not await self._secrets.allows(request.match_info.get("source", ""), given):
             return await self._turn_away(request, refusal(401, "login", "the notification secret is missing or wrong"))
         if self._closed:
             response = refusal(503, "transient", "stopping; send it again")
@@ -128,32 +133,42 @@ class NotificationDoor:
             event = read_put(body, source.name, focus, time.time())
         except Refused as problem:
             return refusal(400, "invalid", problem.problem, problem.path)
-        return await self._accept(event)
+        return await self._accept(source, [event])
 
     async def _delete(self, request: web.Request) -> web.Response:
         found = self._focus(request)
         if isinstance(found, web.Response):
             return found
         source, focus = found
-        return await self._accept(Event(source.name, time.time(), focus))
+        return await self._accept(source, [Event(source.name, time.time(), focus)])
 
-    async def _ping(self, request: web.Request) -> web.Response:
+    async def _post(self, request: web.Request) -> web.Response:
+        """An empty ping, or a notification Bundle."""
         source = self._sources.get(request.match_info["source"])
         if source is None:
             return refusal(404, "not-found", "no such hook")
         body = await self._body(request)
         if body is None:
             return await self._turn_away(request, self._too_long())
-        if body.strip():
-            return refusal(400, "invalid", "this hook takes an empty ping, or PUT {hook}/{Type}/{id}", "body")
-        return await self._accept(Event(source.name, time.time()))
+        heard_at = time.time()
+        if not body.strip():
+            return await self._accept(source, [Event(source.name, heard_at)])
+        if request.content_type not in _JSON:
+            return refusal(415, "not-supported", "send application/fhir+json")
+        try:
+            told = read_bundle(body, source, heard_at)
+        except Refused as problem:
+            return refusal(400, "invalid", problem.problem, problem.path)
+        ping = [Event(source.name, heard_at)] if told.notice.unnamed else []
+        await self._accept(source, [*told.events, *ping], told.notice)
+        return web.Response(body=_TAKEN, content_type=FHIR_JSON)
 
-    async def _accept(self, event: Event) -> web.Response:
+    async def _accept(self, source: Source, events: list[Event], notice: Notice | None = None) -> web.Response:
         """2xx only after the commit."""
         started = time.perf_counter()
-        await asyncio.shield(self._record(event))
+        await asyncio.shield(self._record(source, events, notice))
         metrics.STAGE_SECONDS.labels("record").observe(time.perf_counter() - started)
-        metrics.SUBSCRIPTION_LAST_EVENT.labels(event.source).set(event.heard_at)
+        metrics.SUBSCRIPTION_LAST_EVENT.labels(source.name).set(time.time())
         return web.Response(status=200)
 
     async def _body(self, request: web.Request) -> bytes | None:

@@ -28,6 +28,14 @@ class Delivered:
 
 
 @dataclass(frozen=True, slots=True)
+class Conventions:
+    """How this EHR takes points (`{score}`, `{ScoreOf}`, `integer`) and probabilities (see `risk_assessment`)."""
+
+    score_value: str = "{score}"
+    probability: str = "percent"
+
+
+@dataclass(frozen=True, slots=True)
 class Wording:
     """What explanation says of an assessment; handed in, because rooms do not know each other."""
 
@@ -49,9 +57,9 @@ class _Writes:
 class Deliverer:
     """Delivers through one client."""
 
-    def __init__(self, client: EhrClient, outbox: Outbox, wording: Wording, score_value: str) -> None:
+    def __init__(self, client: EhrClient, outbox: Outbox, wording: Wording, conventions: Conventions) -> None:
         self._client, self._outbox = client, outbox
-        self._wording, self._score_value = wording, score_value
+        self._wording, self._conventions = wording, conventions
         self._making_device = asyncio.Lock()
 
     async def deliver(
@@ -62,6 +70,7 @@ class Deliverer:
         Raises:
             Rejected: it can never be written as it is.
             Unavailable, Retryable: not known to be written; repeat.
+            ClaimLost: somebody else has it by now.
         """
         known = await self._outbox.effect(write.identity)
         evidence = stored.conclusion.evidence
@@ -75,6 +84,7 @@ class Deliverer:
         if known is None and stored.status == "entered-in-error":
             return Delivered("cancelled", "never_charted")
         links = self._links(stored, manifest, write.identity, await self._device(stored, manifest, ladder))
+        await self._outbox.must_hold(write, time.time())
         writes = _Writes(write, ladder, known or Effect(None, None))
         return Delivered("written", None, await self._write(stored, manifest, links, writes))
 
@@ -95,13 +105,15 @@ class Deliverer:
             device=device_reference,
             rationale=self._wording.rationale(stored.conclusion.assessment, manifest),
             reasons=self._reasons(stored, manifest),
-            score_value=self._score_value,
+            score_value=self._conventions.score_value,
+            probability=self._conventions.probability,
         )
 
     async def _write(self, stored: Stored, manifest: Manifest, links: Links, writes: "_Writes") -> Effect:
         ladder, known = writes.ladder, writes.known
         score_id, risk_id = known.observation, known.risk_assessment
-        score = observation(stored.conclusion, manifest, links) if ladder.takes("Observation") else None
+        wanted = ladder.takes("Observation") and not (manifest.outputs and ladder.takes("RiskAssessment"))
+        score = observation(stored.conclusion, manifest, links) if wanted else None
         if score is not None:
             score_id = await ladder.write(score, score_id, look_first=writes.look_first)
             links = replace(links, observation=f"Observation/{score_id}")
@@ -111,7 +123,7 @@ class Deliverer:
             if ladder.takes("RiskAssessment"):
                 body = risk_assessment(stored.conclusion, manifest, links)
                 risk_id = await ladder.write(body, risk_id, look_first=writes.look_first)
-            elif score is None:
+            elif score is None and not (manifest.outputs and score_id):  # a withdrawn probability is the whole effect
                 raise Rejected("ehr_cannot:RiskAssessment")
         except SidecarError:
             # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half. No half is
@@ -134,6 +146,7 @@ class Deliverer:
         async with self._making_device:
             remote_id = await self._outbox.device(digest)
             if remote_id is None:
+                await self._outbox.begin_device(digest, time.time())
                 remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
                 await self._outbox.keep_device(digest, remote_id)
         return f"Device/{remote_id}"

@@ -1,18 +1,21 @@
-"""The note of a RiskAssessment: what a clinician must know to use the result, in plain words. Pure."""
+"""The note of a result: what a clinician must know to use the result, in plain words. Pure."""
 
 import math
 from datetime import datetime, timedelta
 
 from sidecar.manifest import Manifest
-from sidecar.records import Conclusion, Feature, Outcome, later
+from sidecar.records import Assessment, Conclusion, Feature, Outcome, later
 
+GUIDE = "A guide, not a rule."
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
 def headline(conclusion: Conclusion, manifest: Manifest, reasons: tuple[str, ...]) -> str:
     """The result in one sentence; an incomplete one never reads as a total."""
     a = conclusion.assessment
-    short = manifest.name.upper()
+    short = manifest.called
+    if a.outcome is Outcome.SCORED and a.probabilities:
+        return f"{short}: {manifest.result.outcome}: {_probabilities(a, manifest)}."
     if a.outcome is Outcome.SCORED:
         band = next((b.text for b in manifest.bands if b.risk == a.risk), "")
         return f"{short} total {a.score:g} ({band})."
@@ -21,6 +24,24 @@ def headline(conclusion: Conclusion, manifest: Manifest, reasons: tuple[str, ...
         urgency = "URGENT: " if a.urgent else ""
         return f"{urgency}{short} at least {a.at_least:g}, incomplete: {why}. This is not a total."
     return f"No current {short}: {why}."
+
+
+def percent(probability: float) -> str:
+    """A probability as a person reads it. What rounds to nothing is not nothing."""
+    shown = probability * 100
+    if 0 < shown < 0.05:
+        return "less than 0.1 %"
+    return "more than 99.9 %" if 99.95 <= shown < 100 else f"{shown:.1f} %"
+
+
+def _probabilities(a: Assessment, manifest: Manifest) -> str:
+    said = []
+    for output in manifest.outputs:
+        probability = a.probabilities[output.name]
+        band = output.band(probability)
+        guidance = f" ({band.text}; {band.source})" if band else ""
+        said.append(f"{percent(probability)} within {output.horizon.words}{guidance}")
+    return "; ".join(said)
 
 
 def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...]) -> str:
@@ -32,8 +53,10 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     elif status == "corrected":
         parts.append("Corrected after a reading that it rests on was corrected.")
     parts.append(headline(conclusion, manifest, reasons))
+    if any(o.band(a.probabilities[o.name]) for o in manifest.outputs if o.name in a.probabilities):
+        parts.append(GUIDE)
     inputs = [
-        _input(f, manifest, e.at, a.contributions.get(f.name))
+        _input(f, manifest, e.at, None if a.probabilities else a.contributions.get(f.name))
         for f in a.vector.features
         if f.reason is None and not math.isnan(f.value)
     ]
@@ -49,8 +72,7 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
 
 
 def _input(feature: Feature, manifest: Manifest, at: datetime, points: float | None) -> str:
-    spec = manifest.features[feature.name]
-    said = f"{spec.label} {spec.say(feature.value)}"
+    said = manifest.say(feature.name, feature.value)
     if points is not None:
         said += f", {points:g} point" + ("" if points == 1 else "s")
     if feature.seconds is not None:

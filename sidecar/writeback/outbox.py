@@ -1,13 +1,18 @@
 """Writes that wait for the EHR: queued in the assessment's own transaction, claimed with a lease, settled with a fence.
 
-A newer revision supersedes an older one that nobody has begun to write; revisions of one identity go out in order.
+A newer revision supersedes an older one that nobody has begun to write; revisions of one identity go out in order, and
+so do the results of one patient, whichever process delivers them.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from sidecar.errors import ClaimLost, Retryable
 from sidecar.records import Redacted
-from sidecar.store import Cipher, Statement, Step, Store
+from sidecar.store import SKIP_LOCKED, TAKE_LEASE, Cipher, Statement, Step, Store, Unsure
+
+DEVICE_S = 20.0
+"""A search and a create, each with the usual longest wait."""
 
 REPLACE = Statement(
     "replace_queued",
@@ -16,25 +21,51 @@ REPLACE = Statement(
 )
 QUEUE = Statement(
     "queue",
-    "INSERT INTO delivery (assessment_id, identity, revision, heard_at, queued_at, due_at) "
-    "VALUES (:assessment_id, :identity, :revision, :heard_at, :now, :now)",
+    "INSERT INTO delivery (assessment_id, identity, revision, heard_at, queued_at, due_at, patient_key) "
+    "VALUES (:assessment_id, :identity, :revision, :heard_at, :now, :now, "
+    "(SELECT patient_key FROM assessment WHERE id = :assessment_id))",
+    wakes="writes",
+)
+# Claims of writes are made one after the other, across processes: whether another write of the same patient is under
+# way must not be read from a picture that another claim has made old.
+ONE_AT_A_TIME = Statement(
+    "claim_writes_in_turn", "SELECT 1 AS yes FROM (SELECT pg_advisory_xact_lock(1701343859)) AS turn", shared=True
+)
+_HELD_UP = (
+    "EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = {0}.identity AND o.revision < {0}.revision "
+    "AND o.state = 'queued')"
 )
 CLAIM = Statement(
     "claim_writes",
-    "UPDATE delivery SET claim = :claim, lease_until = :lease_until, attempts = attempts + 1 WHERE assessment_id IN ("
-    "SELECT d.assessment_id FROM delivery AS d WHERE d.state = 'queued' AND d.due_at <= :now AND d.lease_until <= :now "
-    "AND NOT EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = d.identity AND o.revision < d.revision "
-    "AND o.state = 'queued') ORDER BY d.queued_at LIMIT :most) "
+    "WITH picked AS (SELECT d.assessment_id FROM delivery AS d "  # noqa: S608 -- constants
+    "WHERE d.state = 'queued' AND d.due_at <= :now AND d.lease_until <= :now "
+    f"AND NOT {_HELD_UP.format('d')} AND NOT EXISTS (SELECT 1 FROM delivery AS p "
+    "WHERE p.patient_key = d.patient_key AND p.state = 'queued' AND p.assessment_id <> d.assessment_id "
+    "AND (p.lease_until > :now OR (p.due_at <= :now "
+    "AND (p.queued_at, p.assessment_id) < (d.queued_at, d.assessment_id) "
+    f"AND NOT {_HELD_UP.format('p')}))) "
+    f"ORDER BY d.queued_at LIMIT :most {SKIP_LOCKED}) "
+    "UPDATE delivery SET claim = :claim, lease_until = :lease_until, attempts = attempts + 1 "
+    "WHERE assessment_id IN (SELECT assessment_id FROM picked) "
     "RETURNING assessment_id, identity, revision, heard_at, attempts, failures",
+)
+UNCLAIM = Statement(
+    "unclaim_writes", "UPDATE delivery SET claim = NULL, lease_until = 0 WHERE state = 'queued' AND claim = :claim"
+)
+HOLDS = Statement(
+    "holds_write",
+    "SELECT 1 AS yes FROM delivery WHERE assessment_id = :assessment_id AND claim = :claim AND lease_until > :now",
 )
 EXTEND = Statement(
     "extend_writes",
     "UPDATE delivery SET lease_until = :lease_until WHERE assessment_id = :assessment_id AND claim = :claim",
+    sort_by=("assessment_id",),
 )
 REQUEUE = Statement(
     "requeue",
     "UPDATE delivery SET state = 'queued', reason = NULL, failures = 0, due_at = :now, settled_at = NULL "
     "WHERE assessment_id = :assessment_id AND state = 'cancelled' AND reason <> 'patient_merged'",
+    wakes="writes",
 )
 SETTLE = Statement(
     "settle_write",
@@ -63,7 +94,8 @@ WAS_QUEUED = Statement(
 REPLAY = Statement(
     "replay_writes",
     "UPDATE delivery SET state = 'queued', reason = NULL, failures = 0, due_at = 0, settled_at = NULL "
-    "WHERE state = 'buried' AND (:id IS NULL OR assessment_id = :id) RETURNING assessment_id AS id",
+    "WHERE state = 'buried' AND (assessment_id = :id OR :id IS NULL) RETURNING assessment_id AS id",
+    wakes="writes",
 )
 FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
 KEEP_DEVICE = Statement(
@@ -106,6 +138,7 @@ class Outbox:
 
     def __init__(self, store: Store, cipher: Cipher) -> None:
         self._store, self._cipher = store, cipher
+        self._unsure = Unsure(store, UNCLAIM)
 
     def queue(self, assessment_id: str, identity: bytes, heard_at: float, now: float) -> list[Step]:
         """Steps that queue a revision and retire older ones nobody has begun."""
@@ -118,9 +151,13 @@ class Outbox:
         return bool(await self._store.read(WAS_QUEUED, identity=identity))
 
     async def claim(self, claim: str, now: float, lease_s: float, most: int) -> list[QueuedWrite]:
-        """Own up to `most` writes, oldest first, at most one revision of an identity."""
+        """Own up to `most` writes, oldest first, at most one of a patient at a time.
+
+        A write that failed and pauses holds up newer revisions of itself, and not the patient's other results.
+        """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
-        (rows,) = await self._store.commit(Step(CLAIM, [row]))
+        async with self._unsure.claiming(claim):
+            _, rows = await self._store.commit(Step(ONE_AT_A_TIME), Step(CLAIM, [row]))
         return [
             QueuedWrite(
                 r["assessment_id"], claim, r["identity"], r["revision"], r["heard_at"], r["attempts"], r["failures"]
@@ -142,6 +179,15 @@ class Outbox:
     def requeue(self, assessment_id: str, now: float) -> Step:
         """A step that queues a cancelled write again: what stood in its way may be gone."""
         return Step(REQUEUE, [{"assessment_id": assessment_id, "now": now}])
+
+    async def must_hold(self, write: QueuedWrite, now: float) -> None:
+        """Go on to the EHR only if `write` is still ours: a process that was stopped for long must not write late.
+
+        Raises:
+            ClaimLost: its lease has run out, or somebody else has it.
+        """
+        if not await self._store.read(HOLDS, assessment_id=write.assessment_id, claim=write.claim, now=now):
+            raise ClaimLost("claim_lost:write")
 
     async def extend(self, writes: Sequence[QueuedWrite], until: float) -> None:
         """Keep claims for longer; lost ones are left alone."""
@@ -187,6 +233,19 @@ class Outbox:
         """The id of a model version's Device in the EHR, once made."""
         rows = await self._store.read(FIND_DEVICE, digest=digest)
         return str(rows[0]["remote_id"]) if rows else None
+
+    async def begin_device(self, digest: str, now: float) -> None:
+        """Make a model version's Device now, in this process and no other; `keep_device` is to follow.
+
+        Raises:
+            Retryable: another process makes it.
+        """
+        if self._store.alone:
+            return
+        row = {"name": f"device:{digest}", "holder": self._store.owner, "until": now + DEVICE_S, "now": now}
+        (taken,) = await self._store.commit(Step(TAKE_LEASE, [row]))
+        if not taken:
+            raise Retryable("device_being_made", 0.5)
 
     async def keep_device(self, digest: str, remote_id: str) -> None:
         """Remember it."""

@@ -1,7 +1,8 @@
 """Render an assessment as FHIR R4 resources.
 
 Pure: values in, JSON out. Sending them is `sidecar.writeback.deliver`. RiskAssessment has no element for a points
-total, so the total is an Observation (category survey) that the RiskAssessment cites in its `basis`.
+total, so the total is an Observation (category survey) that the RiskAssessment cites in its `basis`. It has one for
+probabilities: their Observation is only for an EHR that takes no RiskAssessment.
 https://hl7.org/fhir/R4/riskassessment.html https://hl7.org/fhir/R4/observation.html
 """
 
@@ -9,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sidecar.manifest import Component, Manifest
+from sidecar.manifest import Component, Manifest, Output
 from sidecar.records import Assessment, Conclusion, Evidence, Feature, Outcome
 from sidecar.writeback import note
 
@@ -17,6 +18,7 @@ ASSESSMENT_SYSTEM = "urn:ehr-sidecar:assessment"
 SCORE_SYSTEM = "urn:ehr-sidecar:score"
 MODEL_SYSTEM = "urn:ehr-sidecar:model"
 DEVICE_SYSTEM = "urn:ehr-sidecar:model-digest"
+UCUM = "http://unitsofmeasure.org"
 AIAST = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
     "code": "AIAST",
@@ -38,6 +40,7 @@ class Links:
     reasons: tuple[str, ...] = ()
     observation: str | None = None
     score_value: str = "{score}"
+    probability: str = "percent"
 
 
 def resource_id(prefix: str, identity: bytes) -> str:
@@ -60,7 +63,10 @@ def device(manifest: Manifest, digest: str) -> dict[str, Any]:
 
 
 def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any] | None:
-    """The points total with one component a parameter; None unless the assessment is a complete total.
+    """The result as an Observation; None unless the assessment is complete.
+
+    A total has one component a parameter. Probabilities have no total: each is a component in percent, and the note is
+    here, because this form is for an EHR that takes no RiskAssessment.
 
     Raises:
         ValueError: a scored assessment without a score.
@@ -70,7 +76,8 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         return None
     if a.score is None:
         raise ValueError("a scored assessment has no score")
-    features = {f.name: f for f in a.vector.features}
+    values = _percentages(conclusion, manifest, links) if a.probabilities else _total(a, a.score, manifest, links)
+    survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
     return _without_none(
         {
             "resourceType": "Observation",
@@ -78,31 +85,36 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
             "meta": {"security": [AIAST]},
             "identifier": [{"system": SCORE_SYSTEM, "value": links.identity.hex()}],
             "status": links.status,
-            "category": [
-                {
-                    "coding": [
-                        {
-                            "system": "http://terminology.hl7.org/CodeSystem/observation-category",
-                            "code": "survey",
-                        }
-                    ]
-                }
-            ],
+            "category": [{"coding": [survey]}],
             "code": _concept(manifest.result.code, manifest.result.display),
             "subject": {"reference": f"Patient/{e.patient.value}"},
             "encounter": _encounter(e),
             "effectiveDateTime": _instant(e.occurred_at),
-            **_points(a.score, links.score_value),
             "method": {"text": f"{manifest.title}, {manifest.name} {a.version}"},
             "device": {"reference": links.device},
             "derivedFrom": [{"reference": r.versioned} for r in e.basis if r.type == "Observation"] or None,
-            "component": [
-                {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
-                for c in manifest.result.components
-                if c.points in a.contributions and _applies(c, features)
-            ],
+            **values,
         }
     )
+
+
+def _total(a: Assessment, score: float, manifest: Manifest, links: Links) -> dict[str, Any]:
+    features = {f.name: f for f in a.vector.features}
+    components = [
+        {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
+        for c in manifest.result.components
+        if c.points in a.contributions and _applies(c, features)
+    ]
+    return {**_points(score, links.score_value), "component": components}
+
+
+def _percentages(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any]:
+    a = conclusion.assessment
+    components = [
+        {"code": _concept(o.code, o.display), "valueQuantity": _percent(a.probabilities[o.name])}
+        for o in manifest.outputs
+    ]
+    return {"component": components, "note": [{"text": note.text(conclusion, manifest, links.status, links.reasons)}]}
 
 
 def score_stub(conclusion: Conclusion, identity: bytes) -> dict[str, Any]:
@@ -120,7 +132,9 @@ def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) ->
 
     The same identity always renders to the same identifier and id, so a redelivered event cannot create a second one
     (tests/acceptance). Points are not a probability: `probability[x]` stays empty. An incomplete total is said in
-    words, "at least", and its band is not coded, so that no reader can take it for a total.
+    words, "at least", and its band is not coded, so that no reader can take it for a total. A probability model has one
+    prediction for each horizon, in `links.probability`'s convention: "percent" (12.3, as the comment on
+    `probabilityDecimal` says), "fraction" (0.123) or "range" (UCUM %, which cannot be misread).
     """
     a, e = conclusion.assessment, conclusion.evidence
     basis = [{"reference": r.versioned} for r in e.basis]
@@ -143,10 +157,54 @@ def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) ->
             "occurrenceDateTime": _instant(e.occurred_at),
             "performer": {"reference": links.device},
             "basis": basis or None,
-            "prediction": [_prediction(a, e, manifest, links)],
+            "prediction": _predictions(conclusion, manifest, links) or None,
             "note": [{"text": note.text(conclusion, manifest, links.status, links.reasons)}],
         }
     )
+
+
+def _predictions(conclusion: Conclusion, manifest: Manifest, links: Links) -> list[dict[str, Any]]:
+    a = conclusion.assessment
+    if manifest.outputs:
+        return [_horizon(a.probabilities[o.name], o, manifest, links) for o in manifest.outputs if a.probabilities]
+    return [_prediction(a, conclusion.evidence, manifest, links)]
+
+
+def _horizon(probability: float, output: Output, manifest: Manifest, links: Links) -> dict[str, Any]:
+    """One probability, until its horizon. The band follows from the unrounded number."""
+    band, horizon = output.band(probability), output.horizon
+    until = {"unit": horizon.unit_word, "system": UCUM, "code": horizon.unit}
+    outcome = f"{manifest.result.outcome} within {horizon.words}"
+    code = manifest.result.outcome_code
+    return _without_none(
+        {
+            "outcome": _concept(code, manifest.result.outcome) | {"text": outcome} if code else {"text": outcome},
+            **_probability(probability, links.probability),
+            "qualitativeRisk": {
+                "coding": [{"system": manifest.result.risk_system, "code": band.risk}],
+                "text": f"{band.text} ({band.source}). {note.GUIDE}",
+            }
+            if band
+            else None,
+            "whenRange": {"low": {"value": 0, **until}, "high": {"value": _plain(horizon.value), **until}},
+            "rationale": links.rationale,
+        }
+    )
+
+
+def _probability(probability: float, convention: str) -> dict[str, Any]:
+    if convention == "range":
+        return {"probabilityRange": {"low": _percent(probability), "high": _percent(probability)}}
+    return {"probabilityDecimal": _digits(probability if convention == "fraction" else probability * 100)}
+
+
+def _percent(probability: float) -> dict[str, Any]:
+    return {"value": _digits(probability * 100), "unit": "%", "system": UCUM, "code": "%"}
+
+
+def _digits(value: float) -> float:
+    """Four significant digits: the exact value is in the stored assessment, and more would feign precision."""
+    return float(f"{value:.4g}")
 
 
 def _prediction(a: Assessment, e: Evidence, manifest: Manifest, links: Links) -> dict[str, Any]:
@@ -178,17 +236,14 @@ def _applies(component: Component, features: dict[str, Feature]) -> bool:
 
 
 def _points(value: float, form: str) -> dict[str, Any]:
-    whole = int(value) if value == int(value) else value
     if form == "integer":
         return {"valueInteger": int(value)}
-    return {
-        "valueQuantity": {
-            "value": whole,
-            "unit": "score",
-            "system": "http://unitsofmeasure.org",
-            "code": form,
-        }
-    }
+    return {"valueQuantity": {"value": _plain(value), "unit": "score", "system": UCUM, "code": form}}
+
+
+def _plain(value: float) -> float:
+    """A whole number without a decimal point."""
+    return int(value) if value == int(value) else value
 
 
 def _concept(code: str, display: str) -> dict[str, Any]:

@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from sidecar.store import Store
+from sidecar.store import SqliteStore
 from tests.campaigns.kill import fresh_seed, run
 
 KILLED_WHILE_MIGRATING = """
 import os, signal, sys
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
-from sidecar.store import Store
+from sidecar.store import SqliteStore
 
 left = int(sys.argv[2])
 
@@ -24,7 +24,7 @@ def count(connection, cursor, statement, *rest):
     if left == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
-Store("sqlite:///" + sys.argv[1])
+SqliteStore("sqlite:///" + sys.argv[1])
 """
 
 
@@ -45,4 +45,4 @@ def test_a_first_start_killed_while_it_makes_its_tables_does_not_stop_the_next_o
     command = [sys.executable, "-c", KILLED_WHILE_MIGRATING, str(path), str(tables)]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
 
-    Store(f"sqlite:///{path}").close()
+    SqliteStore(f"sqlite:///{path}").close()

@@ -1,10 +1,18 @@
 """The happy path, as a new engineer should read it: notify, score, explain, write back."""
 
-from tests.harness import house, now, observation_set
+import pytest
+
+from tests.harness import ENGINES, house, new_database, now, observation_set
 
 
-async def test_a_complete_observation_set_becomes_one_explained_risk_assessment(tmp_path):
-    async with house(tmp_path) as site:
+@pytest.fixture(params=ENGINES)
+def database(tmp_path, request):
+    with new_database(tmp_path, request.param) as url:
+        yield f'url = "{url}"'
+
+
+async def test_a_complete_observation_set_becomes_one_explained_risk_assessment(tmp_path, database):
+    async with house(tmp_path, store=database) as site:
         await site.admit("p1")
         await site.chart(observation_set("p1", now(1), c9279_1=26, c3151_8=2))
         await site.settled()

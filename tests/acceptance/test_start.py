@@ -6,13 +6,15 @@ import time
 from pathlib import Path
 from statistics import median
 
+import pytest
+
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
-from sidecar.store import Store, load_keys
-from tests.campaigns.verdict import database
-from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
+from sidecar.store import load_keys, open_store
+from tests.campaigns.verdict import count
+from tests.harness import ENGINES, encounter, new_database, now, observation_set, patient, serve, until, write_site
 
 PENDING = 10_000
 WITHIN_S = 2.0
@@ -21,7 +23,7 @@ WITHIN_S = 2.0
 async def record(config, start):
     """`PENDING` events that no start has looked at."""
     settings = load(config)
-    store = Store(settings.store.url)
+    store = open_store(settings.store.url)
     box = EventBox(store, load_keys(settings.store.key_file))
     references = (Reference("Observation", f"o{start + n}", "1") for n in range(PENDING))
     await box.record(*(Event("observation", time.time(), r, "2026-01-01T00:00:00Z") for r in references))
@@ -29,8 +31,7 @@ async def record(config, start):
 
 
 def pending(config):
-    with database(config) as db:
-        return db.execute("SELECT count(*) FROM event WHERE state = 'pending'").fetchone()[0]
+    return count(config, "event WHERE state = 'pending'")
 
 
 def kept_waiting_s(process):
@@ -60,12 +61,18 @@ async def test_with_ten_thousand_pending_events_a_start_is_ready_within_two_seco
     assert median(seconds) < WITHIN_S, seconds
 
 
+@pytest.fixture(params=ENGINES)
+def database(tmp_path, request):
+    with new_database(tmp_path, request.param) as url:
+        yield url
+
+
 async def test_a_serving_process_imports_no_validation_no_migration_and_nothing_of_the_practice_ehr(
-    tmp_path, monkeypatch
+    tmp_path, monkeypatch, database
 ):
     ehr = PracticeEhr()
     await ehr.start()
-    config = write_site(tmp_path, ehr.base_url)
+    config = write_site(tmp_path, ehr.base_url, store=f'url = "{database}"')
     first = await asyncio.to_thread(serve, config)
     assert await asyncio.to_thread(first.terminate) == 0
     first.log.unlink()
@@ -82,5 +89,6 @@ async def test_a_serving_process_imports_no_validation_no_migration_and_nothing_
 
     imported = set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", served.log.read_text(), re.MULTILINE))
     assert {"sidecar.worker", "onnxruntime"} <= imported
-    unwanted = ("fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest")
+    unwanted = ["fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest"]
+    unwanted += ["asyncpg"] if database.startswith("sqlite:") else ["sqlalchemy.ext"]
     assert not [name for name in imported for u in unwanted if name == u or name.startswith(f"{u}.")]

@@ -46,11 +46,15 @@ class Ward:
             await self.ehr.write(encounter(who))
 
     async def chart_until(self, stop: asyncio.Event) -> None:
-        """Mostly complete sets, many partial ones, some corrections, a few voided readings."""
+        """Chart without pause."""
         while not stop.is_set():
-            kind = self._rng.random()
-            await (self._chart_set(partial=kind > 0.5) if kind < 0.75 else self._change(void=kind > 0.97))
+            await self.chart()
             await asyncio.sleep(self._rng.uniform(0, 2 * CHARTING_S))
+
+    async def chart(self) -> None:
+        """Mostly a complete set, often a partial one, sometimes a correction, rarely a voided reading."""
+        kind = self._rng.random()
+        await (self._chart_set(partial=kind > 0.5) if kind < 0.75 else self._change(void=kind > 0.97))
 
     async def _chart_set(self, *, partial: bool) -> None:
         who, at = self._rng.choice(self.patients), datetime.now(UTC).replace(microsecond=0)

@@ -1,12 +1,13 @@
-"""The judgement after a campaign: what the chart and the file hold, against what was promised."""
+"""The judgement after a campaign: what the chart and the database hold, against what was promised."""
 
 import contextlib
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from sidecar.app import running_models
 from sidecar.deid import load_rules
@@ -15,6 +16,7 @@ from sidecar.records import Conclusion, Outcome, PatientSnapshot
 from sidecar.settings import load
 from sidecar.store import load_keys
 from sidecar.writeback import is_chartable
+from tests import postgres
 from tests.campaigns.charting import CHOICES, Notified, Resource, Ward, code
 
 MAX_PROBLEMS = 20
@@ -56,37 +58,37 @@ class Report:
             self.problems += [f"{kind}: {example}"] if len(self.problems) < MAX_PROBLEMS else []
 
 
-@contextlib.contextmanager
-def database(config: Path) -> Iterator[sqlite3.Connection]:
-    """The server's file, read only."""
-    path = load(config).store.url.removeprefix("sqlite:///")
-    connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True)
-    connection.row_factory = sqlite3.Row
-    try:
-        yield connection
-    finally:
-        connection.close()
+def rows(config: Path, sql: str) -> list[tuple[Any, ...]]:
+    """Rows of the servers' database, read beside them."""
+    url = load(config).store.url
+    if url.startswith("postgresql:"):
+        return [tuple(row) for row in postgres.wait_for(postgres.fetch(url, sql))]
+    path = url.removeprefix("sqlite:///")
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True)) as connection:
+        return list(connection.execute(sql))
+
+
+def count(config: Path, what: str) -> int:
+    """How many rows `FROM what` has."""
+    return int(rows(config, f"SELECT count(*) FROM {what}")[0][0])
 
 
 def held(config: Path) -> int:
-    """How many claims the file says somebody has."""
-    with database(config) as db:
-        return sum(
-            db.execute(f"SELECT count(*) FROM {table} WHERE claim IS NOT NULL OR lease_until > 0").fetchone()[0]
-            for table in ("event", "work", "delivery")
-        )
+    """How many claims the database says somebody has."""
+    return sum(
+        count(config, f"{table} WHERE claim IS NOT NULL OR lease_until > 0") for table in ("event", "work", "delivery")
+    )
 
 
 def missing(config: Path, acknowledged: Iterable[Notified], *, ended: bool) -> list[Notified]:
-    """Acknowledged notifications that the file does not have; with `ended`, or has not finished.
+    """Acknowledged notifications that the database does not have; with `ended`, or has not finished.
 
     One about a resource that is not there ends as `gone` and may come again, so its row has no dedupe key any more.
     """
     cipher, state = load_keys(load(config).store.key_file), "state = 'done'" if ended else "1 = 1"
-    with database(config) as db:
-        keys = {row[0] for row in db.execute(f"SELECT dedupe_key FROM event WHERE {state}")}
-        keys |= {row[0] for row in db.execute("SELECT dedupe_key FROM seen")}
-        gone = {tuple(r) for r in db.execute("SELECT focus_key, version FROM event WHERE reason = 'gone'")}
+    keys = {row[0] for row in rows(config, f"SELECT dedupe_key FROM event WHERE {state}")}
+    keys |= {row[0] for row in rows(config, "SELECT dedupe_key FROM seen")}
+    gone = set(rows(config, "SELECT focus_key, version FROM event WHERE reason = 'gone'"))
 
     def is_there(notified: Notified) -> bool:
         name, version, _ = notified
@@ -100,14 +102,12 @@ def missing(config: Path, acknowledged: Iterable[Notified], *, ended: bool) -> l
 
 def idle(config: Path, since: float) -> bool:
     """Nothing waits, and each source was searched for missed events since the load ended."""
-    with database(config) as db:
-        searched = db.execute(
-            "SELECT count(DISTINCT source) FROM event WHERE reason = 'caught_up' AND heard_at > ?", [since]
-        ).fetchone()[0]
-        sources = db.execute("SELECT count(*) FROM subscription").fetchone()[0]
-        waiting = db.execute("SELECT count(*) FROM event WHERE state IN ('pending', 'routed')").fetchone()[0]
-        queued = db.execute("SELECT count(*) FROM delivery WHERE state = 'queued'").fetchone()[0]
-    return searched >= sources > 0 and waiting == 0 and queued == 0
+    searched = rows(
+        config, f"SELECT count(DISTINCT source) FROM event WHERE reason = 'caught_up' AND heard_at > {since}"
+    )[0][0]
+    waiting = count(config, "event WHERE state IN ('pending', 'routed')")
+    queued = count(config, "delivery WHERE state = 'queued'")
+    return searched >= count(config, "subscription") > 0 and waiting == 0 and queued == 0
 
 
 def points(values: dict[str, float]) -> int:
@@ -134,7 +134,7 @@ def points(values: dict[str, float]) -> int:
 
 
 class Verdict:
-    """Compares the chart and the file with what was promised."""
+    """Compares the chart and the database with what was promised."""
 
     def __init__(self, config: Path, ward: Ward, report: Report) -> None:
         self._config, self._ward, self._report = config, ward, report
@@ -144,7 +144,7 @@ class Verdict:
 
     def give(self, acknowledged: set[Notified]) -> None:
         """Look at everything."""
-        self._file(acknowledged)
+        self._stored(acknowledged)
         self._doubles()
         for who in self._ward.patients:
             self._final_state(who)
@@ -152,11 +152,10 @@ class Verdict:
             self._stands(risk)
             self._order(risk)
 
-    def _file(self, acknowledged: set[Notified]) -> None:
+    def _stored(self, acknowledged: set[Notified]) -> None:
         lost = missing(self._config, acknowledged, ended=True)
-        with database(self._config) as db:
-            buried = [tuple(r) for r in db.execute("SELECT reason FROM event WHERE state = 'buried'")]
-            buried += [tuple(r) for r in db.execute("SELECT reason FROM delivery WHERE state = 'buried'")]
+        buried = rows(self._config, "SELECT reason FROM event WHERE state = 'buried'")
+        buried += rows(self._config, "SELECT reason FROM delivery WHERE state = 'buried'")
         self._report.saw("lost", len(lost), str(lost[:1]))
         self._report.saw("buried", len(buried), str(buried[:1]))
         self._report.saw("wrong", held(self._config), "a claim is held after a clean stop")

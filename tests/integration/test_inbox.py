@@ -17,7 +17,7 @@ from sidecar.errors import ClaimLost
 from sidecar.inbox import ClaimedEvent, EventBox, ModelWait, WorkBox, WorkItem
 from sidecar.records import Event, PatientId, Reference
 from sidecar.store import Cipher, Statement, Step, Store
-from tests.harness import cipher_in, open_store
+from tests.harness import ENGINES, cipher_in, open_store
 
 WAIT = ModelWait("a", 2.0, 5.0)
 BOTH = [ModelWait("a", 0.0, 0.0), ModelWait("b", 0.0, 0.0)]
@@ -35,11 +35,11 @@ class Inbox:
     def key(self, focus: str) -> bytes:
         return self.cipher.token("resource", "Observation", focus)
 
-    async def rows(self, sql: str) -> list[dict[str, object]]:
-        return [dict(r) for r in await self.store.read(Statement("test", sql))]
+    async def rows(self, sql: str, **parameters: object) -> list[dict[str, object]]:
+        return [dict(r) for r in await self.store.read(Statement("test", sql), **parameters)]
 
-    async def count(self, sql: str) -> int:
-        return len(await self.rows(sql))
+    async def count(self, sql: str, **parameters: object) -> int:
+        return len(await self.rows(sql, **parameters))
 
     async def states(self) -> list[object]:
         return [r["state"] for r in await self.rows("SELECT state FROM event ORDER BY id")]
@@ -60,9 +60,9 @@ class Inbox:
         await self.store.commit(*self.work.buried(item.claim, "shape:test", now))
 
 
-@pytest.fixture
-def inbox(tmp_path) -> Iterator[Inbox]:
-    with open_store(tmp_path) as store:
+@pytest.fixture(params=ENGINES)
+def inbox(tmp_path, request) -> Iterator[Inbox]:
+    with open_store(tmp_path, request.param) as store:
         yield Inbox(store, cipher_in(tmp_path))
 
 
@@ -239,9 +239,10 @@ async def test_a_claim_that_lost_its_lease_cannot_route_finish_bury_or_release(i
 
 async def test_an_event_whose_focus_cannot_be_decrypted_is_set_aside_and_the_others_go_on(inbox):
     await inbox.events.record(news("o1"), news("o2"), news("o3"))
-    await inbox.store.commit(Step(Statement("harm", "UPDATE event SET focus = x'01ff' WHERE id = 2")))
-    assert [e.focus.id for e in await inbox.events.claim("c", 0, 10)] == ["o1", "o3"]
-    assert (await inbox.rows("SELECT state, reason FROM event WHERE id = 2")) == [
+    harm = Statement("harm", "UPDATE event SET focus = :focus WHERE focus_key = :key")
+    await inbox.store.commit(Step(harm, [{"focus": b"\x01\xff", "key": inbox.key("o2")}]))
+    assert {e.focus.id for e in await inbox.events.claim("c", 0, 10)} == {"o1", "o3"}
+    assert (await inbox.rows("SELECT state, reason FROM event WHERE state = 'buried'")) == [
         {"state": "buried", "reason": "sealed:does_not_open"}
     ]
 
@@ -324,7 +325,8 @@ async def test_what_is_heard_during_an_assessment_is_assessed_after_it(inbox):
 
 async def test_an_older_event_routed_during_an_assessment_is_not_answered_by_it(inbox):
     """A correction whose read-back had to be retried: the assessment under way never looked at what it corrects."""
-    await inbox.events.record(news("corrected", heard_at=1.0), news("new", heard_at=2.0))
+    await inbox.events.record(news("corrected", heard_at=1.0))
+    await inbox.events.record(news("new", heard_at=2.0))
     corrected, new = await inbox.events.claim("e", 2, 60)
     await inbox.route(new, 2.0, WAIT)
     (item,) = await inbox.work.claim("w", 10, 60, 16)
@@ -370,7 +372,8 @@ async def test_released_work_counts_its_attempts_and_keeps_its_events(inbox):
 async def test_work_whose_patient_cannot_be_decrypted_is_set_aside_and_the_others_go_on(inbox):
     await inbox.heard("o1", 0.0, WAIT, patient=P1)
     await inbox.heard("o2", 1.0, WAIT, patient=P2)
-    await inbox.store.commit(Step(Statement("harm", "UPDATE work SET patient = x'01ff' WHERE last_event_id = 1")))
+    harm = Statement("harm", "UPDATE work SET patient = :patient WHERE last_event_id = 1")
+    await inbox.store.commit(Step(harm, [{"patient": b"\x01\xff"}]))
     assert [i.patient.value for i in await inbox.work.claim("w", 100, 10, 16)] == ["p2"]
     assert await inbox.states() == ["buried", "routed"]
 
@@ -532,11 +535,13 @@ class AnyInterleaving(RuleBasedStateMachine):
     Answered means: by each model, in an assessment that was claimed after the event was heard and knew its focus.
     """
 
+    engine = "sqlite"
+
     def __init__(self) -> None:
         super().__init__()
         self.stack = contextlib.ExitStack()
         folder = Path(self.stack.enter_context(tempfile.TemporaryDirectory()))
-        self.inbox = Inbox(self.stack.enter_context(open_store(folder)), cipher_in(folder))
+        self.inbox = Inbox(self.stack.enter_context(open_store(folder, self.engine)), cipher_in(folder))
         self.runner = self.stack.enter_context(asyncio.Runner())
         self.now, self.steps, self.names = 1000.0, itertools.count(), itertools.count()
         self.heard: list[tuple[str | None, int]] = []
@@ -613,7 +618,10 @@ class AnyInterleaving(RuleBasedStateMachine):
             }
             owns = (
                 await self.inbox.count(
-                    f"SELECT model FROM work WHERE claim = '{item.claim.token}' AND patient_key = x'{item.claim.patient_key.hex()}' AND model = '{item.claim.model}'"
+                    "SELECT model FROM work WHERE claim = :token AND patient_key = :key AND model = :model",
+                    token=item.claim.token,
+                    key=item.claim.patient_key,
+                    model=item.claim.model,
                 )
                 == 1
             )
@@ -671,8 +679,16 @@ class AnyInterleaving(RuleBasedStateMachine):
             self.stack.close()
 
 
-AnyInterleaving.TestCase.settings = settings(
-    max_examples=25, stateful_step_count=30, deadline=None, derandomize=True,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
-)  # fmt: skip
+class AnyInterleavingOnPostgres(AnyInterleaving):
+    """The same on the shared engine."""
+
+    engine = "postgres"
+
+
+for machine in (AnyInterleaving, AnyInterleavingOnPostgres):
+    machine.TestCase.settings = settings(
+        max_examples=25, stateful_step_count=30, deadline=None, derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    )  # fmt: skip
 TestAnyInterleaving = AnyInterleaving.TestCase
+TestAnyInterleavingOnPostgres = AnyInterleavingOnPostgres.TestCase

@@ -12,10 +12,11 @@ from sidecar.errors import SidecarError, Unavailable
 from sidecar.fhir.auth import NoCredentials
 from sidecar.fhir.client import EhrClient
 from sidecar.inbox import EventBox
-from sidecar.intake import CatchUp, Source, Subscriptions
+from sidecar.intake import CatchUp, Site, Source, Subscriptions
 from sidecar.records import Event, Reference
 from sidecar.sandbox.capability import ALL_TYPES, Capabilities
 from sidecar.sandbox.ehr import PracticeEhr
+from sidecar.settings import Topics
 from sidecar.store import Statement, Store
 from tests.harness import SECRET, cipher_in, house, now, observation_set, open_store, patient, reading, until
 
@@ -39,6 +40,15 @@ class Intake:
     subscriptions: Subscriptions
     catch_up: CatchUp
 
+    async def ensure(self, at: float | None = None, by: Subscriptions | None = None) -> bool:
+        """Look at every source's Subscription; whether all are active."""
+        keeper = by or self.subscriptions
+        return all([(await keeper.ensure(source, at or time.time())).status == "active" for source in SOURCES])
+
+    def another(self, url: str = HOOK, secret: str = SECRET) -> Subscriptions:
+        """The same as a second start would make."""
+        return Subscriptions(self.client, self.store, self.box.record, Site(url, secret, Topics()))
+
     async def rows(self, sql: str) -> list[dict[str, object]]:
         return [dict(r) for r in await self.store.read(Statement("test", sql))]
 
@@ -61,7 +71,7 @@ async def intake(folder, ehr: PracticeEhr | None = None, overlap_s: float = 120.
     with open_store(folder) as store:
         box = EventBox(store, cipher_in(folder))
         parts = (
-            Subscriptions(client, store, HOOK, SECRET),
+            Subscriptions(client, store, box.record, Site(HOOK, SECRET, Topics())),
             CatchUp(client, store, box.record, timedelta(seconds=overlap_s)),
         )
         try:
@@ -79,49 +89,52 @@ async def pulse(site: Intake, n: int, value: float = 70, **more: object) -> dict
 # --- Subscriptions ---------------------------------------------------------------------------------------------------
 
 
-async def test_every_source_gets_a_subscription_that_brings_our_secret_to_its_own_hook(tmp_path):
+async def test_every_source_gets_a_subscription_that_brings_a_secret_of_its_own_to_its_own_hook(tmp_path):
     async with house(tmp_path) as site:
         made = site.ehr.all("Subscription")
         public = site.settings.server.public_url
         assert {s["channel"]["endpoint"] for s in made} == {
             f"{public}/notify/{source.name}" for source in site.sidecar.rooms.sources
         }
-        assert all(s["channel"]["header"] == [f"Authorization: Bearer {SECRET}"] for s in made)
+        brought = {s["channel"]["header"][0] for s in made}
+        assert len(brought) == len(made)
+        assert not any(SECRET in header for header in brought)
         assert all(s["channel"]["payload"] == "application/fhir+json" for s in made)
 
 
 async def test_a_second_start_adopts_the_subscriptions_of_the_first(tmp_path):
     async with intake(tmp_path) as site:
-        await until(lambda: site.subscriptions.ensure(SOURCES, 0.0))
+        await until(site.ensure)
         first = {s["id"]: s["meta"]["versionId"] for s in site.ehr.all("Subscription")}
-        again = Subscriptions(site.client, site.store, HOOK, SECRET)
-        assert await again.ensure(SOURCES, 1.0)
+        again = site.another()
+        assert await site.ensure(by=again)
         assert {s["id"]: s["meta"]["versionId"] for s in site.ehr.all("Subscription")} == first
         assert len(first) == len(SOURCES)
 
 
 async def test_another_sites_subscription_is_not_adopted(tmp_path):
     async with intake(tmp_path) as site:
-        other = Subscriptions(site.client, site.store, "http://127.0.0.1:10/", SECRET)
-        await other.ensure(SOURCES, 0.0)
-        await site.subscriptions.ensure(SOURCES, 0.0)
+        other = site.another("http://127.0.0.1:10/")
+        await site.ensure(by=other)
+        await site.ensure()
         assert len(site.ehr.all("Subscription")) == 2 * len(SOURCES)
 
 
 async def test_a_new_secret_is_given_to_the_subscriptions_that_exist(tmp_path):
     async with intake(tmp_path) as site:
-        await until(lambda: site.subscriptions.ensure(SOURCES, 0.0))
-        rotated = Subscriptions(site.client, site.store, HOOK, "another-secret-for-tests")
-        await until(lambda: rotated.ensure(SOURCES, 1.0))
-        assert [s["channel"]["header"] for s in site.ehr.all("Subscription")] == [
-            ["Authorization: Bearer another-secret-for-tests"]
-        ] * 3
+        await until(site.ensure)
+        before = {s["channel"]["header"][0] for s in site.ehr.all("Subscription")}
+        rotated = site.another(secret="another-secret-for-tests")
+        await until(lambda: site.ensure(by=rotated))
+        after = {s["channel"]["header"][0] for s in site.ehr.all("Subscription")}
+        assert len(after) == 3
+        assert not after & before
 
 
 @pytest.mark.parametrize("status", ["error", "off"])
 async def test_a_subscription_that_the_ehr_gave_up_is_requested_again(tmp_path, status):
     async with intake(tmp_path) as site:
-        await until(lambda: site.subscriptions.ensure(SOURCES, 0.0))
+        await until(site.ensure)
         (mine,) = [s for s in site.ehr.all("Subscription") if s["criteria"].startswith("Patient")]
         if status == "error":
             site.ehr.faults.refuse_activation_next()
@@ -131,18 +144,18 @@ async def test_a_subscription_that_the_ehr_gave_up_is_requested_again(tmp_path, 
                 "update", "PUT", f"Subscription/{mine['id']}", ok={200}, body=mine | {"status": "off"}
             )
         await until(lambda: site.ehr.read("Subscription", mine["id"])["status"] == status)
-        await site.subscriptions.ensure(SOURCES, 1.0)
+        await site.ensure()
         await until(lambda: site.ehr.read("Subscription", mine["id"])["status"] == "active")
-        assert await site.subscriptions.ensure(SOURCES, 2.0)
+        assert await site.ensure()
         assert len(site.ehr.all("Subscription")) == len(SOURCES)
 
 
 async def test_a_type_that_the_ehr_refuses_is_recorded_with_the_reason_and_the_others_go_on(tmp_path):
     ehr = PracticeEhr(capabilities=Capabilities(types=ALL_TYPES - {"Encounter"}))
     async with intake(tmp_path, ehr) as site:
-        await site.subscriptions.ensure(SOURCES, 0.0)
+        await site.ensure()
         await until(lambda: sum(s["status"] == "active" for s in ehr.all("Subscription")) == 2)
-        assert not await site.subscriptions.ensure(SOURCES, 1.0)
+        assert not await site.ensure()
         found = {r["source"]: (r["status"], r["reason"]) for r in await site.rows("SELECT * FROM subscription")}
         assert found == {
             "patient": ("active", None),
@@ -154,7 +167,7 @@ async def test_a_type_that_the_ehr_refuses_is_recorded_with_the_reason_and_the_o
 async def test_an_ehr_without_subscriptions_is_recorded_and_caught_up_with(tmp_path):
     ehr = PracticeEhr(capabilities=Capabilities(subscriptions=False))
     async with intake(tmp_path, ehr) as site:
-        assert not await site.subscriptions.ensure(SOURCES, 0.0)
+        assert not await site.ensure()
         assert {r["status"] for r in await site.rows("SELECT status FROM subscription")} == {"refused"}
         await pulse(site, 1)
         await site.run()
@@ -163,10 +176,10 @@ async def test_an_ehr_without_subscriptions_is_recorded_and_caught_up_with(tmp_p
 
 async def test_an_ehr_that_is_away_is_unavailable_and_its_last_known_status_stays(tmp_path):
     async with intake(tmp_path) as site:
-        await until(lambda: site.subscriptions.ensure(SOURCES, 0.0))
+        await until(site.ensure)
         site.ehr.faults.down = True
         with pytest.raises(Unavailable):
-            await site.subscriptions.ensure(SOURCES, 1.0)
+            await site.ensure()
         assert {r["status"] for r in await site.rows("SELECT status FROM subscription")} == {"active"}
 
 
@@ -175,7 +188,7 @@ async def test_keeping_subscriptions_does_not_move_the_watermark(tmp_path):
         await pulse(site, 1)
         await site.run()
         before = await site.watermark()
-        await site.subscriptions.ensure(SOURCES, 0.0)
+        await site.ensure()
         assert await site.watermark() == before is not None
 
 

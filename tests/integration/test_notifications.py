@@ -319,12 +319,12 @@ async def test_an_unknown_source_is_refused_and_not_counted_by_its_name(tmp_path
         assert 'sidecar_notifications_total{result="404",source="unknown"}' in metrics
 
 
-async def test_a_ping_with_a_body_is_refused(tmp_path):
+async def test_a_bundle_without_a_subscription_status_is_refused(tmp_path):
     async with hook(tmp_path) as (_, client):
         bundle = {"resourceType": "Bundle", "type": "history", "entry": [{"resource": observation(note=CANARY)}]}
         answer = await client.post("/notify/observation", content=orjson.dumps(bundle))
         assert answer.status_code == 400
-        assert answer.json()["issue"][0]["expression"] == ["body"]
+        assert answer.json()["issue"][0]["expression"] == ["Bundle.entry[0].resource"]
         assert CANARY not in answer.text
 
 

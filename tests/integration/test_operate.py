@@ -20,7 +20,18 @@ import pytest
 import pytest_asyncio
 
 from sidecar.sandbox.ehr import PracticeEhr
-from tests.harness import Served, encounter, now, observation_set, patient, serve, until, write_site
+from tests.harness import (
+    ENGINES,
+    Served,
+    encounter,
+    new_database,
+    now,
+    observation_set,
+    patient,
+    serve,
+    until,
+    write_site,
+)
 
 WHO = "pat-canary-99"
 
@@ -79,11 +90,24 @@ def command(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @contextlib.asynccontextmanager
-async def site(folder: Path) -> AsyncIterator[Site]:
+async def site(folder: Path, engine: str) -> AsyncIterator[Site]:
+    with new_database(folder, engine) as url:
+        async with site_on(folder, url) as found:
+            yield found
+
+
+@contextlib.asynccontextmanager
+async def site_on(folder: Path, url: str) -> AsyncIterator[Site]:
     ehr = PracticeEhr()
     await ehr.start()
     # A quiet server: it catches up once, so a fault planned for a read-back meets a read-back.
-    config = write_site(folder, ehr.base_url, work='catch_up_interval = "1h"')
+    config = write_site(
+        folder,
+        ehr.base_url,
+        work='catch_up_interval = "1h"',
+        store=f'url = "{url}"',
+        server='admin_socket = "sidecar.db.admin"',
+    )
     found = Site(ehr, config, await asyncio.to_thread(serve, config))
     try:
         await until(
@@ -111,17 +135,20 @@ def refusal(done: subprocess.CompletedProcess[str], code: int = 2) -> str:
 together = pytest.mark.asyncio(loop_scope="module")
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def running(tmp_path_factory) -> AsyncIterator[Site]:
+on_a_file = pytest.mark.parametrize("running", ["sqlite"], indirect=True, scope="module")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def running(tmp_path_factory, request) -> AsyncIterator[Site]:
     """One running server for the tests that leave it as it was."""
-    async with site(tmp_path_factory.mktemp("running")) as here:
+    async with site(tmp_path_factory.mktemp("running"), request.param) as here:
         yield here
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stopped(tmp_path_factory) -> AsyncIterator[tuple[Site, dict[str, object]]]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=ENGINES)
+async def stopped(tmp_path_factory, request) -> AsyncIterator[tuple[Site, dict[str, object]]]:
     """A server that stopped with one dead letter, and its last status."""
-    async with site(tmp_path_factory.mktemp("stopped")) as here:
+    async with site(tmp_path_factory.mktemp("stopped"), request.param) as here:
         await here.bury_one()
         last = await here.door("/status")
         assert await asyncio.to_thread(here.served.terminate) == 0
@@ -168,6 +195,7 @@ async def test_the_admin_socket_is_for_the_servers_own_user_only(running):
     assert stat.S_IMODE(mode) == 0o600
 
 
+@on_a_file
 @together
 async def test_a_second_server_on_the_same_file_is_refused_and_the_first_goes_on(running):
     done = await running.run("serve")
@@ -176,6 +204,7 @@ async def test_a_second_server_on_the_same_file_is_refused_and_the_first_goes_on
     assert "events" in await running.door("/status")
 
 
+@on_a_file
 @together
 async def test_a_server_whose_database_fails_is_a_sentence_and_not_a_traceback(running):
     with contextlib.closing(sqlite3.connect(running.config.with_name("sidecar.db"))) as other:
@@ -186,7 +215,7 @@ async def test_a_server_whose_database_fails_is_a_sentence_and_not_a_traceback(r
 
 
 @together
-async def test_without_a_server_the_same_commands_work_on_the_file(stopped):
+async def test_without_a_server_the_same_commands_work_on_the_database(stopped):
     here, last = stopped
     found = await here.answer("status")
     assert found["events"] == last["events"]

@@ -4,7 +4,7 @@ import pytest
 
 from sidecar.app import Sidecar
 from sidecar.errors import Misconfigured
-from sidecar.settings import load, secret
+from sidecar.settings import load, secret, store_password
 from tests.harness import settings_text, write_site
 
 EHR = "http://127.0.0.1:9/fhir"
@@ -157,6 +157,65 @@ def test_relative_paths_are_relative_to_the_settings_file(tmp_path, monkeypatch)
     assert found.store.url == f"sqlite:///{tmp_path}/sidecar.db"
 
 
+# --- the database's URL ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://sidecar@127.0.0.1/sidecar",
+        "postgresql://sidecar@localhost:5433/sidecar?sslmode=disable",
+        "postgresql://sidecar@/sidecar?host=/var/run/postgresql",
+        "postgresql://sidecar@db.example:5432/sidecar?sslmode=verify-full&sslrootcert=/etc/db-ca.pem",
+        "postgresql://sidecar@10.1.2.3/sidecar?sslmode=verify-ca",
+    ],
+)
+def test_a_good_database_url_is_taken(tmp_path, url):
+    assert load(write_site(tmp_path, EHR, store=f'url = "{url}"')).store.url == url
+
+
+BAD_URLS = {
+    "mysql://sidecar@127.0.0.1/sidecar": "must be",
+    "postgresql://127.0.0.1": "must be",
+    "postgresql://sidecar@127.0.0.1:99999/sidecar": "must be",
+    "postgresql://sidecar@127.0.0.1,db.example/sidecar": "must be",
+    "postgresql://sidecar@[::1/sidecar": "must be",
+    "postgresql://sidecar@127.0.0.1/sidecar?sslmode": "must be",
+    "sidecar.db": "must be",
+    "postgresql://sidecar:s3cret-canary@127.0.0.1/sidecar": "must not hold a password",
+    "postgresql://sidecar@127.0.0.1/sidecar?password=s3cret-canary": "are others",
+    "postgresql://sidecar@127.0.0.1/sidecar?host=db.example": "Unix socket",
+    "postgresql://sidecar@/sidecar?host=db.example": "Unix socket",
+    "postgresql://sidecar@db.example/sidecar": "sslmode=verify-full",
+    "postgresql://sidecar@db.example/sidecar?sslmode=require": "sslmode=verify-full",
+    "postgresql://sidecar@127.0.0.1.example/sidecar?sslmode=prefer": "sslmode=verify-full",
+}
+
+
+@pytest.mark.parametrize("url", BAD_URLS)
+def test_a_bad_database_url_is_refused_with_a_sentence_and_not_repeated(tmp_path, url):
+    found = " ".join(problems(tmp_path, site(store=f'url = "{url}"')))
+    assert BAD_URLS[url] in found
+    assert "canary" not in found
+
+
+def test_the_databases_password_comes_from_a_file_or_the_environment_or_there_is_none(tmp_path, monkeypatch):
+    monkeypatch.delenv("SIDECAR_STORE_PASSWORD", raising=False)
+    config = write_site(tmp_path, EHR)
+    assert store_password(load(config).store) is None
+    monkeypatch.setenv("SIDECAR_STORE_PASSWORD", "canary-env")
+    assert store_password(load(config).store).get_secret_value() == "canary-env"
+    (tmp_path / "file").mkdir()
+    held(tmp_path, "canary\n")
+    config = write_site(tmp_path / "file", EHR, store='password_file = "../secret"')
+    found = load(config).store
+    assert store_password(found).get_secret_value() == "canary"
+    assert "canary" not in repr(found) + repr(store_password(found))
+    held(tmp_path, "canary", 0o644)
+    with pytest.raises(Misconfigured, match="chmod 600"):
+        store_password(found)
+
+
 # --- secrets ---------------------------------------------------------------------------------------------------------
 
 
@@ -230,3 +289,40 @@ def test_start_lists_every_missing_thing_at_once(tmp_path, monkeypatch):
     found = " ".join(refused.value.problems)
     for part in ("keys.toml", "server.hook_secret", "ehr.bearer_token"):
         assert part in found
+
+
+# --- signing in ------------------------------------------------------------------------------------------------------
+
+
+def test_signing_requests_needs_keys_and_a_client(tmp_path):
+    found = problems(tmp_path, site(ehr='auth = "private_key_jwt"'))
+    assert any("ehr.private_keys_file and ehr.client_id" in p for p in found)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://login.example/token", "https://login.example/token?x=1", "https://u@login.example/t"]
+)
+def test_a_token_endpoint_that_is_set_is_a_plain_https_url_whatever_the_sign_in(tmp_path, url):
+    for auth in ("private_key_jwt", "client_credentials", "bearer"):
+        ehr = f'auth = "{auth}"\ntoken_url = "{url}"\nclient_id = "c"\nprivate_keys_file = "k"'
+        assert any("ehr.token_url must be" in p for p in problems(tmp_path, site(ehr=ehr)))
+
+
+def test_start_lists_what_is_wrong_with_the_keys_beside_everything_else(tmp_path):
+    ehr = 'auth = "private_key_jwt"\nclient_id = "c"\nprivate_keys_file = "smart-keys.json"'
+    config = write_site(tmp_path, EHR, ehr=ehr)
+    (tmp_path / "hook-secret").unlink()
+    held(tmp_path, "").rename(tmp_path / "smart-keys.json")
+    with pytest.raises(Misconfigured) as refused:
+        Sidecar(load(config))
+    assert len(refused.value.problems) == 2
+    assert any("smart-keys.json: not a JWK Set" in p for p in refused.value.problems)
+
+
+def test_a_bearer_token_that_no_header_can_carry_is_refused_and_not_shown(tmp_path):
+    held(tmp_path, "a-bearer-token\r\nX-Canary: 1")
+    with pytest.raises(Misconfigured) as refused:
+        Sidecar(load(write_site(tmp_path, EHR, ehr='auth = "bearer"\nbearer_token_file = "secret"')))
+    (found,) = refused.value.problems
+    assert "no header can carry" in found
+    assert "Canary" not in found

@@ -20,10 +20,11 @@ import sidecar.store
 from sidecar.errors import ClaimLost, Misconfigured, NotStored, Rejected, Retryable
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
-from sidecar.store import Cipher, Statement, Step, Store, load_keys, new_keys
+from sidecar.store import Cipher, SqliteStore, Statement, Step, Store, load_keys, new_keys
+from sidecar.store import open_store as store_at
 from sidecar.store.engine import HEAD
 from sidecar.store.schema import IDENTIFIED_COLUMNS, metadata
-from tests.harness import cipher_in, house, now, observation_set, open_store
+from tests.harness import ENGINES, cipher_in, house, new_database, now, observation_set, open_store
 
 ADD = Statement("add", "INSERT INTO device (model_digest, remote_id) VALUES (:name, :value)")
 MOVE = Statement("move", "UPDATE device SET remote_id = :value WHERE model_digest = :name")
@@ -32,9 +33,16 @@ ALL = Statement("all", "SELECT model_digest AS name FROM device ORDER BY model_d
 ROW = b"row-1"
 
 
+@pytest.fixture(params=ENGINES)
+def store(tmp_path, request) -> Iterator[Store]:
+    with open_store(tmp_path, request.param) as opened:
+        yield opened
+
+
 @pytest.fixture
-def store(tmp_path) -> Iterator[Store]:
+def file(tmp_path) -> Iterator[SqliteStore]:
     with open_store(tmp_path) as opened:
+        assert isinstance(opened, SqliteStore)
         yield opened
 
 
@@ -94,15 +102,15 @@ async def test_a_step_without_rows_does_nothing_also_when_many_share_a_commit(st
     assert await names(store) == ["a"]
 
 
-async def test_a_commit_is_on_disk_when_it_returns(store):
-    await store.commit(add("a"))
-    with contextlib.closing(sqlite3.connect(store.path)) as other:
+async def test_a_commit_is_on_disk_when_it_returns(file):
+    await file.commit(add("a"))
+    with contextlib.closing(sqlite3.connect(file.path)) as other:
         assert other.execute("SELECT model_digest FROM device").fetchall() == [("a",)]
 
 
-async def test_every_commit_waits_for_the_disk(store):
+async def test_every_commit_waits_for_the_disk(file):
     for level in ("synchronous", "journal_mode"):
-        (row,) = await store.read(Statement("level", f"SELECT * FROM pragma_{level}"))
+        (row,) = await file.read(Statement("level", f"SELECT * FROM pragma_{level}"))
         assert str(next(iter(row.values()))) in {"2", "wal"}
 
 
@@ -129,18 +137,22 @@ async def test_what_cannot_be_read_is_an_error_of_our_own_database(store):
     assert await names(store) == []
 
 
-async def test_closing_finishes_what_was_handed_in(tmp_path):
-    with open_store(tmp_path) as store:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_closing_finishes_what_was_handed_in(tmp_path, engine):
+    with new_database(tmp_path, engine) as url:
+        store = store_at(url)
         jobs = [asyncio.ensure_future(store.commit(add(f"d{n}"))) for n in range(200)]
         await asyncio.sleep(0)
         await asyncio.to_thread(store.close)
         await asyncio.gather(*jobs)
-        with contextlib.closing(sqlite3.connect(store.path)) as other:
-            assert other.execute("SELECT count(*) FROM device").fetchone() == (200,)
+        again = store_at(url)
+        assert len(await names(again)) == 200
+        await asyncio.to_thread(again.close)
 
 
-async def test_a_closed_store_says_so_instead_of_waiting_for_ever(tmp_path):
-    with open_store(tmp_path) as store:
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_closed_store_says_so_instead_of_waiting_for_ever(tmp_path, engine):
+    with open_store(tmp_path, engine) as store:
         await asyncio.to_thread(store.close)
         with pytest.raises(NotStored):
             await asyncio.wait_for(store.commit(add("late")), 5)
@@ -151,20 +163,20 @@ async def test_a_closed_store_says_so_instead_of_waiting_for_ever(tmp_path):
 # --- the file --------------------------------------------------------------------------------------------------------
 
 
-async def test_a_second_store_on_the_same_file_is_refused_with_a_sentence(store):
+async def test_a_second_store_on_the_same_file_is_refused_with_a_sentence(file):
     with pytest.raises(Misconfigured) as refused:
-        Store(f"sqlite:///{store.path}")
+        SqliteStore(f"sqlite:///{file.path}")
     assert "another server has this database open" in refused.value.problems[0]
 
 
 async def test_the_lock_ends_with_the_store(tmp_path):
-    with open_store(tmp_path) as store:
-        await asyncio.to_thread(store.close)
-        Store(f"sqlite:///{store.path}").close()
+    for _ in range(2):
+        with new_database(tmp_path, "sqlite") as url:
+            await asyncio.to_thread(SqliteStore(url).close)
 
 
 def test_database_files_are_readable_by_their_owner_only(tmp_path):
-    script = f"import os; os.umask(0); from sidecar.store import Store; s = Store('sqlite:///{tmp_path}/a.db'); print(*sorted(f'{{p.name}} {{p.stat().st_mode & 0o777:o}}' for p in s.path.parent.iterdir()), sep=';'); s.close()"
+    script = f"import os; os.umask(0); from sidecar.store import SqliteStore; s = SqliteStore('sqlite:///{tmp_path}/a.db'); print(*sorted(f'{{p.name}} {{p.stat().st_mode & 0o777:o}}' for p in s.path.parent.iterdir()), sep=';'); s.close()"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "a.db 600;a.db-shm 600;a.db-wal 600;a.db.lock 600"
 
@@ -172,7 +184,7 @@ def test_database_files_are_readable_by_their_owner_only(tmp_path):
 def test_a_file_that_is_not_a_database_is_refused_with_a_sentence(tmp_path):
     (tmp_path / "a.db").write_bytes(b"not a database, but long enough to be taken for one" * 40)
     with pytest.raises(Misconfigured, match="cannot be used as a database"):
-        Store(f"sqlite:///{tmp_path}/a.db")
+        SqliteStore(f"sqlite:///{tmp_path}/a.db")
 
 
 def test_a_database_of_a_newer_sidecar_is_refused_with_a_sentence_and_left_as_it_was(tmp_path):
@@ -183,7 +195,7 @@ def test_a_database_of_a_newer_sidecar_is_refused_with_a_sentence_and_left_as_it
         other.commit()
     for _ in range(2):
         with pytest.raises(Misconfigured, match="another version of the sidecar"):
-            Store(f"sqlite:///{path}")
+            SqliteStore(f"sqlite:///{path}")
     with contextlib.closing(sqlite3.connect(path)) as other:
         assert other.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
 

@@ -3,7 +3,7 @@
 import copy
 import dataclasses
 import json
-from datetime import timedelta
+from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from hypothesis import given, settings
@@ -165,6 +165,7 @@ def test_a_snapshot_depends_on_the_interval_to_the_trigger_and_not_on_the_calend
         at = AT + timedelta(days=days)
         moved = [{**r, "effectiveDateTime": at.isoformat()} for r in vitals().values()]
         codes = model().loaded.manifest.observation_codes
-        return deidentify(from_bundle(bundle(person(), stay(), *moved), codes, at, ZoneInfo("UTC")), rules())
+        born = person(birthDate=(date(1950, 5, 4) + timedelta(days=days)).isoformat())
+        return deidentify(from_bundle(bundle(born, stay(), *moved), codes, at, ZoneInfo("UTC")), rules())
 
     assert clean(0) == clean(40)

@@ -2,7 +2,7 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -14,6 +14,7 @@ import pytest
 from aiohttp import web
 
 from sidecar.sandbox.ehr import DeliveryPolicy, PracticeEhr
+from sidecar.sandbox.topics import changed_topic
 
 
 @dataclass
@@ -69,6 +70,45 @@ class Client:
         async with self.session.request(method, url, data=body, headers=sent) as response:
             return Reply(response.status, response.headers, await response.read())
 
+    async def told(self, path: str, body: Any = None) -> "list[Told]":
+        """Ask for `$status` or `$events`, and read what its Parameters say."""
+        reply = await self("POST" if body else "GET", path, body)
+        assert reply.status == 200, reply.raw
+        resources = [entry["resource"] for entry in reply.body.get("entry", []) if "resource" in entry]
+        return [Told.of(resource) for resource in resources if resource["resourceType"] == "Parameters"]
+
+
+@dataclass
+class Told:
+    """What a topic-based notification, or the answer to `$status` or `$events`, says in its Parameters."""
+
+    kind: str
+    status: str
+    since_start: int
+    numbers: list[int]
+    foci: list[str]
+    parameters: list[dict[str, Any]]
+
+    @classmethod
+    def of(cls, resource: dict[str, Any]) -> "Told":
+        assert resource["resourceType"] == "Parameters", resource
+        parameters = resource["parameter"]
+        one = {each["name"]: value for each in parameters for key, value in each.items() if key.startswith("value")}
+        events = [each["part"] for each in parameters if each["name"] == "notification-event"]
+        parts = [{part["name"]: part for part in event} for event in events]
+        return cls(
+            one["type"],
+            one["status"],
+            int(one["events-since-subscription-start"]),
+            [int(each["event-number"]["valueString"]) for each in parts],
+            [
+                "/".join(each["focus"]["valueReference"]["reference"].split("/")[-2:])
+                for each in parts
+                if "focus" in each
+            ],
+            parameters,
+        )
+
 
 @dataclass
 class Receiver:
@@ -78,13 +118,44 @@ class Receiver:
     seen: list[tuple[str, str, bytes, Any]] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
+    inside: int = 0
+    """Requests that wait at the gate."""
 
     async def receive(self, request: web.Request) -> web.Response:
-        await self.gate.wait()
+        self.inside += 1
+        try:
+            await self.gate.wait()
+        finally:
+            self.inside -= 1
         self.seen.append((request.method, request.path, await request.read(), request.headers))
         # The Location makes a 302 a real redirect, to somewhere that would answer 200.
         status = self.statuses.pop(0) if self.statuses else 200
         return web.Response(status=status, headers={"Location": "/elsewhere"})
+
+    @property
+    def bundles(self) -> list[dict[str, Any]]:
+        return [orjson.loads(body) for _, _, body, _ in self.seen]
+
+    @property
+    def told(self) -> list[Told]:
+        """Every notification, in the order received."""
+        return [Told.of(bundle["entry"][0]["resource"]) for bundle in self.bundles]
+
+    @property
+    def events(self) -> list[tuple[int, str]]:
+        """Number and focus of every event told, in the order received."""
+        return [pair for told in self.told for pair in zip(told.numbers, told.foci, strict=True)]
+
+    async def until(self, condition: Callable[[], bool], within_s: float = 20.0) -> None:
+        """Wait for a state of the world, looking often."""
+        async with asyncio.timeout(within_s):
+            while True:
+                if condition():
+                    return
+                await asyncio.sleep(0.005)
+
+    def count(self, kind: str) -> int:
+        return sum(told.kind == kind for told in self.told)
 
     @property
     def paths(self) -> list[str]:
@@ -95,6 +166,7 @@ class Receiver:
         return [path.rpartition("/")[2] for path in self.paths]
 
 
+BACKPORT = "http://hl7.org/fhir/uv/subscriptions-backport/StructureDefinition/"
 Connect = Callable[..., Awaitable[Client]]
 
 
@@ -109,7 +181,7 @@ async def connect(clock: Clock) -> AsyncIterator[Connect]:
     async with AsyncExitStack() as stack:
 
         async def start(**arguments: Any) -> Client:
-            quick = DeliveryPolicy(backoff_s=0.001, give_up_after=3, reorder_hold_s=0.02)
+            quick = DeliveryPolicy(backoff_s=0.001, give_up_after=3, reorder_hold_s=0.02, second_s=0.05)
             ehr = PracticeEhr(**{"clock": clock, "delivery": quick, **arguments})
             await ehr.start()
             stack.push_async_callback(ehr.stop)
@@ -200,6 +272,41 @@ class Samples:
             "channel": {"type": "rest-hook", "endpoint": url, "payload": "application/fhir+json", **channel},
         }
 
+    @staticmethod
+    def topic_subscription(
+        url: str,
+        type_name: str = "Observation",
+        content: str = "id-only",
+        filters: Sequence[str] = (),
+        **counts: int,
+    ) -> dict[str, Any]:
+        """A Subscription to "a resource of this type changed"; `counts` as heartbeat_period=60."""
+        kinds = {"max_count": "valuePositiveInt"}
+        channel: dict[str, Any] = {
+            "type": "rest-hook",
+            "endpoint": url,
+            "payload": "application/fhir+json",
+            "_payload": {"extension": [{"url": f"{BACKPORT}backport-payload-content", "valueCode": content}]},
+        }
+        if counts:
+            channel["extension"] = [
+                {"url": f"{BACKPORT}backport-{name.replace('_', '-')}", kinds.get(name, "valueUnsignedInt"): count}
+                for name, count in counts.items()
+            ]
+        made: dict[str, Any] = {
+            "resourceType": "Subscription",
+            "id": "sub1",
+            "meta": {"profile": [f"{BACKPORT}backport-subscription"]},
+            "status": "requested",
+            "reason": "practice",
+            "criteria": changed_topic(type_name),
+            "channel": channel,
+        }
+        if filters:
+            criteria = [{"url": f"{BACKPORT}backport-filter-criteria", "valueString": each} for each in filters]
+            made["_criteria"] = {"extension": criteria}
+        return made
+
 
 @pytest.fixture
 def make() -> type[Samples]:
@@ -215,6 +322,18 @@ def subscribe(client: Client, receiver: Receiver, make: type[Samples]) -> Callab
         if subscription["channel"]["payload"] is None:
             del subscription["channel"]["payload"]
         reply = await client("PUT", "Subscription/sub1", subscription)
+        await client.ehr.quiet(5)
+        return reply
+
+    return create
+
+
+@pytest.fixture
+def listen(receiver: Receiver, make: type[Samples]) -> Callable[..., Awaitable[Reply]]:
+    """Create the topic-based Subscription sub1 for the receiver and wait until the server has answered it."""
+
+    async def create(client: Client, **arguments: Any) -> Reply:
+        reply = await client("PUT", "Subscription/sub1", make.topic_subscription(receiver.url, **arguments))
         await client.ehr.quiet(5)
         return reply
 

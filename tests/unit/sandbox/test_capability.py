@@ -7,11 +7,13 @@ from fhir.resources.R4B import get_fhir_model_class
 
 from sidecar.sandbox.ehr import Capabilities
 
-SWITCHES = [field.name for field in fields(Capabilities) if field.name != "types"]
-VARIANTS = [Capabilities(), *(replace(Capabilities(), **{name: False}) for name in SWITCHES)]
+OFF = {
+    field.name: None if field.name == "backport" else False for field in fields(Capabilities) if field.name != "types"
+}
+VARIANTS = [Capabilities(), *(replace(Capabilities(), **{name: off}) for name, off in OFF.items())]
 
 
-@pytest.fixture(params=VARIANTS, ids=["all", *(f"no-{name}" for name in SWITCHES)])
+@pytest.fixture(params=VARIANTS, ids=["all", *(f"no-{name}" for name in OFF)])
 async def client(request, connect):
     return await connect(capabilities=request.param)
 

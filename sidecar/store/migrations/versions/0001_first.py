@@ -8,6 +8,8 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+EventNumber = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Create every table."""
@@ -69,7 +71,7 @@ def upgrade() -> None:
     op.create_index("basis_resource", "basis", ["resource_key"], unique=False)
     op.create_table(
         "cause",
-        sa.Column("event_id", sa.Integer(), nullable=False),
+        sa.Column("event_id", EventNumber, nullable=False),
         sa.Column("model", sa.Text(), nullable=False),
         sa.Column("patient_key", sa.LargeBinary(), nullable=False),
         sa.Column("assessment_id", sa.Text(), nullable=True),
@@ -126,7 +128,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "event",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", EventNumber, nullable=False),
         sa.Column("source", sa.Text(), nullable=False),
         sa.Column("focus_type", sa.Text(), nullable=True),
         sa.Column("focus", sa.LargeBinary(), nullable=True),
@@ -204,8 +206,8 @@ def upgrade() -> None:
         sa.Column("patient", sa.LargeBinary(), nullable=False),
         sa.Column("first_heard_at", sa.Float(), nullable=False),
         sa.Column("due_at", sa.Float(), nullable=False),
-        sa.Column("last_event_id", sa.Integer(), nullable=False),
-        sa.Column("claimed_event_id", sa.Integer(), server_default="0", nullable=False),
+        sa.Column("last_event_id", EventNumber, nullable=False),
+        sa.Column("claimed_event_id", EventNumber, server_default="0", nullable=False),
         sa.Column("claim", sa.Text(), nullable=True),
         sa.Column("lease_until", sa.Float(), server_default="0", nullable=False),
         sa.Column("attempts", sa.Integer(), server_default="0", nullable=False),

@@ -1,0 +1,129 @@
+"""From facts to readings: what one source of a feature makes of one charted statement. Pure."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from sidecar.features.derived import Person, from_value
+from sidecar.features.units import converter
+from sidecar.manifest import FeatureSpec, Source, in_unit
+from sidecar.records import Fact
+
+CLOCK_SKEW_S = 300.0
+"""A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One candidate value of a feature, at `seconds` relative to the trigger; NaN with `trouble` when not usable.
+
+    `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest.
+    """
+
+    seconds: float
+    value: float
+    trouble: str | None
+    index: int
+    source: Source
+    unit: str
+    charted: float = math.nan
+    began: float | None = None
+
+    @property
+    def remark(self) -> str:
+        """What the note says of where this value comes from."""
+        return self.source.remark.replace("{value}", in_unit(float(f"{self.charted:.3g}"), self.unit))
+
+
+Taken = tuple[float, str | None, float]
+"""Value, trouble, and the value as charted."""
+Read = Callable[[Fact, Person], Taken | None]
+
+
+def moment(fact: Fact) -> float | None:
+    """When the fact counts; a Condition without a time holds now."""
+    return 0.0 if fact.seconds is None and fact.type == "Condition" else fact.seconds
+
+
+def take(fact: Fact, person: Person, source: Source, read: Read, unit: str) -> Reading | None:
+    """The reading that `source` makes of `fact`; None when it holds no value, or nobody knows when it was."""
+    seconds, got = moment(fact), read(fact, person)
+    if seconds is None or got is None:
+        return None
+    value, trouble, charted = got if seconds <= CLOCK_SKEW_S else (math.nan, "future", math.nan)
+    return Reading(seconds, value, trouble, fact.index, source, unit, charted, fact.began)
+
+
+def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> Read:
+    """Compile one source."""
+    if source.values:
+        decided = source.ambiguous_switch is not None and switches[source.ambiguous_switch]
+        values = {**source.values, **source.ambiguous} if decided else source.values
+        return _present(values) if source.type == "Condition" else _coded(values, frozenset(source.ambiguous))
+    return _numeric(source, spec)
+
+
+def _present(values: Mapping[str, float]) -> Read:
+    value = next(iter(values.values()))
+    return lambda fact, _: (value, fact.trouble, value)
+
+
+def _coded(values: Mapping[str, float], ambiguous: frozenset[str]) -> Read:
+    def read(fact: Fact, _: Person) -> Taken | None:
+        if not fact.value_codes and fact.value is None and fact.trouble is None:
+            return None
+        for code in fact.value_codes:
+            if code in values:
+                return values[code], fact.trouble, values[code]
+            if code in ambiguous:
+                return math.nan, fact.trouble or "ambiguous", math.nan
+        return math.nan, fact.trouble or "unmapped", math.nan
+
+    return read
+
+
+def _numeric(source: Source, spec: FeatureSpec) -> Read:
+    plausible = source.plausible or (spec.plausible if source.above is None and source.below is None else None)
+    low, high = plausible or (-math.inf, math.inf)
+    convert, cut = _units(source, source.unit or spec.unit), _cut(source)
+
+    def read(fact: Fact, person: Person) -> Taken | None:
+        if fact.trouble:
+            return math.nan, fact.trouble, math.nan
+        if fact.value is None:
+            return (math.nan, "shape", math.nan) if fact.value_codes else None
+        charted = convert(fact)
+        if charted is None:
+            return math.nan, "unit", math.nan
+        if not low <= charted <= high:
+            return charted, "implausible", charted
+        if source.derive is None:
+            return cut(charted), None, charted
+        derived = from_value(source.derive, charted * source.factor, person, fact.seconds or 0.0)
+        return (math.nan, derived, charted) if isinstance(derived, str) else (cut(derived), None, charted)
+
+    return read
+
+
+def _units(source: Source, unit: str) -> Callable[[Fact], float | None]:
+    """A fact's value in `unit`, by the first of the source's units that its own can be read as; None when none fits."""
+    known = source.units or {unit: 1.0}
+
+    def convert(fact: Fact) -> float | None:
+        for written, factor in known.items():
+            plain = converter(fact.unit, written)
+            if plain is not None:
+                return plain(fact.value or 0.0) * factor
+        return None
+
+    return convert
+
+
+def _cut(source: Source) -> Callable[[float], float]:
+    """A number as it is, or as yes (1) and no (0) beyond a threshold."""
+    above, below = source.above, source.below
+    if above is not None:
+        return lambda value: float(value > above)
+    if below is not None:
+        return lambda value: float(value < below)
+    return float

@@ -1,0 +1,33 @@
+"""A model's declaration (`manifest.toml`): closed, so a typo refuses the start with its line and a suggestion.
+
+Read by context (what to fetch), features (how to compute), scoring (how to run) and monitoring (what to count).
+Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a number with s, m, h or d.
+"""
+
+from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
+from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
+from sidecar.manifest.outputs import Band, Component, Graph, Horizon, Incomplete, Output, ProbabilityBand, Result
+
+__all__ = [
+    "Agreement",
+    "Band",
+    "Choice",
+    "Cohort",
+    "CohortFact",
+    "CohortNeed",
+    "Component",
+    "FeatureSpec",
+    "Graph",
+    "Horizon",
+    "Incomplete",
+    "Manifest",
+    "Output",
+    "ProbabilityBand",
+    "Result",
+    "Rollout",
+    "Source",
+    "Switch",
+    "Vectors",
+    "in_unit",
+    "load",
+]

@@ -1,0 +1,177 @@
+"""The manifest as a whole, and whether its parts fit each other."""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from sidecar import toml
+from sidecar.manifest.inputs import Choice, Closed, Cohort, Digest, FeatureSpec, Source, Switch
+from sidecar.manifest.outputs import Band, Graph, Incomplete, Output, Result
+from sidecar.toml import Duration, Name
+
+
+class Rollout(Closed):
+    """How long events of one patient wait for each other."""
+
+    debounce: Duration = timedelta(seconds=2)
+    max_wait: Duration = timedelta(seconds=30)
+
+
+class Agreement(Closed):
+    """What an expected value of a vectors file is compared with, and how far it may differ.
+
+    `of` is "total", "probability", or the name of a feature. A vector's own `atol` comes before this one.
+    """
+
+    of: Name
+    atol: float = Field(ge=0)
+
+
+class Vectors(Closed):
+    """What the names in a file of test vectors mean: `sidecar models check --vectors` runs them through the graph.
+
+    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `values` maps
+    an input's words to numbers; `horizon` is the input that picks the output whose horizon has that value.
+    """
+
+    inputs: dict[Name, Name]
+    values: dict[Name, dict[str, float]] = Field(default_factory=dict)
+    horizon: Name | None = None
+    expected: dict[Name, Agreement] = Field(min_length=1)
+
+
+class Manifest(Closed):
+    """Everything the sidecar needs to know of a model.
+
+    A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
+    output for each horizon and is never reported when an input is missing.
+    """
+
+    schema_version: Literal[1] = Field(alias="schema")
+    name: Name
+    version: str = Field(pattern=r"^\d+\.\d+\.\d+$")
+    title: str
+    short: str = ""
+    kind: Literal["points", "probability"]
+    acknowledgement: str = ""
+    validity: Duration
+    spread: Duration
+    reference: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
+    reference_sha256: Digest | None = None
+    graph: Graph
+    cohort: Cohort = Cohort()
+    switches: dict[Name, Switch] = Field(default_factory=dict)
+    choices: dict[Name, Choice] = Field(default_factory=dict)
+    features: dict[Name, FeatureSpec]
+    bands: tuple[Band, ...] = ()
+    incomplete: Incomplete | None = None
+    outputs: tuple[Output, ...] = ()
+    result: Result
+    vectors: Vectors | None = None
+    events: Rollout = Rollout()
+
+    @model_validator(mode="after")
+    def _kind_fits(self) -> Self:
+        points = bool(self.bands) and self.incomplete is not None and not self.outputs
+        if self.kind == "points" and (not points or self.graph.probabilities):
+            raise ValueError('kind = "points" needs bands and incomplete, and no outputs or graph.probabilities')
+        probability = self.outputs and self.graph.probabilities and self.result.effect and self.result.compared_with
+        if self.kind == "probability" and (not probability or self.bands or self.incomplete):
+            raise ValueError(
+                'kind = "probability" needs outputs, graph.probabilities, result.effect and result.compared_with, '
+                "and no bands or incomplete of its own"
+            )
+        if len({o.name for o in self.outputs}) < len(self.outputs):
+            raise ValueError("two outputs have one name")
+        return self
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Self:
+        inputs = {*self.features, *self.choices}
+        wanted = [c.feature for c in self.cohort.exclude_when] + [c.feature for c in self.cohort.require]
+        unknown = [n for n in self.graph.features if n not in inputs]
+        unknown += [name for name in wanted if name not in self.features]
+        if unknown:
+            raise ValueError(f"no [features] table for: {', '.join(unknown)}")
+        if twice := set(self.features) & set(self.choices):
+            raise ValueError(f"both a feature and a choice: {', '.join(sorted(twice))}")
+        if unused := set(self.choices) - set(self.graph.features):
+            raise ValueError(f"choices that are no input of the graph: {', '.join(sorted(unused))}")
+        used = {f.absent_switch for f in self.features.values()}
+        used |= {s.ambiguous_switch for s in self._sources()}
+        if lost := used - {None} - set(self.switches):
+            raise ValueError(f"no [switches] table for: {', '.join(sorted(str(n) for n in lost))}")
+        return self
+
+    @model_validator(mode="after")
+    def _points_resolve(self) -> Self:
+        points = {c.points for c in self.result.components} - set(self.graph.point_names)
+        if points:
+            raise ValueError(f"result.components name unknown points: {', '.join(sorted(points))}")
+        explained = {*self.graph.point_names, *(c.when_feature or c.points for c in self.result.components)}
+        if stray := explained - set(self.graph.features):
+            raise ValueError(f"points and conditions must be named as graph.features are: {', '.join(sorted(stray))}")
+        return self
+
+    @model_validator(mode="after")
+    def _vectors_resolve(self) -> Self:
+        if self.vectors is None:
+            return self
+        known = {*self.features, *self.choices, *(s.name for s in self._sources())}
+        lost = set(self.vectors.inputs.values()) - known
+        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, "total", "probability"}
+        if lost:
+            raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
+        return self
+
+    def _sources(self) -> Iterator[Source]:
+        return (s for f in self.features.values() for s in f.sources)
+
+    @property
+    def called(self) -> str:
+        """The model's name as a clinician knows it."""
+        return self.short or self.name.upper()
+
+    def label(self, name: str) -> str | None:
+        """What a feature, a choice, or a value that a feature is derived from is called; None when it is none."""
+        if name in self.features:
+            return self.features[name].label
+        if name in self.choices:
+            return self.choices[name].label
+        return next((s.label for s in self._sources() if s.name == name), None)
+
+    def say(self, name: str, value: float) -> str:
+        """The value of a feature or choice as a clinician reads it, after its label."""
+        spec = self.features.get(name) or self.choices[name]
+        return f"{spec.label} {spec.say(value)}"
+
+    @property
+    def members(self) -> frozenset[str]:
+        """The features that belong to the observation set: they decide its time."""
+        return frozenset(n for n, f in self.features.items() if f.in_set)
+
+    @property
+    def observation_codes(self) -> frozenset[str]:
+        """Every Observation code a feature reads; a new Observation with one of them triggers the model."""
+        return self.codes_of("Observation")
+
+    @property
+    def set_codes(self) -> frozenset[str]:
+        """Codes of the readings that make up an observation set: they decide its time and its encounter."""
+        return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))
+
+    def codes_of(self, resource_type: str) -> frozenset[str]:
+        """Every code of `resource_type` that a feature reads."""
+        return frozenset(code for feature in self.features.values() for code in feature.codes(resource_type))
+
+
+def load(path: Path) -> Manifest:
+    """Read one manifest.
+
+    Raises:
+        Misconfigured: naming file, line and what was probably meant.
+    """
+    return toml.load(path, Manifest)

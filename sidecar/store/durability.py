@@ -1,0 +1,118 @@
+"""What a PostgreSQL must be before anything is stored in it, and how a connection to it is made.
+
+What is acknowledged to the EHR must survive a power cut, so a server or a role that trades that for speed is refused:
+at start with every problem at once, and later on each new connection, since a reload can change it.
+https://www.postgresql.org/docs/current/runtime-config-wal.html
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import asyncpg
+
+from sidecar.errors import Misconfigured, Unavailable
+from sidecar.store.engine import HEAD, NEWER
+
+OLDEST = 130000
+MOST_SKEW_S = 2.0
+"""Leases are by the clock: one that differs by more could take from a process what it still works on."""
+
+CONNECT_S, COMMAND_S = 10.0, 30.0
+SESSION = {
+    "application_name": "ehr-sidecar",
+    "jit": "off",  # every statement is small; compiling one takes longer than running it
+    "lock_timeout": "10s",
+    # A process that hangs inside a transaction must not keep the others from its patients.
+    "idle_in_transaction_session_timeout": "15s",
+}
+_UNSAFE = {
+    "fsync": "set fsync = on in postgresql.conf",
+    "full_page_writes": "set full_page_writes = on in postgresql.conf",
+    "synchronous_commit": "set it to on (also local, remote_write or remote_apply) for the server, this database and "
+    "this role: ALTER ROLE … SET synchronous_commit = on",
+}
+_STATE = (
+    "SELECT current_setting('fsync') AS fsync, current_setting('full_page_writes') AS full_page_writes, "
+    "current_setting('synchronous_commit') AS synchronous_commit, pg_is_in_recovery() AS standby, "
+    "current_setting('transaction_read_only') AS read_only, current_setting('server_version_num')::int AS version, "
+    "current_setting('server_encoding') AS encoding, extract(epoch FROM clock_timestamp())::float8 AS now"
+)
+
+
+async def connect(url: str, password: str | None) -> Any:
+    """One connection, with the settings every session of ours has.
+
+    Raises:
+        Misconfigured: the server refuses who we are, the database or the certificate.
+        Unavailable: it does not answer.
+    """
+    try:
+        return await asyncpg.connect(
+            url, password=password, timeout=CONNECT_S, command_timeout=COMMAND_S, server_settings=SESSION
+        )
+    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidPasswordError) as error:
+        raise Misconfigured([f"store.url: the database refuses the role ({type(error).__name__})"]) from None
+    except asyncpg.InvalidCatalogNameError:
+        raise Misconfigured(["store.url: there is no such database; make it first: createdb NAME"]) from None
+    except (asyncpg.ClientConfigurationError, asyncpg.InterfaceError, ValueError) as error:
+        raise Misconfigured([f"store.url: cannot be used as it is ({type(error).__name__})"]) from None
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(f"store.url: the database does not answer ({type(error).__name__})") from None
+
+
+async def problems(connection: Any, clock: Callable[[], float] = time.time) -> list[str]:
+    """Every reason not to trust this session with what was acknowledged."""
+    before = clock()
+    state = await connection.fetchrow(_STATE)
+    middle = (before + clock()) / 2
+    found = [f"store.url: {name} is off, so what was acknowledged could be lost; {cure}"
+             for name, cure in _UNSAFE.items() if state[name] == "off"]  # fmt: skip
+    if state["standby"]:
+        found.append("store.url: the server is a standby, which takes no writes; name the primary")
+    elif state["read_only"] == "on":
+        found.append("store.url: sessions are read-only; set default_transaction_read_only = off")
+    if state["version"] < OLDEST:
+        found.append(f"store.url: PostgreSQL {OLDEST // 10000} or newer is needed")
+    if state["encoding"] != "UTF8":
+        found.append("store.url: the database's encoding must be UTF8")
+    if abs(state["now"] - middle) > MOST_SKEW_S:
+        found.append(f"store.url: this clock and the database's differ by over {MOST_SKEW_S:g} s; keep both on NTP")
+    return found
+
+
+async def schema_version(connection: Any) -> str | None:
+    """The migration that the schema stands at; None when there are no tables of ours."""
+    if await connection.fetchval("SELECT to_regclass('alembic_version')") is None:
+        return None
+    version: str | None = await connection.fetchval("SELECT version_num FROM alembic_version")
+    return version
+
+
+async def prepare(url: str, password: str | None, *, migrate: bool) -> str:
+    """Refuse what is unsafe, all at once; bring the schema to `HEAD` if asked to. The name of the schema.
+
+    Raises:
+        Misconfigured: listing every problem found.
+        Unavailable: the database does not answer.
+    """
+    connection = await connect(url, password)
+    try:
+        found = await problems(connection)
+        version = await schema_version(connection)
+        if version is not None and version > HEAD:
+            found.append(f"store.url: {NEWER}")
+        elif version != HEAD and not migrate:
+            found.append("store.url: there are no tables of this version; has the server run with it yet?")
+        schema: str | None = await connection.fetchval("SELECT current_schema()")
+        if schema is None:
+            found.append("store.url: the role's search_path names no schema that exists")
+    finally:
+        await connection.close(timeout=CONNECT_S)
+    if found or schema is None:
+        raise Misconfigured(found)
+    if version != HEAD:
+        from sidecar.store.migrate import upgrade_shared  # noqa: PLC0415 -- alembic, which only a first start needs
+
+        await upgrade_shared(lambda: connect(url, password))
+    return schema

@@ -1,0 +1,135 @@
+"""Which process is alive, and which one does what only one may do: leases in the database, renewed by a beat.
+
+A process that was killed stops renewing: its duties go to others, and the claims that name it are freed, within
+`LEASE_S`. A process that is only slow loses both, too, and stops before its next step: a duty is cancelled as soon as
+its lease can no longer be relied on, and what it had claimed is fenced by the claim's token.
+With SQLite the file's lock says that there is nobody else: every duty is ours, and nothing is written.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Iterable
+
+from sidecar import log
+from sidecar.errors import ClaimLost, NotStored
+from sidecar.metrics import DUTIES
+from sidecar.store.engine import Statement, Step, Store
+
+LEASE_S = 8.0
+BEAT_S = 2.0
+MARGIN_S = 2.0
+"""How long before its end a lease is not relied on any more: clocks differ by less (`durability.MOST_SKEW_S`)."""
+
+TAKE_LEASE = Statement(
+    "take_lease",
+    "INSERT INTO lease (name, holder, until) VALUES (:name, :holder, :until) "
+    "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until "
+    "WHERE lease.holder = excluded.holder OR lease.until <= :now RETURNING name",
+)
+GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder")
+DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
+FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")
+_OPEN = {"event": "state = 'pending'", "work": "1 = 1", "delivery": "state = 'queued'"}
+FREE = tuple(
+    Statement(
+        f"free_{table}",
+        f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL AND {is_open} "  # noqa: S608 -- constants
+        "AND substr(claim, 1, 32) NOT IN (SELECT holder FROM lease WHERE name LIKE 'process:%' AND until > :now)",
+    )
+    for table, is_open in _OPEN.items()
+)
+
+
+class Leases:
+    """The leases of one process. `beat` renews them; `alone` runs a duty only while its lease holds."""
+
+    def __init__(self, store: Store, duties: Iterable[str], clock: Callable[[], float] = time.time) -> None:
+        self._store, self._clock = store, clock
+        self._process = f"process:{store.owner}"
+        self._until = dict.fromkeys([self._process, *duties], 0.0)
+        self._taken = {duty: asyncio.Event() for duty in self._until}
+        self._known_since = 0.0
+
+    def holds(self, duty: str) -> bool:
+        """Whether `duty` is ours, for long enough to take one more step."""
+        return self._store.alone or self._clock() < self._until[duty] - MARGIN_S
+
+    def must_hold(self, duty: str) -> None:
+        """Go on only if `duty` is still ours.
+
+        Raises:
+            ClaimLost: it is not, or may not be by the time a step has ended.
+        """
+        if not self.holds(duty):
+            raise ClaimLost(f"lease_lost:{duty}")
+
+    async def beat(self) -> None:
+        """Renew what is ours, take what is free, and free what the dead had claimed.
+
+        Raises:
+            NotStored: the database is away; what is ours goes on to its end and no further.
+        """
+        now = self._clock()
+        if self._store.alone:
+            if not self._known_since:  # the file is ours: claims of a process that was killed belong to nobody
+                await self._store.commit(*(Step(statement, [{"now": now}]) for statement in FREE))
+                self._known_since = now
+                self._until = dict.fromkeys(self._until, float("inf"))
+                self._mark(self._until)
+            return
+        row = {"holder": self._store.owner, "until": now + LEASE_S, "now": now}
+        taken = await self._store.commit(Step(TAKE_LEASE, [row | {"name": name} for name in self._until]))
+        mine = {r["name"] for r in taken[0]}
+        if now > self._until[self._process]:
+            self._known_since = now
+        self._until = {name: now + LEASE_S if name in mine else 0.0 for name in self._until}
+        self._mark(mine)
+        # After an outage of the database everybody's lease has ended: wait until the living have renewed theirs.
+        if now - self._known_since >= LEASE_S and await self._store.read(DEAD, now=now):
+            await self._store.commit(*(Step(statement, [{"now": now}]) for statement in (*FREE, FORGET)))
+            log.get().warning("claims freed", reason="process_gone")
+
+    def _mark(self, mine: Iterable[str]) -> None:
+        for duty, taken in self._taken.items():
+            if duty in mine and not taken.is_set():
+                taken.set()
+            elif duty not in mine:
+                taken.clear()
+
+    async def keep(self) -> None:
+        """Beat for ever."""
+        while True:
+            try:
+                await self.beat()
+            except NotStored as error:
+                log.get().error("not stored", place="leases", reason=error.reason)
+            await asyncio.sleep(BEAT_S)
+
+    async def alone(self, duty: str, run: Callable[[], Awaitable[None]]) -> None:
+        """Run `run` while `duty` is ours and cancel it when it is not; an error of its own ends this."""
+        while True:
+            await self._taken[duty].wait()
+            task = asyncio.ensure_future(run())
+            DUTIES.labels(duty).set(1)
+            log.get().info("duty taken", place=duty)
+            try:
+                while self.holds(duty) and not task.done():
+                    left_s = self._until[duty] - MARGIN_S - self._clock()
+                    await asyncio.wait([task], timeout=min(max(left_s, 0.0), BEAT_S))
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+                DUTIES.labels(duty).set(0)
+                log.get().info("duty left", place=duty)
+            if not self.holds(duty):
+                self._taken[duty].clear()
+            if not task.cancelled():
+                task.result()
+
+    async def give_back(self) -> None:
+        """Leave every duty to the others at once; the last thing a process does."""
+        if not self._store.alone:
+            self._until = dict.fromkeys(self._until, 0.0)
+            with contextlib.suppress(NotStored):
+                await self._store.commit(Step(GIVE_BACK, [{"holder": self._store.owner}]))

@@ -1,0 +1,51 @@
+"""Bring a schema to `HEAD`. alembic is imported here and only here: 0.2 s that only a first start pays."""
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.util import CommandError
+from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
+
+from sidecar.errors import Misconfigured
+from sidecar.store.engine import NEWER
+
+ADVISORY_KEY = 0x65687273
+
+
+def upgrade(connection: Connection, where: str) -> None:
+    """Run what is missing inside the caller's transaction, which a failure leaves to be rolled back.
+
+    Raises:
+        Misconfigured: the schema is of a newer sidecar; `where` says which database.
+    """
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.attributes["connection"] = connection
+    try:
+        command.upgrade(config, "head")
+    except CommandError:
+        raise Misconfigured([f"{where}: {NEWER}"]) from None
+
+
+async def upgrade_shared(connect: Callable[[], Awaitable[Any]]) -> None:
+    """Upgrade a PostgreSQL under an advisory lock and in one transaction: several starts at once make one schema.
+
+    Raises:
+        Misconfigured: the role may not make tables, or the schema is of a newer sidecar.
+    """
+    engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
+    try:
+        async with engine.begin() as connection:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_KEY})
+            await connection.run_sync(lambda own: upgrade(own, "store.url"))
+    except DBAPIError as error:
+        cause = type(error.orig.__cause__ or error.orig).__name__ if error.orig else "unknown"
+        raise Misconfigured([f"store.url: the role cannot make the tables ({cause})"]) from None
+    finally:
+        await engine.dispose()

@@ -1,0 +1,310 @@
+"""PostgreSQL, shared with other processes: a few connections on an event loop of their own.
+
+Plain statements of one kind that gather while the last ones are on their way go together, in one transaction of one
+flush. A transaction of several steps has a connection to itself; the server groups their commits. Deadlocks are run
+again, because a transaction is a value; whatever is not known to be committed is `NotStored`.
+
+One NOTIFY a flush says what became claimable, never in the transaction itself: there it would hold a lock that all
+commits share. A NOTIFY that is lost costs one poll. https://www.postgresql.org/docs/current/sql-notify.html
+"""
+
+import asyncio
+import contextlib
+import random
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import asyncpg
+from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
+
+from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError, Unavailable
+from sidecar.store import durability
+from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, Job, Row, Statement, Step, Store, merged
+
+CONNECTIONS = 8
+"""Of one process, beside the one that listens: enough for the server's group commit, few enough for many processes."""
+
+RUNS = 6
+RECONNECT_S = 0.5
+CLOSE_S = 10.0
+EVERYTHING = frozenset({"events", "work", "writes"})
+_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
+_AWAY = (
+    OSError, TimeoutError, SidecarError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.InternalClientError,
+)  # fmt: skip
+Answer = TypeVar("Answer")
+
+
+@lru_cache(maxsize=1024)
+def _compiled(statement: Statement) -> tuple[str, tuple[str, ...]]:
+    """The statement with `$n` in place of `:name`, and the names in that order."""
+    compiled = statement.compiled.compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
+    sql = str(compiled).replace(SKIP_LOCKED, SKIP_LOCKED.strip("/* "))
+    return sql, tuple(compiled.positiontup or ())
+
+
+class PostgresStore(Store):
+    """One database that several processes serve from."""
+
+    alone = False
+
+    def __init__(self, url: str, password: str | None = None, *, migrate: bool = True) -> None:
+        """Check, migrate if asked to, connect.
+
+        Raises:
+            Misconfigured: listing why this database must not be used.
+            Unavailable: it does not answer.
+        """
+        super().__init__()
+        self._url, self._password = url, password
+        self._lanes: dict[Statement, list[Job]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._news: set[str] = set()
+        self._telling = False
+        self._listener: Any = None
+        self._hear: Callable[[frozenset[str]], None] = lambda _: None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="store-postgres", daemon=True)
+        self._thread.start()
+        try:
+            self._wait_for(self._open(migrate=migrate))
+        except BaseException:
+            self._end_loop()
+            raise
+
+    async def _open(self, *, migrate: bool) -> None:
+        schema = await durability.prepare(self._url, self._password, migrate=migrate)
+        self._channel = f"ehr_sidecar_{schema}"[:63]
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url, password=self._password, min_size=0, max_size=CONNECTIONS, timeout=durability.CONNECT_S,
+                command_timeout=durability.COMMAND_S, server_settings=durability.SESSION, statement_cache_size=200,
+                init=_refuse_unsafe, reset=_keep_session,
+            )  # fmt: skip
+        except (OSError, TimeoutError, SidecarError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"store.url: the database does not answer ({type(error).__name__})") from None
+        self._listening = asyncio.create_task(self._keep_listening())
+
+    async def commit(self, *steps: Step) -> list[list[Row]]:
+        """See `Store.commit`."""
+        self._must_be_open()
+        job = Job(steps)
+        self._loop.call_soon_threadsafe(self._take, job)
+        return await asyncio.shield(asyncio.wrap_future(job.done))
+
+    async def read(self, statement: Statement, **parameters: object) -> list[Row]:
+        """See `Store.read`."""
+        self._must_be_open()
+        return await asyncio.wrap_future(
+            asyncio.run_coroutine_threadsafe(self._read(statement, parameters), self._loop)
+        )
+
+    async def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
+        try:
+            async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
+                return await _rows(connection, statement, parameters)
+        except NotStored:
+            raise
+        except Exception as error:  # noqa: BLE001 -- whatever it is, our own database could not be read
+            raise NotStored(f"store:{type(error).__name__}") from None
+
+    def listen(self, heard: Callable[[frozenset[str]], None]) -> None:
+        """See `Store.listen`."""
+        loop = asyncio.get_running_loop()
+
+        def hear(names: frozenset[str]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop that listened has ended
+                loop.call_soon_threadsafe(heard, names)
+
+        self._hear = hear
+        self._loop.call_soon_threadsafe(lambda: hear(EVERYTHING) if self._listener is not None else None)
+
+    def close(self) -> None:
+        """Finish what was handed in, then close."""
+        if self._closed:
+            return
+        self._closed = True
+        self._wait_for(self._finish())
+        self._end_loop()
+
+    async def _finish(self) -> None:
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+        self._listening.cancel()
+        await asyncio.gather(self._listening, return_exceptions=True)
+        try:
+            await asyncio.wait_for(self._pool.close(), CLOSE_S)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._pool.terminate()
+
+    def _wait_for(self, run: Coroutine[Any, Any, Answer]) -> Answer:
+        return asyncio.run_coroutine_threadsafe(run, self._loop).result()
+
+    def _end_loop(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    # Everything below runs on the store's own loop.
+
+    def _take(self, job: Job) -> None:
+        if not job.is_plain:
+            self._spawn(self._run_alone(job))
+            return
+        statement = job.steps[0].statement
+        waiting = self._lanes.get(statement)
+        if waiting is not None:
+            waiting.append(job)
+            return
+        self._lanes[statement] = [job]
+        self._spawn(self._flush(statement))
+
+    def _spawn(self, run: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(run)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _flush(self, statement: Statement) -> None:
+        """One group after the other, each of what gathered during the last."""
+        while group := self._lanes[statement][:MAX_GROUP]:
+            del self._lanes[statement][:MAX_GROUP]
+            await self._run_group(group)
+        del self._lanes[statement]
+
+    async def _run_group(self, jobs: Sequence[Job]) -> None:
+        if len(jobs) == 1:
+            return await self._run_alone(jobs[0])
+        together = Job((merged(jobs),))
+        await self._run(together)
+        if isinstance(together.result, Exception) and not _is_away(together.result):
+            # One of them contradicts the data: it alone must fail.
+            for job in jobs:
+                await self._run_alone(job)
+            return None
+        for job in jobs:
+            job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
+            job.settle()
+        return None
+
+    async def _run_alone(self, job: Job) -> None:
+        await self._run(job)
+        if isinstance(job.result, Exception):
+            job.result = _failure(job.result)
+        job.settle()
+
+    async def _run(self, job: Job) -> None:
+        """Run a transaction, again after a deadlock; its result, or the error as it came."""
+        for again in range(RUNS):
+            try:
+                async with self._pool.acquire(timeout=durability.COMMAND_S) as connection:
+                    job.result = await _transaction(connection, job.steps)
+            except _AGAIN as error:
+                job.result = error
+                await asyncio.sleep(random.uniform(0, 0.01 * 2**again))  # noqa: S311 -- to part two that collided
+            except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's callers
+                job.result = error
+                return
+            else:
+                self._tell({step.statement.wakes for step in job.steps if step.rows and step.statement.wakes})
+                return
+
+    def _tell(self, names: set[str]) -> None:
+        self._news |= names
+        if self._news and not self._telling:
+            self._telling = True
+            self._spawn(self._notify())
+
+    async def _notify(self) -> None:
+        try:
+            while self._news and self._listener is not None:
+                said, self._news = ",".join(sorted(self._news)), set()
+                await self._listener.execute("SELECT pg_notify($1, $2)", self._channel, said)
+        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            pass  # the others look for themselves within a poll
+        finally:
+            self._news.clear()
+            self._telling = False
+
+    async def _keep_listening(self) -> None:
+        while True:
+            connection, gone = None, asyncio.Event()
+            try:
+                connection = await durability.connect(self._url, self._password)
+                connection.add_termination_listener(lambda _, gone=gone: gone.set())
+                await connection.add_listener(self._channel, self._heard)
+                self._listener = connection
+                self._hear(EVERYTHING)  # nobody listened until now
+                await gone.wait()
+            except (OSError, TimeoutError, SidecarError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                pass
+            finally:
+                self._listener = None
+                if connection is not None:
+                    connection.terminate()
+            await asyncio.sleep(RECONNECT_S)
+
+    def _heard(self, connection: Any, pid: int, _: str, said: str) -> None:
+        if pid != connection.get_server_pid():
+            self._hear(frozenset(said.split(",")))
+
+
+async def _refuse_unsafe(connection: Any) -> None:
+    """Each new connection is looked at: a server that was reloaded or moved may have become unsafe."""
+    found = await durability.problems(connection)
+    if found:
+        raise NotStored("store:unsafe")
+
+
+async def _keep_session(_: Any) -> None:
+    """Nothing of ours changes a session, so nothing has to be reset when a connection goes back to the pool."""
+
+
+async def _transaction(connection: Any, steps: Sequence[Step]) -> list[list[Row]]:
+    if len(steps) == 1 and (len(steps[0].rows) <= 1 or steps[0].expect is None):
+        return [await _step(connection, steps[0])]  # one statement, or one batch, is a transaction by itself
+    async with connection.transaction():
+        return [await _step(connection, step) for step in steps]
+
+
+async def _step(connection: Any, step: Step) -> list[Row]:
+    statement, rows = step.statement, step.rows
+    if statement.returns:
+        return [found for row in rows for found in await _rows(connection, statement, row)]
+    sql, names = _compiled(statement)
+    if step.expect is None and len(rows) > 1:
+        if statement.sort_by:
+            rows = sorted(rows, key=lambda row: [(row[n] is not None, row[n]) for n in statement.sort_by])
+        await connection.executemany(sql, [[row[name] for name in names] for row in rows])
+        return []
+    touched = 0
+    for row in rows:
+        done = await connection.execute(sql, *(row[name] for name in names))
+        touched += int(done.rpartition(" ")[2]) if done[-1:].isdigit() else 0
+    if step.expect is not None and touched != step.expect:
+        raise ClaimLost(f"claim_lost:{statement.name}")
+    return []
+
+
+async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]) -> list[Row]:
+    sql, names = _compiled(statement)
+    fetch: Callable[..., Awaitable[list[Any]]] = connection.fetch
+    return [dict(found) for found in await fetch(sql, *(row[name] for name in names))]
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether the database is away, or cannot store anything at all: not the fault of what was to be stored."""
+    return isinstance(error, _AWAY) or (
+        isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
+    )
+
+
+def _failure(error: Exception) -> Exception:
+    """A statement that contradicts the data will do so again: that is the work's fault, not the database's."""
+    if isinstance(error, ClaimLost | NotStored):
+        return error
+    name = type(error).__name__
+    contradicts = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+    return Retryable(f"store:{name}") if contradicts else NotStored(f"store:{name}")
