@@ -34,9 +34,12 @@ class LadderWriter:
             Rejected: it is there twice.
         """
         type_name, logical_id = str(resource["resourceType"]), str(resource["id"])
-        by_id = (self._forced or self._capability.ladder(type_name)) == "put"
-        if by_id and await self._client.read(Reference(type_name, logical_id)) is not None:
-            return logical_id
+        if (self._forced or self._capability.ladder(type_name)) == "put":
+            if await self._client.read(Reference(type_name, logical_id)) is not None:
+                return logical_id
+            # A server that can search by neither ignores what it is asked, and would show every patient's.
+            if not {"identifier", "patient"} & self._capability.of(type_name).search:
+                return None
         return await self._find(resource)
 
     async def write(self, resource: Mapping[str, Any], known_id: str | None, *, look_first: bool) -> str:
