@@ -67,13 +67,13 @@ class Ehr(Closed):
     auth: Literal["none", "bearer", "client_credentials", "private_key_jwt"] = Field(
         "none", description="`none` (on loopback only), `bearer`, `client_credentials` or `private_key_jwt` (SMART)."
     )
-    bearer_token_file: Path | None = Field(None, description="File with a static bearer token.")
     token_url: str | None = Field(
         None, description="OAuth 2.0 token endpoint; SMART finds it when it is on the EHR's own origin."
     )
     client_id: str | None = Field(None, description="OAuth 2.0 client id.")
-    client_secret_file: Path | None = Field(None, description="File with the client secret.")
-    private_keys_file: Path | None = Field(None, description="Keys for SMART, made by `sidecar keys smart`.")
+    credential_file: Path | None = Field(
+        None, description="File with what `auth` needs: the bearer token, the client secret, or keys for SMART."
+    )
     scope: str = Field("", description="OAuth 2.0 scope to ask for; default for SMART: what the models need.")
     timeout_s: float = Field(10.0, gt=0, description="Longest wait for one answer of the EHR.")
     max_connections: int = Field(32, ge=1, le=512, description="Most requests under way at once.")
@@ -239,9 +239,7 @@ def load(path: Path) -> Settings:
 
 _PATHS = {
     "hook_secret_file",
-    "bearer_token_file",
-    "client_secret_file",
-    "private_keys_file",
+    "credential_file",
     "key_file",
     "password_file",
     "admin_socket",
@@ -301,8 +299,8 @@ def check(settings: Settings) -> list[str]:
         found.append('ehr.auth = "none" is allowed on loopback only; use one of the others')
     if ehr.auth == "client_credentials" and not (ehr.token_url and ehr.client_id):
         found.append('ehr.auth = "client_credentials" needs ehr.token_url and ehr.client_id')
-    if ehr.auth == "private_key_jwt" and not (ehr.private_keys_file and ehr.client_id):
-        found.append('ehr.auth = "private_key_jwt" needs ehr.private_keys_file and ehr.client_id')
+    if ehr.auth == "private_key_jwt" and not (ehr.credential_file and ehr.client_id):
+        found.append('ehr.auth = "private_key_jwt" needs ehr.credential_file and ehr.client_id')
     return found + _check_store(settings.store)
 
 

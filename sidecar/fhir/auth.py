@@ -216,27 +216,27 @@ def credentials(ehr: Ehr, needs: Needs) -> Signer:
         Misconfigured: a secret or key is missing, short, readable by everyone, or cannot be used.
     """
     if ehr.auth == "bearer":
-        return StaticBearer(Rotating(ehr.bearer_token_file, lambda: _bearer(ehr)).now)
+        return StaticBearer(Rotating(ehr.credential_file, lambda: _bearer(ehr)).now)
     if ehr.auth == "client_credentials":
-        hidden = Rotating(ehr.client_secret_file, lambda: _client_secret(ehr))
+        hidden = Rotating(ehr.credential_file, lambda: _client_secret(ehr))
         return Tokens(SharedSecret(ehr.token_url or "", ehr.client_id or "", hidden, ehr.scope), needs)
     if ehr.auth == "private_key_jwt":
         # A tenth of a second of imports that no other sign-in needs: a start has a budget.
         from sidecar.fhir.signing_keys import load_signing_keys  # noqa: PLC0415
         from sidecar.fhir.smart import PrivateKeyJwt, Registration  # noqa: PLC0415
 
-        file = ehr.private_keys_file or Path()
+        file = ehr.credential_file or Path()
         site = Registration(ehr.base_url, ehr.client_id or "", ehr.token_url, ehr.scope)
         return Tokens(PrivateKeyJwt(site, Rotating(file, lambda: load_signing_keys(file)), needs), needs)
     return NoCredentials()
 
 
 def _bearer(ehr: Ehr) -> str:
-    value = secret("ehr.bearer_token", "SIDECAR_EHR_TOKEN", ehr.bearer_token_file).get_secret_value()
+    value = secret("ehr.credential", "SIDECAR_EHR_TOKEN", ehr.credential_file).get_secret_value()
     if not _VISIBLE.fullmatch(value):
-        raise Misconfigured(["ehr.bearer_token: has a space, a line end or a letter that no header can carry"])
+        raise Misconfigured(["ehr.credential: has a space, a line end or a letter that no header can carry"])
     return value
 
 
 def _client_secret(ehr: Ehr) -> str:
-    return secret("ehr.client_secret", "SIDECAR_EHR_CLIENT_SECRET", ehr.client_secret_file).get_secret_value()
+    return secret("ehr.credential", "SIDECAR_EHR_CLIENT_SECRET", ehr.credential_file).get_secret_value()

@@ -23,7 +23,7 @@ ASKED = {
     "Condition": "rs", "Device": "crus", "Encounter": "rs", "Observation": "crus", "Patient": "rs", "RiskAssessment": "crus",
     "Subscription": "crus",
 }  # fmt: skip
-SMART = 'auth = "private_key_jwt"\nclient_id = "sidecar"\nprivate_keys_file = "smart-keys.json"'
+SMART = 'auth = "private_key_jwt"\nclient_id = "sidecar"\ncredential_file = "smart-keys.json"'
 KEYS = "smart-keys.json"
 TERMINOLOGY = "http://terminology.hl7.org/CodeSystem"
 LETTERS = {(name, letter) for name, letters in ASKED.items() for letter in letters}

@@ -39,7 +39,7 @@ from tests.harness import House, house, until
 SOURCES = ("patient", "encounter", "observation", "condition")
 SETTLE_S = 60.0
 STEPS = 14
-SMART = 'auth = "private_key_jwt"\nclient_id = "sidecar"\nprivate_keys_file = "smart-keys.json"'
+SMART = 'auth = "private_key_jwt"\nclient_id = "sidecar"\ncredential_file = "smart-keys.json"'
 TELLING = (
     Backport(),
     Backport(status_request=False, names="camel"),

@@ -202,7 +202,7 @@ def sites(folder: Path, ehr_url: str, database: str, public_port: int) -> list[P
         (own / "token").chmod(0o600)
         text = settings_text(
             ehr_url, free_port(), free_port(), work='catch_up_overlap = "5s"\nlease = "20s"', store=f'url = "{database}"',
-            ehr='auth = "bearer"\nbearer_token_file = "token"', server=f'public_url = "http://127.0.0.1:{public_port}"',
+            ehr='auth = "bearer"\ncredential_file = "token"', server=f'public_url = "http://127.0.0.1:{public_port}"',
         )  # fmt: skip
         configs.append(own / shared.name)
         configs[-1].write_text(text)

@@ -307,7 +307,7 @@ def signer(server: Peer, folder: Any) -> Any:
     path = folder / "keys.json"
     if not path.exists():
         new_signing_keys(path, "ES384")
-    ehr = Ehr(base_url=server.base, auth="private_key_jwt", client_id="c", private_keys_file=path)
+    ehr = Ehr(base_url=server.base, auth="private_key_jwt", client_id="c", credential_file=path)
     return credentials(ehr, lambda: {"Patient": frozenset("rs")})
 
 

@@ -287,7 +287,7 @@ def test_start_lists_every_missing_thing_at_once(tmp_path, monkeypatch):
     with pytest.raises(Misconfigured) as refused:
         Sidecar(load(config))
     found = " ".join(refused.value.problems)
-    for part in ("keys.toml", "server.hook_secret", "ehr.bearer_token"):
+    for part in ("keys.toml", "server.hook_secret", "ehr.credential"):
         assert part in found
 
 
@@ -296,7 +296,7 @@ def test_start_lists_every_missing_thing_at_once(tmp_path, monkeypatch):
 
 def test_signing_requests_needs_keys_and_a_client(tmp_path):
     found = problems(tmp_path, site(ehr='auth = "private_key_jwt"'))
-    assert any("ehr.private_keys_file and ehr.client_id" in p for p in found)
+    assert any("ehr.credential_file and ehr.client_id" in p for p in found)
 
 
 @pytest.mark.parametrize(
@@ -304,12 +304,12 @@ def test_signing_requests_needs_keys_and_a_client(tmp_path):
 )
 def test_a_token_endpoint_that_is_set_is_a_plain_https_url_whatever_the_sign_in(tmp_path, url):
     for auth in ("private_key_jwt", "client_credentials", "bearer"):
-        ehr = f'auth = "{auth}"\ntoken_url = "{url}"\nclient_id = "c"\nprivate_keys_file = "k"'
+        ehr = f'auth = "{auth}"\ntoken_url = "{url}"\nclient_id = "c"\ncredential_file = "k"'
         assert any("ehr.token_url must be" in p for p in problems(tmp_path, site(ehr=ehr)))
 
 
 def test_start_lists_what_is_wrong_with_the_keys_beside_everything_else(tmp_path):
-    ehr = 'auth = "private_key_jwt"\nclient_id = "c"\nprivate_keys_file = "smart-keys.json"'
+    ehr = 'auth = "private_key_jwt"\nclient_id = "c"\ncredential_file = "smart-keys.json"'
     config = write_site(tmp_path, EHR, ehr=ehr)
     (tmp_path / "hook-secret").unlink()
     held(tmp_path, "").rename(tmp_path / "smart-keys.json")
@@ -322,7 +322,7 @@ def test_start_lists_what_is_wrong_with_the_keys_beside_everything_else(tmp_path
 def test_a_bearer_token_that_no_header_can_carry_is_refused_and_not_shown(tmp_path):
     held(tmp_path, "a-bearer-token\r\nX-Canary: 1")
     with pytest.raises(Misconfigured) as refused:
-        Sidecar(load(write_site(tmp_path, EHR, ehr='auth = "bearer"\nbearer_token_file = "secret"')))
+        Sidecar(load(write_site(tmp_path, EHR, ehr='auth = "bearer"\ncredential_file = "secret"')))
     (found,) = refused.value.problems
     assert "no header can carry" in found
     assert "Canary" not in found

@@ -37,7 +37,7 @@ def signer(base_url: str, folder: Path, **more: Any) -> Signer:
     path = folder / "smart-keys.json"
     if not path.exists():
         new_signing_keys(path, "ES384")
-    fields = {"auth": "private_key_jwt", "client_id": "sidecar", "private_keys_file": path}
+    fields = {"auth": "private_key_jwt", "client_id": "sidecar", "credential_file": path}
     return credentials(Ehr(base_url=base_url, **{**fields, **more}), lambda: NEEDS)
 
 
@@ -291,7 +291,7 @@ def held(path: Path, text: str, mode: int = 0o600) -> Path:
 async def test_a_rotated_bearer_token_is_sent_from_the_next_request_on(tmp_path):
     async with peer() as ehr:
         file = held(tmp_path / "token", "the-first-bearer-token\n")
-        signs = credentials(Ehr(base_url=ehr.base, auth="bearer", bearer_token_file=file), dict)
+        signs = credentials(Ehr(base_url=ehr.base, auth="bearer", credential_file=file), dict)
         client = EhrClient(ehr.base, signs, timeout_s=5, connections=4)
         for token, mode in (("the-second-bearer-token", 0o600), ("a-third", 0o600), ("the-fourth-bearer-token", 0o604)):
             await client.read(P1)
@@ -308,7 +308,7 @@ async def test_a_rotated_client_secret_is_sent_with_the_next_token_request(tmp_p
     await ehr.start()
     await ehr.write(patient("p1"))
     file, url = held(tmp_path / "secret", str(access.client_secret)), ehr.base_url.removesuffix("/fhir") + "/token"
-    fields = {"auth": "client_credentials", "token_url": url, "client_id": "side car", "client_secret_file": file}
+    fields = {"auth": "client_credentials", "token_url": url, "client_id": "side car", "credential_file": file}
     client = EhrClient(
         ehr.base_url, credentials(Ehr(base_url=ehr.base_url, **fields), dict), timeout_s=5, connections=4
     )

@@ -93,7 +93,7 @@ async def hospital(server: Server) -> AsyncIterator[httpx.AsyncClient]:
 
 @contextlib.asynccontextmanager
 async def running(server: Server, client_id: str, /, **sections: str) -> AsyncIterator[Sidecar]:
-    ehr = f'auth = "private_key_jwt"\nclient_id = "{client_id}"\nprivate_keys_file = "smart-keys.json"'
+    ehr = f'auth = "private_key_jwt"\nclient_id = "{client_id}"\ncredential_file = "smart-keys.json"'
     sidecar = Sidecar(load(write_site(server.folder / client_id, server.base_url, ehr=ehr, **sections)))
     try:
         await sidecar.start()
