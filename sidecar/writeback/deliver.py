@@ -112,7 +112,9 @@ class Deliverer:
     async def _write(self, stored: Stored, manifest: Manifest, links: Links, writes: "_Writes") -> Effect:
         ladder, known = writes.ladder, writes.known
         score_id, risk_id = known.observation, known.risk_assessment
-        wanted = ladder.takes("Observation") and not (manifest.outputs and ladder.takes("RiskAssessment"))
+        alone = not ladder.takes("RiskAssessment")
+        links = replace(links, alone=alone)
+        wanted = ladder.takes("Observation") and not (manifest.outputs and not alone)
         score = observation(stored.conclusion, manifest, links) if wanted else None
         if score is not None:
             score_id = await ladder.write(score, score_id, look_first=writes.look_first)
@@ -120,10 +122,10 @@ class Deliverer:
         elif score_id is not None:
             await self._withdraw(score_id, ladder)
         try:
-            if ladder.takes("RiskAssessment"):
+            if not alone:
                 body = risk_assessment(stored.conclusion, manifest, links)
                 risk_id = await ladder.write(body, risk_id, look_first=writes.look_first)
-            elif score is None and not (manifest.outputs and score_id):  # a withdrawn probability is the whole effect
+            elif score is None and score_id is None:  # a withdrawn result is a whole effect
                 raise Rejected("ehr_cannot:RiskAssessment")
         except SidecarError:
             # Half a write is remembered, so that it can be withdrawn whatever becomes of the other half. No half is

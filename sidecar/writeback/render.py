@@ -19,6 +19,7 @@ SCORE_SYSTEM = "urn:ehr-sidecar:score"
 MODEL_SYSTEM = "urn:ehr-sidecar:model"
 DEVICE_SYSTEM = "urn:ehr-sidecar:model-digest"
 NOT_APPLICABLE = "http://terminology.hl7.org/CodeSystem/data-absent-reason|not-applicable"
+UNKNOWN = "http://terminology.hl7.org/CodeSystem/data-absent-reason|unknown"
 UCUM = "http://unitsofmeasure.org"
 AIAST = {
     "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue",
@@ -32,6 +33,7 @@ class Links:
     """What a rendered resource points to, and this EHR's conventions.
 
     `device` and `observation` are literal references, where they exist; `rationale` is the words for the top points.
+    `alone` says that the EHR takes no RiskAssessment beside the Observation.
     """
 
     identity: bytes
@@ -42,6 +44,7 @@ class Links:
     observation: str | None = None
     score_value: str = "{score}"
     probability: str = "percent"
+    alone: bool = False
 
 
 def resource_id(prefix: str, identity: bytes) -> str:
@@ -64,21 +67,30 @@ def device(manifest: Manifest, digest: str) -> dict[str, Any]:
 
 
 def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any] | None:
-    """The result as an Observation; None unless the assessment is complete.
+    """The result as an Observation; None when it has nothing that only an Observation can hold.
 
     A total has one component a parameter; it was measured at its moment and stays, with a note once it is no longer
-    current. Probabilities have no total: each is a component in percent, and the note is here, because this form is for
-    an EHR that takes no RiskAssessment. No longer current, they are in the note only.
+    current. Where it stands alone, because the EHR takes no RiskAssessment, the note is always here, probabilities are
+    components in percent (no longer current, they are in the note only), and an incomplete total has no value: the note
+    says "at least", and a reader of numbers finds a reason for the absent one.
 
     Raises:
         ValueError: a scored assessment without a score.
     """
     a, e = conclusion.assessment, conclusion.evidence
-    if a.outcome is not Outcome.SCORED:
+    if a.outcome is Outcome.INCOMPLETE and links.alone:
+        values = {
+            "dataAbsentReason": _concept(UNKNOWN, "Unknown"),
+            "component": _components(a, manifest, links) or None,
+        }
+    elif a.outcome is not Outcome.SCORED:
         return None
-    if a.score is None:
+    elif a.score is None:
         raise ValueError("a scored assessment has no score")
-    values = _percentages(a, manifest, links) if a.probabilities else _total(a, a.score, manifest, links)
+    elif a.probabilities:
+        values = _percentages(a, manifest, links)
+    else:
+        values = {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
     said = note.text(conclusion, manifest, links.status, links.reasons)
     survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
     return _without_none(
@@ -96,20 +108,19 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
             "method": {"text": f"{manifest.title}, {manifest.name} {a.version}"},
             "device": {"reference": links.device},
             "derivedFrom": [{"reference": r.versioned} for r in e.basis if r.type == "Observation"] or None,
-            "note": [{"text": said}] if a.probabilities or a.vector.ended else None,
+            "note": [{"text": said}] if links.alone or a.probabilities or a.vector.ended else None,
             **values,
         }
     )
 
 
-def _total(a: Assessment, score: float, manifest: Manifest, links: Links) -> dict[str, Any]:
+def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[str, Any]]:
     features = {f.name: f for f in a.vector.features}
-    components = [
+    return [
         {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
         for c in manifest.result.components
         if c.points in a.contributions and _applies(c, features)
     ]
-    return {**_points(score, links.score_value), "component": components}
 
 
 def _percentages(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any]:

@@ -46,11 +46,7 @@ def test_every_version_that_the_server_stored_was_heard_once_or_superseded_and_c
     # A Subscription tells of every version; a search shows the newest.
     assert ward.account.superseded == 0 or ward.figures["server"] == "medplum"
     assert set(ward.events) == {"done"}
-    if ward.results[0]["resourceType"] == "Observation":
-        # What is urgent and incomplete has no total, and this server declares no RiskAssessment to say it in.
-        assert set(ward.writes) <= ENDS_OF_A_WRITE | {"ehr_cannot:RiskAssessment"}
-    else:
-        assert set(ward.writes) <= ENDS_OF_A_WRITE
+    assert set(ward.writes) <= ENDS_OF_A_WRITE
 
 
 def test_everything_a_result_rests_on_is_in_the_server_in_the_version_that_was_read(ward):
