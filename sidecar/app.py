@@ -1,10 +1,10 @@
 """The composition root: the one place that builds adapters and lists every task that runs."""
 
 import asyncio
-import contextlib
 import os
+import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -261,8 +261,7 @@ class Sidecar:
         await runner.setup()
         self._runners.append(runner)
         try:
-            with _private_files():
-                await web.UnixSite(runner, str(self._socket)).start()
+            await web.SockSite(runner, _private_socket(path)).start()
         except OSError as error:
             raise Misconfigured([f"server.admin_socket: cannot listen on {self._socket} ({error})"]) from None
 
@@ -315,14 +314,21 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     )
 
 
-@contextlib.contextmanager
-def _private_files() -> Iterator[None]:
-    """Files made inside are the owner's only, from their first moment."""
+def _private_socket(path: Path) -> socket.socket:
+    """A Unix socket that is the owner's only from its first moment.
+
+    The mask is the process's: nothing else may run while it is narrow.
+    """
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     before = os.umask(0o177)
     try:
-        yield
+        made.bind(str(path))
+    except OSError:
+        made.close()
+        raise
     finally:
         os.umask(before)
+    return made
 
 
 async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:

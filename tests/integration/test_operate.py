@@ -24,6 +24,7 @@ from tests.harness import (
     ENGINES,
     Served,
     encounter,
+    house,
     new_database,
     now,
     observation_set,
@@ -292,3 +293,15 @@ def test_help_costs_at_most_200_ms_of_cpu():
         return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
     assert statistics.median(cost() for _ in range(5)) <= 0.2
+
+
+async def test_sidecars_that_start_side_by_side_leave_the_mask_of_new_files_as_it_was(tmp_path):
+    before = os.umask(0o022)
+    try:
+        async with contextlib.AsyncExitStack() as houses:
+            for n in range(12):
+                (tmp_path / str(n)).mkdir()
+            await asyncio.gather(*(houses.enter_async_context(house(tmp_path / str(n))) for n in range(12)))
+            assert os.umask(0o022) == 0o022
+    finally:
+        os.umask(before)
