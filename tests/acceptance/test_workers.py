@@ -44,5 +44,6 @@ async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_leas
         assert (answer.status_code, answer.headers["Retry-After"]) == (503, "1")
         site.ehr.faults.delay_s = 0.0
         await asyncio.to_thread(server.start)
-        await until(lambda: len(site.risk_assessments()) == 1, 90)
+        await site.settled(90)
+        assert len(site.risk_assessments()) == 1
     await asyncio.to_thread(server.remove)
