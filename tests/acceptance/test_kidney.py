@@ -111,6 +111,26 @@ async def test_a_densely_measured_patient_needs_no_whole_history(tmp_path):
         assert any("lab-9318-7" in reference["reference"] for reference in newest["basis"])
 
 
+async def test_a_normal_value_behind_many_newer_ones_is_found_and_breaks_the_three_months(tmp_path):
+    ehr = PracticeEhr()
+    await ehr.start()
+    await ehr.write({"resourceType": "Patient", "id": "p1", **BORN})
+    for n in range(230):
+        await ehr.write(result("2160-0", 2.2, timedelta(hours=6 * n, minutes=5)))
+    await ehr.write(result("2160-0", 0.8, timedelta(days=80)))
+    await ehr.write(result("2160-0", 2.0, timedelta(days=120)))
+    async with house(tmp_path, ehr, models__kfre_4var=SITE) as site:
+        await site.chart([result("9318-7", 300, timedelta(minutes=1))])
+        await site.settled(90)
+        assert of(site, "kfre_4var") == []
+        assert "out_of_cohort:ckd_duration" in (await site.status())["not_scored"]
+
+        await site.chart([result("2160-0", 0.8, timedelta(days=80), status="entered-in-error")])
+        await site.chart([result("9318-7", 310, timedelta(minutes=1))])
+        await site.settled(90)
+        assert len(of(site, "kfre_4var")) == 1
+
+
 async def test_an_ehr_without_risk_assessments_gets_the_percentages_as_an_observation_and_their_withdrawal(tmp_path):
     ehr = PracticeEhr(capabilities=Capabilities(types=Capabilities().types - {"RiskAssessment"}))
     async with house(tmp_path, ehr, models__kfre_4var=SITE) as site:
