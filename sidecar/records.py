@@ -122,7 +122,8 @@ class Fact:
 
     `seconds`, `recorded` (when it was charted) and `began` (since when a condition is there, at the latest) are
     relative to the trigger, negative = before it. `codes` and `value_codes` are `system|code` of known systems only.
-    `unit` is a UCUM code. `trouble` says why the value must not be used, else None.
+    `unit` is a UCUM code. `trouble` says why the value must not be used, else None. A diagnosis that is not `confirmed`
+    (differential, provisional) may exclude and proves nothing.
     """
 
     index: int
@@ -135,6 +136,7 @@ class Fact:
     trouble: str | None = None
     recorded: float = -math.inf
     began: float | None = None
+    confirmed: bool = True
 
 
 class Sex(StrEnum):

@@ -153,10 +153,12 @@ class Router:
         if subject is None or subject.type != "Patient":
             return None, set()
         patient = PatientId(subject.id)
+        codes = references.codes(resource)
         if kind == "Observation":
-            codes = references.codes(resource)
             return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
-        return patient, {n for n in models if await self._rooms.archive.current(patient, n) is not None}
+        awaited = {n for n, m in models.items() if kind == "Condition" and codes & m.loaded.manifest.diagnosis_codes}
+        others = models.keys() - awaited
+        return patient, awaited | {n for n in others if await self._rooms.archive.current(patient, n) is not None}
 
     def _must_be_seen(self, resource: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
         """The version of a reading that the context reads: a search that does not show it yet proves nothing."""

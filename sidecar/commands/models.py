@@ -88,6 +88,9 @@ def _run(model: LoadedModel, mapping: Vectors, vector: object, tally: _Tally) ->
     wanted = {n: agreement for n, agreement in mapping.expected.items() if n in expected}
     if not wanted:
         raise _Unusable("nothing expected that [vectors] names")
+    given = {mapping.inputs.get(name) for name in inputs}
+    if same := sorted(n for n, agreement in wanted.items() if agreement.of in given):
+        raise _Unusable(f"given and expected, which tests nothing: {', '.join(same)}")
     values = _values(model.manifest, mapping, inputs)
     far = []
     for name, agreement in wanted.items():

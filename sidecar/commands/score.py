@@ -134,11 +134,14 @@ def _choices(written: tuple[str, ...]) -> dict[str, str]:
     """`("region=other",)` as a table.
 
     Raises:
-        Misconfigured: not of that form.
+        Misconfigured: not of that form, or one choice made twice.
     """
     pairs = [text.partition("=") for text in written]
     if any(not (name and value) for name, _, value in pairs):
         raise Misconfigured(["--choice: give NAME=VALUE, for example region=other"])
+    names = [name for name, _, _ in pairs]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise Misconfigured([f"--choice: {', '.join(sorted(twice))} is given more than once; which one counts?"])
     return {name: value for name, _, value in pairs}
 
 

@@ -35,6 +35,7 @@ def from_bundle(bundle: object, codes: frozenset[str], at: datetime | None, tz: 
     if at is not None:
         clinical = _as_of(clinical, at)
     moment = (at or _latest(clinical, codes)).astimezone(tz)
+    clinical = tuple(r for r in clinical if not _begins_after(r, moment))
     linked = current_encounter((r for r in clinical if codes & references.codes(r)), None, moment)
     encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
     if encounter is None and linked is None and len(stays) == 1:
@@ -47,6 +48,20 @@ def _as_of(resources: tuple[Mapping[str, Any], ...], at: datetime) -> tuple[Mapp
     later = {id(r) for r in resources if (m := _moment(r)) is not None and m > at}
     known = {c for r in resources if id(r) not in later for c in references.codes(r)}
     return tuple(r for r in resources if id(r) not in later or not references.codes(r) & known)
+
+
+def _begins_after(resource: Mapping[str, Any], moment: datetime) -> bool:
+    """Whether a Condition was not there at `moment`: it began later, or on a later day, or else was recorded then."""
+    if resource.get("resourceType") != "Condition":
+        return False
+    period = resource.get("onsetPeriod")
+    start = period.get("start") if isinstance(period, Mapping) else None
+    written = resource.get("onsetDateTime") or start or resource.get("recordedDate")
+    exact = _instant(written)
+    if exact is not None:
+        return exact > moment
+    # A partial date is after a day when it is after the same part of it.
+    return isinstance(written, str) and "T" not in written and written > moment.date().isoformat()[: len(written)]
 
 
 def _entries(bundle: Mapping[str, Any]) -> Iterable[tuple[Mapping[str, Any], Mapping[str, Any]]]:
@@ -103,11 +118,13 @@ def _moment(resource: Mapping[str, Any]) -> datetime | None:
     """When a reading was taken, as `sidecar.deid` reads it; None without a time of day, or before there were EHRs."""
     period = resource.get("effectivePeriod")
     ends = (period.get("end"), period.get("start")) if isinstance(period, Mapping) else ()
-    for when in (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), *ends):
-        try:
-            moment = datetime.fromisoformat(when) if isinstance(when, str) else None
-        except ValueError:
-            continue
-        if moment is not None and moment.tzinfo is not None and moment.year >= 1900:
-            return moment
-    return None
+    found = map(_instant, (resource.get("effectiveDateTime"), resource.get("effectiveInstant"), *ends))
+    return next((moment for moment in found if moment is not None), None)
+
+
+def _instant(written: object) -> datetime | None:
+    try:
+        moment = datetime.fromisoformat(written) if isinstance(written, str) else None
+    except ValueError:
+        return None
+    return moment if moment is not None and moment.tzinfo is not None and moment.year >= 1900 else None

@@ -3,10 +3,12 @@
 Recent readings and slowly changing facts (pregnancy, a scale decision, a yearly result) are searched apart, so that the
 cost of an event does not grow with the length of the chart. Searches come newest first and stop at a bound; a code that
 the bound cut off is then asked for by itself, so a densely monitored patient is scored like any other. What must have
-lasted is looked for once more among readings that are old enough, however many newer ones there are.
+lasted is read without a gap from the newest reading back to some that are old enough, or as far as the bound allows:
+what lies beyond a gap proves nothing and is left out.
 """
 
 import asyncio
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -23,6 +25,7 @@ RECENT = timedelta(days=2)
 MAX_RECENT = 1000
 MAX_SLOW = 200
 MAX_OF_ONE = 20
+MAX_LASTING = 1000
 PAGE = 200
 OPEN = ("arrived", "triaged", "in-progress", "onleave")
 Found = list[Mapping[str, Any]]
@@ -32,8 +35,8 @@ Found = list[Mapping[str, Any]]
 class Need:
     """What to fetch: codes by how far back they matter.
 
-    `past_codes` are those whose readings must be at least `past_from` old to prove what they prove. `of_a_stay` is
-    whether the patient's encounter matters.
+    Readings of `lasting_codes` must go on for `lasting_for` to prove what they prove. `of_a_stay` is whether the
+    patient's encounter matters.
     """
 
     recent_codes: tuple[str, ...]
@@ -41,9 +44,9 @@ class Need:
     slow_codes: tuple[str, ...]
     slow_reach: timedelta
     condition_codes: tuple[str, ...]
-    past_codes: tuple[str, ...] = ()
-    past_from: timedelta = timedelta(0)
-    past_reach: timedelta = timedelta(0)
+    lasting_codes: tuple[str, ...] = ()
+    lasting_for: timedelta = timedelta(0)
+    lasting_reach: timedelta = timedelta(0)
     of_a_stay: bool = True
 
     @classmethod
@@ -70,9 +73,9 @@ class Need:
             slow_codes=tuple(sorted(slow)),
             slow_reach=slow_reach,
             condition_codes=tuple(sorted(manifest.codes_of("Condition"))),
-            past_codes=tuple(sorted({c for f in lasting for c in f.codes("Observation")})),
-            past_from=min((f.apart for f in lasting if f.apart), default=timedelta(0)),
-            past_reach=max((f.reach for f in lasting), default=timedelta(0)),
+            lasting_codes=tuple(sorted({c for f in lasting for c in f.codes("Observation")})),
+            lasting_for=max((f.apart for f in lasting if f.apart), default=timedelta(0)),
+            lasting_reach=max((f.reach for f in lasting), default=timedelta(0)),
             of_a_stay=manifest.cohort.of_a_stay,
         )
 
@@ -112,23 +115,26 @@ class ContextReader:
         """
         who = Reference("Patient", patient.value)
         at = at.astimezone(self._tz)
-        record, stays, recent, slow, past, conditions = await asyncio.gather(
+        record, stays, recent, slow, (lasting, cut), conditions = await asyncio.gather(
             self._client.read(who),
             self._stays(patient, need),
             self._newest(patient, need.recent_codes, _Span(later(at, -need.recent_reach), until), MAX_RECENT),
             self._newest(patient, need.slow_codes, _Span(later(at, -need.slow_reach), until), MAX_SLOW),
-            self._past(patient, need, at),
+            self._lasting(patient, need, at, until),
             self._conditions(patient, need.condition_codes),
         )
         if record is None:
             raise Rejected("gone:patient")
-        for resource in (*stays, *recent, *slow, *past, *conditions):
+        for resource in (*stays, *recent, *slow, *lasting, *conditions):
             if not self._is_about(resource, who):
                 raise Rejected("another_patient")
         encounter = await self._encounter(recent, stays, who, at) if need.of_a_stay else None
-        known = {r.get("id") for r in (*recent, *slow)}
-        older = [r for r in past if r.get("id") not in known]
-        return PatientSnapshot(record, encounter, (*recent, *slow, *older, *conditions), at)
+        known = {r.get("id") for r in lasting}
+        others = [r for r in (*recent, *slow) if r.get("id") not in known]
+        if cut is not None:
+            lasting_codes = frozenset(need.lasting_codes)
+            others = [r for r in others if not references.codes(r) & lasting_codes or (_moment(r) or cut) > cut]
+        return PatientSnapshot(record, encounter, (*others, *lasting, *conditions), at)
 
     def _is_about(self, resource: Mapping[str, Any], who: Reference) -> bool:
         subject = references.of(resource.get("subject"), self._client.base_url)
@@ -160,20 +166,32 @@ class ContextReader:
         known = {r.get("id") for r in found}
         return found + [r for batch in more for r in batch if r.get("id") not in known]
 
-    async def _past(self, patient: PatientId, need: Need, at: datetime) -> Found:
-        """The newest readings that are old enough to prove that something has lasted."""
-        span = _Span(later(at, -need.past_reach), later(at, -need.past_from))
-        return await self._observations(patient, need.past_codes, span, MAX_OF_ONE)
+    async def _lasting(
+        self, patient: PatientId, need: Need, at: datetime, until: datetime | None
+    ) -> tuple[Found, float | None]:
+        """Readings without a gap, newest first, until enough are old enough; where it ended, if before the last."""
+        found: Found = []
+        if not need.lasting_codes:
+            return found, None
+        span = _Span(later(at, -need.lasting_reach), until)
+        newest, oldest, old_enough = -math.inf, math.inf, 0
+        async for resource in self._client.search(
+            "Observation", _query(patient, need.lasting_codes, span, MAX_LASTING)
+        ):
+            moment = _moment(resource)
+            if resource.get("resourceType") != "Observation":
+                continue
+            found.append(resource)
+            if moment is not None:
+                newest, oldest = max(newest, min(moment, at.timestamp())), min(oldest, moment)
+                old_enough += moment <= newest - need.lasting_for.total_seconds()
+            if old_enough >= MAX_OF_ONE or len(found) >= MAX_LASTING:
+                return found, oldest
+        return found, None
 
     async def _observations(self, patient: PatientId, codes: Iterable[str], span: "_Span", most: int) -> Found:
-        wanted = ",".join(codes)
-        if not wanted:
-            return []
-        query: Query = {
-            "patient": patient.value, "code": wanted, "date": span.query, "_sort": "-date",
-            "_count": str(min(most, PAGE)),
-        }  # fmt: skip
-        return await self._collect("Observation", query, most)
+        wanted = tuple(codes)
+        return await self._collect("Observation", _query(patient, wanted, span, most), most) if wanted else []
 
     async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:
         wanted = ",".join(codes)
@@ -196,6 +214,13 @@ class ContextReader:
         if named is None or not self._is_about(named, who):
             return open_stay
         return open_stay if open_stay is not None and named.get("status") == "finished" else named
+
+
+def _query(patient: PatientId, codes: Iterable[str], span: _Span, most: int) -> Query:
+    return {
+        "patient": patient.value, "code": ",".join(codes), "date": span.query, "_sort": "-date",
+        "_count": str(min(most, PAGE)),
+    }  # fmt: skip
 
 
 def current_encounter(readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime) -> Reference | None:
@@ -223,6 +248,14 @@ def _epoch(value: object) -> float | None:
     except ValueError:
         return None
     return moment.timestamp() if moment is not None and moment.tzinfo is not None else None
+
+
+def _moment(reading: Mapping[str, Any]) -> float | None:
+    """When a reading was taken, where the time of day is known."""
+    period = reading.get("effectivePeriod")
+    ends = (period.get("end"), period.get("start")) if isinstance(period, Mapping) else ()
+    found = map(_epoch, (reading.get("effectiveDateTime"), reading.get("effectiveInstant"), *ends))
+    return next((moment for moment in found if moment is not None), None)
 
 
 def _start(stay: Mapping[str, Any]) -> float:

@@ -6,12 +6,12 @@ the trigger. What has a meaning we do not interpret makes its statement unusable
 """
 
 import math
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time
+from datetime import datetime
 from typing import Any
 
+from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
+from sidecar.deid.draft import Draft, codings, midnight_s, pairs, seconds_to
 from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
@@ -24,40 +24,11 @@ _SAYS_NOTHING = {"unknown", "UNK", "ASKU"}
 _LARGEST = 1e15  # no measurement of a patient; also shuts out infinity, NaN and integers too long for a float
 _OPEN = {"arrived", "triaged", "in-progress", "onleave"}
 _ENDED = {"finished", "cancelled", "entered-in-error"}
-# What a code of a known system looks like. FHIR allows spaces in a code; no system we read has any, and a name does.
-_CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
 # Off the scale of the device: the number beside it is a limit. http://hl7.org/fhir/R4/valueset-observation-interpretation.html
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
-
-
-@dataclass(slots=True)
-class _Draft:
-    """What the rules have gathered of one resource so far."""
-
-    at: datetime
-    codes: tuple[str, ...] = ()
-    seconds: float | None = None
-    recorded: float = -math.inf
-    began: float | None = None
-    value: float | None = None
-    unit: str | None = None
-    value_codes: tuple[str, ...] = ()
-    trouble: str | None = None
-    void: bool = False
-    absent: bool = False
-    parts: list["_Draft"] = field(default_factory=list)
-    age: tuple[int, int] | None = None
-    lived_s: float | None = None
-    sexes: set[Sex] = field(default_factory=set)
-    deceased: bool = False
-    inactive: bool = False
-    open: bool | None = None
-    ended_at: float | None = None
-
-
-Action = Callable[[_Draft, Any, Rule, Rules], None]
+Action = Callable[[Draft, Any, Rule, Rules], None]
 
 
 def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
@@ -112,15 +83,16 @@ def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) 
             trouble=(draft.trouble if draft.trouble in _WHOLE else None) or part.trouble,
             recorded=draft.recorded,
             began=draft.began,
+            confirmed=draft.confirmed,
         )
         for part in (draft, *draft.parts)
         if part.codes
     ]
 
 
-def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rules) -> _Draft:
+def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rules) -> Draft:
     """Apply the rules in the policy's order, so that the order of elements in the JSON changes nothing."""
-    draft = _Draft(at)
+    draft = Draft(at)
     for name, rule in rules.types[type_name].items():
         value = resource.get(name)
         if value is not None:
@@ -128,7 +100,7 @@ def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rule
     return draft
 
 
-def _is_open(stay: _Draft | None) -> bool | None:
+def _is_open(stay: Draft | None) -> bool | None:
     """Open at the trigger? A stay that ended later was open then; one without an end is as open as its status."""
     if stay is None or stay.open is None:
         return None
@@ -137,31 +109,17 @@ def _is_open(stay: _Draft | None) -> bool | None:
     return stay.ended_at is not None and stay.ended_at >= 0
 
 
-def _codings(concept: object, rules: Rules) -> tuple[str, ...]:
-    return tuple(
-        f"{system}|{code}"
-        for system, code in _pairs(concept)
-        if isinstance(system, str) and system in rules.systems and isinstance(code, str) and _CODE.fullmatch(code)
-    )
+def _codes(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
+    draft.codes = codings(value, rules)
 
 
-def _pairs(concept: object) -> list[tuple[object, object]]:
-    codings = concept.get("coding") if isinstance(concept, Mapping) else None
-    listed = codings if isinstance(codings, list) else ()
-    return [(c.get("system"), c.get("code")) for c in listed if isinstance(c, Mapping)]
-
-
-def _codes(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
-    draft.codes = _codings(value, rules)
-
-
-def _value_codes(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
-    draft.value_codes = _codings(value, rules)
+def _value_codes(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
+    draft.value_codes = codings(value, rules)
     if not draft.value_codes:
         draft.trouble = draft.trouble or "unmapped"
 
 
-def _quantity(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+def _quantity(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
     if not isinstance(value, Mapping):
         draft.trouble = "shape"
         return
@@ -182,68 +140,33 @@ def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
     return written if isinstance(written, str) and written in rules.units else "unknown"
 
 
-def _number(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _number(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     _take_number(draft, value)
     draft.unit = "{count}"
 
 
-def _take_number(draft: _Draft, number: object) -> None:
+def _take_number(draft: Draft, number: object) -> None:
     if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _LARGEST:
         draft.value = float(number)
     else:
         draft.trouble = "shape"
 
 
-def _seconds(draft: _Draft, value: object) -> float | None:
-    moment = instant(value)
-    return None if moment is None else (moment - draft.at).total_seconds()
+def _time(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    draft.seconds = seconds_to(draft, value)
 
 
-def _time(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
-    draft.seconds = _seconds(draft, value)
-
-
-def _period(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _period(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     if isinstance(value, Mapping):
-        draft.seconds = _seconds(draft, value.get("end") or value.get("start"))
+        draft.seconds = seconds_to(draft, value.get("end") or value.get("start"))
 
 
-def _recorded(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
-    seconds = _seconds(draft, value)
+def _recorded(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    seconds = seconds_to(draft, value)
     draft.recorded = -math.inf if seconds is None else seconds
 
 
-def _onset(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
-    """When it counts, if the time of day is known; and since when it is there, whatever part of a date is known."""
-    _time(draft, value, rule, rules)
-    _there_since(draft, value)
-
-
-def _onset_period(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
-    _period(draft, value, rule, rules)
-    _there_since(draft, value.get("start") if isinstance(value, Mapping) else None)
-
-
-def _charted(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
-    _recorded(draft, value, rule, rules)
-    _there_since(draft, value)
-
-
-def _there_since(draft: _Draft, value: object) -> None:
-    """The latest moment that a (partial) date may mean; of several, the earliest proves the longest time."""
-    seconds, span = _seconds(draft, value), days(value)
-    if seconds is None and span is not None:
-        seconds = _midnight_s(draft, span[1]) + 86_400.0
-    if seconds is not None:
-        draft.began = seconds if draft.began is None else min(draft.began, seconds)
-
-
-def _midnight_s(draft: _Draft, day: date) -> float:
-    """The beginning of a local day, relative to the trigger: a difference of instants, whatever the clocks did."""
-    return (datetime.combine(day, time(), draft.at.tzinfo) - draft.at.astimezone(UTC)).total_seconds()
-
-
-def _status(draft: _Draft, value: Any, rule: Rule, _: Rules) -> None:
+def _status(draft: Draft, value: Any, rule: Rule, _: Rules) -> None:
     code = value if isinstance(value, str) else ""
     if code in rule.void:
         draft.void = True
@@ -251,66 +174,58 @@ def _status(draft: _Draft, value: Any, rule: Rule, _: Rules) -> None:
         draft.trouble = draft.trouble or "status"
 
 
-def _coded_status(draft: _Draft, value: Any, rule: Rule, rules: Rules) -> None:
-    codes = {code.rpartition("|")[2] for code in _codings(value, rules)}
-    if codes & rule.void:
-        draft.void = True
-    elif not codes & rule.usable:
-        draft.trouble = draft.trouble or "status"
-
-
-def _components(draft: _Draft, value: Any, _: Rule, rules: Rules) -> None:
+def _components(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
     for component in value if isinstance(value, list) else ():
         if isinstance(component, Mapping):
             draft.parts.append(_walk("Observation", {**component, "component": None}, draft.at, rules))
 
 
-def _absent(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _absent(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
     draft.absent = True
 
 
-def _uninterpreted(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _uninterpreted(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
     draft.trouble = draft.trouble or "shape"
 
 
-def _limit(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _limit(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     concepts = value if isinstance(value, list) else ()
-    if any(code in _LIMITS for concept in concepts for _system, code in _pairs(concept) if isinstance(code, str)):
+    if any(code in _LIMITS for concept in concepts for _system, code in pairs(concept) if isinstance(code, str)):
         draft.trouble = draft.trouble or "comparator"
 
 
-def _refuse(draft: _Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _refuse(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
     draft.trouble = "modifier"
 
 
-def _age(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _age(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     span = days(value)
     if span is not None:
         today = draft.at.date()
         draft.age = (years_between(span[1], today), years_between(span[0], today))
         if span[0] == span[1]:
-            draft.lived_s = -_midnight_s(draft, span[0])
+            draft.lived_s = -midnight_s(draft, span[0])
 
 
-def _gender(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _gender(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     _says_sex(draft, value)
 
 
-def _birth_sex(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _birth_sex(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
     for extension in value if isinstance(value, list) else ():
         if isinstance(extension, Mapping) and extension.get("url") == BIRTH_SEX:
             _says_sex(draft, extension.get("valueCode"))
 
 
-def _says_sex(draft: _Draft, code: object) -> None:
+def _says_sex(draft: Draft, code: object) -> None:
     """An answer that is neither (`other`, or no code of FHIR) is an answer too, and contradicts male and female."""
     said = code if isinstance(code, str) else ""
     if said not in _SAYS_NOTHING:
         draft.sexes.add(_SEXES.get(said, Sex.UNKNOWN))
 
 
-def _deceased(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _deceased(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     """Dead at the trigger? A day counts from its beginning; what cannot be read counts as dead."""
     if not isinstance(value, str):
         draft.deceased = value is True
@@ -321,33 +236,35 @@ def _deceased(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
         draft.deceased = span is None or span[0] <= draft.at.date()
 
 
-def _inactive(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _inactive(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     draft.inactive = draft.inactive or value is False
 
 
-def _merged(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _merged(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     links = value if isinstance(value, list) else ()
     draft.inactive = draft.inactive or any(
         isinstance(link, Mapping) and link.get("type") == "replaced-by" for link in links
     )
 
 
-def _open_status(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _open_status(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
 
 
-def _open_until(draft: _Draft, value: Any, _: Rule, __: Rules) -> None:
+def _open_until(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
     end = value.get("end") if isinstance(value, Mapping) else None
-    draft.ended_at = _seconds(draft, end)
+    draft.ended_at = seconds_to(draft, end)
 
 
 _ACTIONS: Mapping[str, Action] = {
+    "abated": abated,
+    "abated_period": abated_period,
     "absent": _absent,
     "age": _age,
     "birth_sex": _birth_sex,
-    "charted": _charted,
-    "coded_status": _coded_status,
+    "charted": charted,
+    "clinical_status": clinical_status,
     "codes": _codes,
     "components": _components,
     "deceased": _deceased,
@@ -356,8 +273,8 @@ _ACTIONS: Mapping[str, Action] = {
     "limit": _limit,
     "merged": _merged,
     "number": _number,
-    "onset": _onset,
-    "onset_period": _onset_period,
+    "onset": onset,
+    "onset_period": onset_period,
     "open_status": _open_status,
     "open_until": _open_until,
     "period": _period,
@@ -368,4 +285,5 @@ _ACTIONS: Mapping[str, Action] = {
     "time": _time,
     "uninterpreted": _uninterpreted,
     "value_codes": _value_codes,
+    "verification": verification,
 }

@@ -11,19 +11,23 @@ from sidecar.errors import Misconfigured
 
 ACTIONS = frozenset(
     {
-        "absent", "age", "birth_sex", "charted", "coded_status", "codes", "components", "deceased", "gender",
-        "inactive", "limit", "merged", "number", "onset", "onset_period", "open_status", "open_until", "period",
-        "quantity", "recorded", "refuse", "status", "time", "uninterpreted", "value_codes",
+        "abated", "abated_period", "absent", "age", "birth_sex", "charted", "clinical_status", "codes", "components",
+        "deceased", "gender", "inactive", "limit", "merged", "number", "onset", "onset_period", "open_status",
+        "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "uninterpreted", "value_codes",
+        "verification",
     }
 )  # fmt: skip
+
+_CODES = ("usable", "doubtful", "void")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to one element. `usable` and `void` are the codes of a status element."""
+    """What happens to one element. `usable`, `doubtful` and `void` are the codes of a status element."""
 
     do: str
     usable: frozenset[str] = frozenset()
+    doubtful: frozenset[str] = frozenset()
     void: frozenset[str] = frozenset()
 
 
@@ -72,6 +76,6 @@ def _rule(path: str, value: object, problems: list[str]) -> Rule:
     if action not in ACTIONS:
         problems.append(f"deid rules: {path}: unknown action; one of {', '.join(sorted(ACTIONS))}")
         return Rule("refuse")
-    if extra := set(detail) - {"do", "usable", "void"}:
+    if extra := set(detail) - {"do", *_CODES}:
         problems.append(f"deid rules: {path}: unknown key {', '.join(sorted(extra))}")
-    return Rule(action, frozenset(detail.get("usable", ())), frozenset(detail.get("void", ())))
+    return Rule(action, *(frozenset(detail.get(name, ())) for name in _CODES))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
+from itertools import groupby, takewhile
 
 from sidecar.features.choices import SiteChoices
 from sidecar.features.derived import OF_PATIENT, Person
@@ -183,11 +184,16 @@ class _Compiled:
         return _missing(self._name, self._spec.unit, reason, latest)
 
     def _persistent(self, readings: Sequence[Reading], moment: float, apart_s: float) -> Feature:
-        """1 when it has been so for long enough: by one Condition, or by two readings that far apart."""
-        shown = [r for r in readings if r.trouble is None and r.value == 1 and r.seconds >= moment - self._window]
-        measured = [r.seconds for r in shown if r.source.type == "Observation"]
-        lasting = bool(measured) and max(measured) - min(measured) >= apart_s
-        since = [r.began for r in readings if r.trouble is None and r.value == 1 and r.began is not None]
+        """1 when it has been so for long enough: by a confirmed Condition, or by readings of nothing else for so long.
+
+        The readings are the unbroken run that ends with the newest. One in between that says otherwise, or cannot be
+        read, breaks it: two injuries that healed are no chronic disease.
+        """
+        measured = [r for r in readings if r.source.type == "Observation" and r.seconds >= moment - self._window]
+        first_of_moment = (next(same) for _, same in groupby(measured, key=lambda r: r.seconds))
+        run = [r.seconds for r in takewhile(_shows, first_of_moment)]
+        since = [r.began for r in readings if _shows(r) and r.confirmed and r.began is not None]
+        lasting = bool(run) and run[0] - run[-1] >= apart_s
         lasting = lasting or any(began <= moment - apart_s for began in since)
         return Feature(self._name, float(lasting), self._spec.unit)
 
@@ -205,6 +211,10 @@ class _Compiled:
         chosen = _SELECT[self._spec.select](values)
         source = next((r for r in inside if r.value == chosen), inside[0])
         return Feature(self._name, float(chosen), self._spec.unit, inside[0].seconds, source.index)
+
+
+def _shows(reading: Reading) -> bool:
+    return reading.trouble is None and reading.value == 1
 
 
 def _why(name: str, reading: Reading) -> str:

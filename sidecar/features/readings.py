@@ -17,7 +17,8 @@ CLOCK_SKEW_S = 300.0
 class Reading:
     """One candidate value of a feature, at `seconds` relative to the trigger; NaN with `trouble` when not usable.
 
-    `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest.
+    `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest, and
+    `confirmed` whether it proves anything.
     """
 
     seconds: float
@@ -28,6 +29,7 @@ class Reading:
     unit: str
     charted: float = math.nan
     began: float | None = None
+    confirmed: bool = True
 
     @property
     def remark(self) -> str:
@@ -51,7 +53,7 @@ def take(fact: Fact, person: Person, source: Source, read: Read, unit: str) -> R
     if seconds is None or got is None:
         return None
     value, trouble, charted = got if seconds <= CLOCK_SKEW_S else (math.nan, "future", math.nan)
-    return Reading(seconds, value, trouble, fact.index, source, unit, charted, fact.began)
+    return Reading(seconds, value, trouble, fact.index, source, unit, charted, fact.began, fact.confirmed)
 
 
 def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> Read:

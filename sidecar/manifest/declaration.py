@@ -172,6 +172,17 @@ class Manifest(Closed):
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))
 
+    @property
+    def diagnosis_codes(self) -> frozenset[str]:
+        """Condition codes that trigger the model for a patient of whom nothing has been concluded yet.
+
+        All it reads, if a diagnosis can be what it waits for: an input, or what must be shown. None if diagnoses only
+        exclude: a score must not appear because somebody charted a diagnosis.
+        """
+        awaited = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
+        waits = any(self.features[name].codes("Condition") for name in awaited)
+        return self.codes_of("Condition") if waits else frozenset()
+
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""
         return frozenset(code for feature in self.features.values() for code in feature.codes(resource_type))

@@ -99,7 +99,8 @@ class FeatureSpec(Closed):
     Of two readings of one moment the `first` source's counts, or the `larger` (the sicker) whatever its source.
     A newer reading that cannot be used (unknown unit, `<`, implausible) makes the feature missing: an older
     value never stands in for it in silence. `derive` is about the patient (exact age, sex) and needs no reading.
-    `persistent` is 1 when two readings of 1 inside `window`, or one Condition, show it for as long as `apart`.
+    `persistent` is 1 when an unbroken run of readings of 1 up to the newest, inside `window`, or one confirmed
+    Condition shows it for as long as `apart`.
     """
 
     label: str

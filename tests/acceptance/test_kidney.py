@@ -6,7 +6,7 @@ import pytest
 
 from sidecar.sandbox.capability import Capabilities
 from sidecar.sandbox.ehr import PracticeEhr
-from tests.harness import House, house, now, observation_set, until
+from tests.harness import House, encounter, house, now, observation_set, patient, until
 
 SITE = """version = "1.0.0"
 promoted_by = "tests"
@@ -109,6 +109,58 @@ async def test_a_densely_measured_patient_needs_no_whole_history(tmp_path):
         newest = max(of(site, "kfre_4var"), key=lambda r: r["occurrenceDateTime"])
         assert "computed from serum creatinine 2.2 mg/dL" in newest["note"][0]["text"]
         assert any("lab-9318-7" in reference["reference"] for reference in newest["basis"])
+
+
+async def test_a_normal_value_behind_many_newer_ones_is_found_and_breaks_the_three_months(tmp_path):
+    ehr = PracticeEhr()
+    await ehr.start()
+    await ehr.write({"resourceType": "Patient", "id": "p1", **BORN})
+    for n in range(230):
+        await ehr.write(result("2160-0", 2.2, timedelta(hours=6 * n, minutes=5)))
+    await ehr.write(result("2160-0", 0.8, timedelta(days=80)))
+    await ehr.write(result("2160-0", 2.0, timedelta(days=120)))
+    async with house(tmp_path, ehr, models__kfre_4var=SITE) as site:
+        await site.chart([result("9318-7", 300, timedelta(minutes=1))])
+        await site.settled(90)
+        assert of(site, "kfre_4var") == []
+        assert "out_of_cohort:ckd_duration" in (await site.status())["not_scored"]
+
+        await site.chart([result("2160-0", 0.8, timedelta(days=80), status="entered-in-error")])
+        await site.chart([result("9318-7", 310, timedelta(minutes=1))])
+        await site.settled(90)
+        assert len(of(site, "kfre_4var")) == 1
+
+
+async def charted_long_before(*resources):
+    """A practice EHR that has held `resources` for longer than a sidecar looks back when it starts."""
+    ago = timedelta(days=2)
+    ehr = PracticeEhr(clock=lambda: datetime.now(UTC) - ago)
+    await ehr.start()
+    for one in resources:
+        await ehr.write(one)
+    ago = timedelta(0)
+    return ehr
+
+
+async def test_a_diagnosis_makes_the_model_look_at_results_from_before_the_sidecar_came(tmp_path):
+    who = {"resourceType": "Patient", "id": "p1", **BORN}
+    ehr = await charted_long_before(who, result("98979-8", 28), result("9318-7", 300))
+    async with house(tmp_path, ehr, models__kfre_4var=SITE) as site:
+        await site.settled()
+        assert of(site, "kfre_4var") == []
+        await site.chart([diagnosis()])
+        await site.settled()
+        assert [r["status"] for r in of(site, "kfre_4var")] == ["final"]
+
+
+async def test_a_diagnosis_that_can_only_exclude_makes_no_score_out_of_nothing(tmp_path):
+    ehr = await charted_long_before(patient("p1"), encounter("p1"), *observation_set("p1", now(5), c9279_1=30))
+    async with house(tmp_path, ehr) as site:
+        pregnancy = diagnosis("77386006")
+        await site.chart([pregnancy | {"abatementDateTime": START.date().isoformat()}])
+        await site.settled()
+        assert site.risk_assessments() == []
+        assert await site.rows("SELECT 1 FROM assessment") == []
 
 
 async def test_an_ehr_without_risk_assessments_gets_the_percentages_as_an_observation_and_their_withdrawal(tmp_path):

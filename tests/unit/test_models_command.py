@@ -48,6 +48,7 @@ def test_the_folder_of_the_model_means_its_newest_version(tmp_path):
         ({"inputs": {"egfr": None}}, "egfr: not a number"),
         ({"expected": {"risk": "low"}}, "risk: not a number"),
         ({"inputs": 3}, "inputs and expected must be objects"),
+        ({"expected": {"egfr": 45}}, "given and expected, which tests nothing: egfr"),
     ],
 )
 def test_a_vector_that_does_not_agree_or_cannot_be_run_is_said_and_the_command_fails(tmp_path, vector, said):

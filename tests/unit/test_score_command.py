@@ -202,3 +202,11 @@ def test_the_bundle_door_reads_or_refuses_and_never_crashes(place, garbage):
         from_bundle(content, model().loaded.manifest.observation_codes, None, ZoneInfo("America/New_York"))
     except Rejected as refusal:
         assert ":" in refusal.reason or refusal.reason == "another_patient"  # noqa: PT017 -- most garbage is no refusal
+
+
+@pytest.mark.parametrize("second", ["region=north_america", "region=other"])
+def test_a_choice_made_twice_is_refused_instead_of_taking_the_last(second):
+    options = ["--model", "kfre_4var", "--choice", "region=other", "--choice", second]
+    done = CliRunner().invoke(main, ["score", "-", *options], input=json.dumps(GOOD).encode())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert "--choice: region is given more than once" in done.stderr

@@ -5,9 +5,10 @@ from datetime import datetime, timedelta
 import pytest
 
 from sidecar.explanation import reason_in_words
-from sidecar.records import Outcome
-from tests.unit.chart import AT, SCT, concept
-from tests.unit.kidney import CKD, ICD, acr, condition, creatinine, egfr, judge, judge_ckd, kfre, who
+from sidecar.pipeline import conclude
+from sidecar.records import Outcome, PatientSnapshot
+from tests.unit.chart import AT, SCT, concept, rules
+from tests.unit.kidney import CKD, ICD, acr, chronic, condition, creatinine, egfr, judge, judge_ckd, kfre, running, who
 
 CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
 VERIFIED = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
@@ -104,6 +105,103 @@ def test_a_coded_diagnosis_shows_three_months_by_the_latest_day_its_date_may_mea
 def test_two_values_below_60_at_least_90_days_apart_show_three_months(earlier, expected):
     a = judge(egfr(), acr(), earlier).assessment
     assert (a.reasons or (None,))[0] == expected
+
+
+@pytest.mark.parametrize(
+    ("between", "expected"),
+    [
+        ([egfr(95, 500 * DAY), egfr(98, 300 * DAY), egfr(92, 100 * DAY)], "out_of_cohort:ckd_duration"),
+        ([egfr(92, 30 * DAY)], "out_of_cohort:ckd_duration"),
+        ([creatinine(0.8, ago=30 * DAY)], "out_of_cohort:ckd_duration"),
+        ([creatinine(2.0, "mg/L", ago=30 * DAY)], "out_of_cohort:ckd_duration"),
+        ([{**egfr(92, 30 * DAY), "status": "entered-in-error"}], None),
+        ([egfr(45, 30 * DAY), creatinine(0.8, ago=30 * DAY)], None),
+        ([egfr(92, 400 * DAY), egfr(45, 200 * DAY), egfr(44, 95 * DAY)], None),
+        ([egfr(45, 30 * DAY), egfr(50, 100 * DAY)], None),
+    ],
+)
+def test_a_normal_or_unreadable_value_in_between_breaks_the_three_months(between, expected):
+    a = judge(egfr(40, 700 * DAY), *between, egfr(40), acr()).assessment
+    assert (a.reasons or (None,))[0] == expected
+
+
+@pytest.mark.parametrize("state", ["confirmed", None, "provisional", "differential", "unconfirmed"])
+def test_only_a_diagnosis_that_is_confirmed_or_says_nothing_of_it_shows_three_months(state):
+    known = {"verificationStatus": concept(f"{VERIFIED}|{state}")} if state else {}
+    a = judge(egfr(), acr(), condition(CKD, "2024-05-01", **known)).assessment
+    assert a.reasons == (() if state in {"confirmed", None} else ("out_of_cohort:ckd_duration",))
+
+
+@pytest.mark.parametrize("state", ["provisional", "differential", "unconfirmed"])
+def test_a_suspicion_of_what_excludes_excludes(state):
+    suspected = condition(f"{SCT}|105502003", verificationStatus=concept(f"{VERIFIED}|{state}"))
+    assert reason(suspected) == "out_of_cohort:dialysis"
+
+
+ACTIVE = {"clinicalStatus": concept(f"{CLINICAL}|active")}
+
+
+@pytest.mark.parametrize(
+    ("end", "of_dialysis", "shows_chronic"),
+    [
+        ({"abatementDateTime": "2026-02-28T10:00:00Z"}, None, False),
+        ({"abatementDateTime": "2026-02"}, None, False),
+        ({"abatementPeriod": {"start": "2025-01-01", "end": "2025-02-01"}}, None, False),
+        ({"abatementDateTime": "2026-04-01"}, "out_of_cohort:dialysis", True),
+        ({"abatementDateTime": "2026"}, "status:dialysis", False),
+        ({"abatementString": "some years ago"}, "status:dialysis", False),
+        ({"abatementAge": {"value": 50, "code": "a"}}, "status:dialysis", False),
+        ({"abatementDateTime": "2025-01-01", **ACTIVE}, "status:dialysis", False),
+        ({"abatementDateTime": "2025-01-01", "clinicalStatus": concept(f"{CLINICAL}|resolved")}, None, False),
+        ({"abatementDateTime": "2027-01-01", **ACTIVE}, "out_of_cohort:dialysis", True),
+    ],
+)
+def test_a_condition_that_ended_is_over_and_one_whose_end_is_unclear_neither_proves_nor_is_ignored(
+    end, of_dialysis, shows_chronic
+):
+    assert reason(condition(f"{SCT}|105502003", "2024-01-01", **end)) == of_dialysis
+    assert (judge(egfr(), acr(), condition(CKD, "2024-01-01", **end)).assessment.reasons == ()) == shows_chronic
+
+
+@pytest.mark.parametrize(
+    ("begins", "expected"),
+    [
+        ((AT + 730 * DAY).isoformat(), None),
+        ((AT + 730 * DAY).date().isoformat(), None),
+        ("2026-03-02", None),
+        ("2026-04", None),
+        ("2027", None),
+        ((AT + timedelta(minutes=1)).isoformat(), None),
+        ("2026-03-01", "out_of_cohort:dialysis"),
+        ("2026", "out_of_cohort:dialysis"),
+        ((AT - timedelta(minutes=1)).isoformat(), "out_of_cohort:dialysis"),
+    ],
+)
+@pytest.mark.parametrize("element", ["onsetDateTime", "onsetPeriod", "recordedDate"])
+def test_a_file_judged_as_of_a_moment_does_not_see_conditions_that_begin_later(begins, expected, element):
+    known = {element: {"start": begins} if element == "onsetPeriod" else begins}
+    assert reason(condition(f"{SCT}|105502003", **known)) == expected
+
+
+def test_the_day_on_which_a_condition_begins_is_the_facilitys():
+    tomorrow = condition(f"{SCT}|105502003", "2026-03-02")
+    assert reason(tomorrow, tz="Pacific/Auckland") == "out_of_cohort:dialysis"
+    assert reason(tomorrow, tz="Europe/London") is None
+
+
+@pytest.mark.parametrize(
+    ("begins", "expected"),
+    [
+        (AT + timedelta(minutes=4), "out_of_cohort:dialysis"),
+        (AT + timedelta(minutes=30), "future:dialysis"),
+        (AT + 30 * DAY, None),
+        ((AT + 30 * DAY).date(), None),
+    ],
+)
+def test_in_a_chart_a_condition_that_begins_soon_excludes_and_one_that_is_planned_does_not(begins, expected):
+    chart = (who(), egfr(), acr(), chronic(), condition(f"{SCT}|105502003", begins.isoformat()))
+    conclusion = conclude(PatientSnapshot(chart[0], None, chart[1:], AT), running(), rules())
+    assert (conclusion.assessment.reasons or (None,))[0] == expected
 
 
 def test_what_is_missing_is_said_before_what_is_not_shown():

@@ -124,6 +124,11 @@ def test_a_computed_rate_cites_the_creatinine_and_says_its_value_as_charted():
     )
 
 
+def test_what_is_said_of_a_computed_rate_is_true_when_one_was_reported_an_hour_before():
+    said = remark(creatinine(2), egfr(31, HOUR))
+    assert "because no eGFR was reported at the same time or later" in said
+
+
 def test_an_older_reported_rate_does_not_stand_in_for_a_newer_creatinine_that_cannot_be_read():
     assert value("egfr", egfr(31, HOUR), creatinine(2, "{Mr Smith}"), acr()) == "unit:creatinine"
 

@@ -1,0 +1,97 @@
+"""What is particular to diagnoses: since when they are there, whether they still are, and what they prove. Pure.
+
+https://hl7.org/fhir/R4/condition.html
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from sidecar.deid.draft import Draft, codings, midnight_s, seconds_to
+from sidecar.deid.rules import Rule, Rules
+from sidecar.deid.times import days
+
+FAR_FUTURE_S = 3_600.0
+"""A time up to this far ahead may be one clock running before another; what begins later is planned, or a slip."""
+
+
+def onset(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    """When it counts, if the time of day is known; since when it is there, whatever part of a date is known."""
+    draft.seconds = seconds_to(draft, value)
+    _there_since(draft, value)
+    _not_yet(draft, value)
+
+
+def onset_period(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    """The same, by the start of a period; its end alone says only when it counts."""
+    if isinstance(value, Mapping):
+        draft.seconds = seconds_to(draft, value.get("start") or value.get("end"))
+        _there_since(draft, value.get("start"))
+        _not_yet(draft, value.get("start"))
+
+
+def _not_yet(draft: Draft, value: object) -> None:
+    """A condition that begins after the trigger, or on a later day, is not there yet."""
+    seconds, span = seconds_to(draft, value), days(value)
+    if seconds is not None:
+        draft.void = draft.void or seconds > FAR_FUTURE_S
+    elif span is not None:
+        draft.void = draft.void or span[0] > draft.at.date()
+
+
+def abated(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    """What is over is not there any more, unless a clinical status says that it is: then nobody knows."""
+    seconds, span = seconds_to(draft, value), days(value)
+    today = draft.at.date()
+    if seconds is not None:
+        over, ahead = seconds <= 0, seconds > 0
+    elif span is not None:
+        over, ahead = span[1] <= today, span[0] > today
+    else:
+        over = ahead = False
+    if over and not draft.stated:
+        draft.void = True
+    elif not ahead:
+        draft.trouble = draft.trouble or "status"
+
+
+def abated_period(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    """The same, by the end of a period, else its start."""
+    if isinstance(value, Mapping):
+        abated(draft, value.get("end") or value.get("start"), rule, rules)
+
+
+def charted(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+    """When it was recorded: it was there by then."""
+    seconds = seconds_to(draft, value)
+    draft.recorded = -math.inf if seconds is None else seconds
+    _there_since(draft, value)
+
+
+def _there_since(draft: Draft, value: object) -> None:
+    """The latest moment that a (partial) date may mean; of several, the earliest proves the longest time."""
+    seconds, span = seconds_to(draft, value), days(value)
+    if seconds is None and span is not None:
+        seconds = midnight_s(draft, span[1]) + 86_400.0
+    if seconds is not None:
+        draft.began = seconds if draft.began is None else min(draft.began, seconds)
+
+
+def clinical_status(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    """Whether it is active, as far as anybody says."""
+    draft.stated = True
+    _coded_status(draft, value, rule, rules)
+
+
+def verification(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+    """Whether it is more than a suspicion."""
+    draft.confirmed = not _coded_status(draft, value, rule, rules) & rule.doubtful
+
+
+def _coded_status(draft: Draft, value: Any, rule: Rule, rules: Rules) -> set[str]:
+    codes = {code.rpartition("|")[2] for code in codings(value, rules)}
+    if codes & rule.void:
+        draft.void = True
+    elif not codes & (rule.usable | rule.doubtful):
+        draft.trouble = draft.trouble or "status"
+    return codes
