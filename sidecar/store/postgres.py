@@ -108,6 +108,8 @@ class PostgresStore(Store):
                 return await _rows(connection, statement, parameters)
         except NotStored:
             raise
+        except asyncio.CancelledError:  # by the driver, or by a caller who hears nothing of this any more
+            raise NotStored("store:CancelledError") from None
         except Exception as error:  # noqa: BLE001 -- whatever it is, our own database could not be read
             raise NotStored(f"store:{type(error).__name__}") from None
 
@@ -204,6 +206,9 @@ class PostgresStore(Store):
             except _AGAIN as error:
                 job.result = error
                 await asyncio.sleep(random.uniform(0, 0.01 * 2**again))  # noqa: S311 -- to part two that collided
+            except asyncio.CancelledError:  # nobody here cancels: a connection died in the driver's hands
+                job.result = NotStored("store:CancelledError")
+                return
             except Exception as error:  # noqa: BLE001 -- whatever it is, it belongs to this transaction's callers
                 job.result = error
                 return

@@ -1,6 +1,7 @@
 """Several servers on one PostgreSQL. The long run is `make campaign`; this is a sample of it, a new seed each time."""
 
 import asyncio
+import contextlib
 import sys
 
 import httpx
@@ -26,10 +27,17 @@ def test_servers_and_a_database_that_die_at_any_moment_lose_nothing_double_nothi
     assert set(report.database_restarts) == {"fast", "immediate"}
 
 
-async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_lease(tmp_path):
+@pytest.fixture
+def stack():
+    with contextlib.ExitStack() as opened:
+        yield opened
+
+
+async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_lease(tmp_path, stack):
     """What was under way goes on when the database is back, long before its claims would have ended."""
     skip_when_missing()
     server = await asyncio.to_thread(Cluster)
+    stack.callback(server.remove)
     url = await asyncio.to_thread(server.database)
     async with house(tmp_path, store=f'url = "{url}"', work='lease = "10m"\ncatch_up_interval = "1h"') as site:
         await site.admit("p1")
@@ -46,4 +54,3 @@ async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_leas
         await asyncio.to_thread(server.start)
         await site.settled(90)
         assert len(site.risk_assessments()) == 1
-    await asyncio.to_thread(server.remove)
