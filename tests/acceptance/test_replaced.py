@@ -4,6 +4,7 @@ from datetime import timedelta
 
 import pytest
 
+from sidecar.errors import SidecarError
 from sidecar.review import Sweep, review
 from tests.acceptance.test_kidney import BORN, SITE, diagnosis, of, result
 from tests.harness import house, until
@@ -130,6 +131,28 @@ async def test_withdrawn_newest_results_bring_back_the_ones_before(tmp_path):
         assert "No longer current" not in said(before)
 
 
+async def test_a_chart_that_shows_less_than_is_in_force_brings_nothing_back_until_the_review_has_looked(tmp_path):
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        await start(site, *labs(12, 3000, 3 * DAY))
+        await site.chart(labs(40, 30, DAY))
+        await site.settled()
+        for gone in labs(40, 30, DAY):
+            await site.ehr.remove("Observation", gone["id"])
+        await site.chart([diagnosis("N18.4", "http://hl7.org/fhir/sid/icd-10-cm")])
+        await site.settled()
+        newest, before = by_age(site)
+        assert (newest["status"], before["status"]) == ("final", "amended")
+        assert "prediction" not in before
+
+        rooms = site.sidecar.rooms
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock) == 2
+        site.sidecar.wake()
+        await site.settled()
+        newest, before = by_age(site)
+        assert newest["status"] == "entered-in-error"
+        assert len(before["prediction"]) == 2
+
+
 async def test_results_of_a_model_in_shadow_are_ended_too_and_nothing_is_written(tmp_path):
     shadow = "\n".join(line for line in PATIENT.splitlines() if not line.startswith("promoted"))
     async with house(tmp_path, models__kfre_4var=shadow) as site:
@@ -197,3 +220,17 @@ async def test_a_pass_of_the_review_is_bounded_and_the_next_goes_on_from_there(t
         rooms, sweep = site.sidecar.rooms, Sweep()
         found = [await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) for _ in range(4)]
         assert found == [1, 1, 0, 1]
+
+
+async def test_a_page_that_the_ehr_refuses_does_not_keep_the_review_from_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.review.PAGE", 1)
+    monkeypatch.setattr("sidecar.review.PAGES", 1)
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        await start(site, *labs(28, 300, DAY))
+        rooms, sweep = site.sidecar.rooms, Sweep()
+        site.ehr.faults.fail_next(1, 403, only="GET Observation")
+        with pytest.raises(SidecarError):
+            await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep)
+        assert sweep != Sweep()
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) == 0
+        assert sweep == Sweep()
