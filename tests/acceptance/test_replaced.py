@@ -1,12 +1,13 @@
 """A kidney failure risk holds for months: what newer results do to the ones before, in whatever order they are heard."""
 
+import random
 from datetime import timedelta
 
 import pytest
 
 from sidecar.errors import SidecarError
 from sidecar.review import Sweep, review
-from tests.acceptance.test_kidney import BORN, SITE, diagnosis, of, result
+from tests.acceptance.test_kidney import BORN, SITE, START, diagnosis, of, result
 from tests.harness import house, until
 
 DAY = timedelta(days=1)
@@ -234,3 +235,25 @@ async def test_a_page_that_the_ehr_refuses_does_not_keep_the_review_from_the_res
         assert sweep != Sweep()
         assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) == 0
         assert sweep == Sweep()
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(3)])
+async def test_in_whatever_order_results_are_heard_one_predicts_at_most_and_it_is_the_newest(tmp_path, seed):
+    rng = random.Random(seed)
+    charted = [one for day in range(1, 6) for one in labs(10 + 8 * day, 300 * day, day * DAY)]
+    charted += [rng.choice(charted) | {"status": "corrected", "note": [{"text": "checked"}]} for _ in range(3)]
+    rng.shuffle(charted)
+    # Small waits: many conclusions on the way, each with what was there by then.
+    async with house(tmp_path, models__kfre_4var=SITE) as site:
+        await start(site)
+        for one in charted:
+            site.ehr.faults.fail_next(rng.randrange(3), 503, only=rng.choice(["GET Observation", "PUT RiskAssessment"]))
+            await site.ehr.write(one)
+            if rng.random() < 0.4:
+                await site.settled(60)
+        await site.settled(60)
+
+        live = [r for r in by_age(site) if "prediction" in r]
+        assert live == [by_age(site)[0]]
+        assert live[0]["occurrenceDateTime"].startswith((START - DAY).isoformat()[:19])
+        assert all(said(r).startswith("No longer current") for r in by_age(site)[1:])
