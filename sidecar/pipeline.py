@@ -113,6 +113,7 @@ def conclude(
         contributions=concluded.contributions,
         consent=consent,
         probabilities=concluded.probabilities,
+        tells_birth_date=manifest.uses_exact_age,
     )
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 

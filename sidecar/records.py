@@ -221,7 +221,8 @@ class Assessment:
 
     `score` is a total of all inputs (of a probability model: its linear predictor); `at_least` the least it can be when
     some are missing. They are never both set. `risk` is the band's code of a total; the bands of `probabilities` follow
-    from the manifest. `urgent` means an incomplete result must still be shown.
+    from the manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an
+    exact age went in: with the moment, the numbers give the day of birth, whatever else is left out.
     """
 
     model: str
@@ -238,6 +239,7 @@ class Assessment:
     contributions: Mapping[str, float]
     consent: Consent = Consent.NOT_EVALUATED
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    tells_birth_date: bool = False
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -36,17 +36,18 @@ async def review(
     """One pass over up to `PAGES` pages of results in force; how many readings had changed unheard.
 
     Raises:
-        Unavailable, Retryable: the EHR did not answer; the next pass goes on from the page that failed.
+        Unavailable, Retryable: the EHR did not answer; the next pass goes on behind the page that failed, so that one
+            restricted reading does not keep the rest from being looked at. It has its turn again.
     """
     sweep, changed = sweep or Sweep(), 0
     sweep.after = max(sweep.after, (clock().timestamp(), ""))
     for _ in range(PAGES):
         page = await archive.valid(sweep.after, PAGE)
+        whole = len(page) == PAGE
+        sweep.after = (page[-1].conclusion.evidence.valid_until.timestamp(), page[-1].id) if whole else (0.0, "")
         changed += await _review_page(client, box, page)
-        if len(page) < PAGE:
-            sweep.after = (0.0, "")
+        if not whole:
             break
-        sweep.after = (page[-1].conclusion.evidence.valid_until.timestamp(), page[-1].id)
     return changed
 
 

@@ -2,7 +2,8 @@
 
 Identity is a keyed hash of model, patient, encounter and observation-set time: new readings make a new assessment,
 a corrected or voided one makes a new revision of the assessment that rested on it. A revision with the same content
-as the last one is not stored again.
+as the last one is not stored again. What an exact age went into is stored sealed, beside the evidence: the age, or any
+number computed from it, gives the day of birth together with the moment, which stays in the open.
 """
 
 import hashlib
@@ -140,7 +141,7 @@ class Archive:
     async def owners(self, focus_key: bytes) -> set[tuple[str, str]]:
         """(patient id, model) of assessments that rest on a resource which can no longer be read."""
         rows = await self._store.read(OWNERS, resource_key=focus_key)
-        return {(self._evidence(r).patient.value, r["model"]) for r in rows}
+        return {(Evidence.from_json(self._unseal(r)).patient.value, r["model"]) for r in rows}
 
     async def valid(self, after: tuple[float, str], most: int) -> list[Stored]:
         """A page of assessments that hold beyond `after` (a moment and an id), those ending first before the rest."""
@@ -180,10 +181,9 @@ class Archive:
 
     def touched(self, stored: Stored, conclusion: Conclusion) -> list[Step]:
         """Steps for a conclusion that says what `stored` says, from newer versions of the same readings."""
-        key = _row_key(stored.identity, stored.revision)
         # Times of the inputs count from `at`, which stays: only the versions are new.
         fresh = replace(stored.conclusion.evidence, basis=conclusion.evidence.basis)
-        sealed = self._cipher.seal("assessment.evidence", key, orjson.dumps(fresh.to_json()))
+        sealed = self._seal(stored.identity, stored.revision, Conclusion(stored.conclusion.assessment, fresh))
         return [
             Step(TOUCH, [{"id": stored.id, "evidence": sealed}]),
             Step(UNREST, [{"id": stored.id}]),
@@ -217,6 +217,7 @@ class Archive:
         identity = previous.identity if previous else self.identity(conclusion)
         revision = previous.revision + 1 if previous else 1
         assessment_id = f"{identity.hex()[:40]}.{revision}"
+        plain = _NO_NUMBERS if a.tells_birth_date else _numbers(a)
         row = {
             "id": assessment_id,
             "identity": identity,
@@ -231,19 +232,17 @@ class Archive:
             "status": status,
             "outcome": a.outcome.value,
             "reasons": orjson.dumps(a.reasons).decode(),
-            "score": a.score,
-            "at_least": a.at_least,
+            "score": plain["score"],
+            "at_least": plain["at_least"],
             "risk": a.risk,
             "urgent": int(a.urgent),
-            "vector": _vector(a),
-            "contributions": orjson.dumps(dict(a.contributions)).decode(),
+            "vector": orjson.dumps(plain["vector"]).decode(),
+            "contributions": orjson.dumps(plain["contributions"]).decode(),
             "content": self.content(conclusion, status),
             "assessed_at": e.at.timestamp(),
             "occurred_at": e.occurred_at.timestamp(),
             "valid_until": e.valid_until.timestamp(),
-            "evidence": self._cipher.seal(
-                "assessment.evidence", _row_key(identity, revision), orjson.dumps(e.to_json())
-            ),
+            "evidence": self._seal(identity, revision, conclusion),
         }
         rests = self._rests(assessment_id, e)
         return assessment_id, [
@@ -265,11 +264,25 @@ class Archive:
         """A step that marks what was written for a patient, for a person to look at."""
         return Step(REVIEW, [{"patient_key": self._patient_key(patient), "reason": reason}])
 
-    def _evidence(self, row: Any) -> Evidence:
+    def _seal(self, identity: bytes, revision: int, conclusion: Conclusion) -> bytes:
+        a, said = conclusion.assessment, conclusion.evidence.to_json()
+        if a.tells_birth_date:
+            said["numbers"] = _numbers(a)
+        return self._cipher.seal("assessment.evidence", _row_key(identity, revision), orjson.dumps(said))
+
+    def _unseal(self, row: Any) -> dict[str, Any]:
         key = _row_key(row["identity"], row["revision"])
-        return Evidence.from_json(orjson.loads(self._cipher.open("assessment.evidence", key, row["evidence"])))
+        opened: dict[str, Any] = orjson.loads(self._cipher.open("assessment.evidence", key, row["evidence"]))
+        return opened
 
     def _open(self, row: Any) -> Stored:
+        sealed = self._unseal(row)
+        numbers = sealed.get("numbers") or {
+            "score": row["score"],
+            "at_least": row["at_least"],
+            "vector": orjson.loads(row["vector"]),
+            "contributions": orjson.loads(row["contributions"]),
+        }
         assessment = Assessment(
             model=row["model"],
             version=row["version"],
@@ -277,14 +290,15 @@ class Archive:
             policy_digest=row["policy_digest"],
             outcome=Outcome(row["outcome"]),
             reasons=tuple(orjson.loads(row["reasons"])),
-            score=row["score"],
-            at_least=row["at_least"],
+            score=numbers["score"],
+            at_least=numbers["at_least"],
             risk=row["risk"],
             urgent=bool(row["urgent"]),
-            vector=_read_vector(orjson.loads(row["vector"])),
-            contributions=orjson.loads(row["contributions"]),
+            vector=_read_vector(numbers["vector"]),
+            contributions=numbers["contributions"],
             consent=Consent(row["consent"]),
-            probabilities=orjson.loads(row["vector"]).get("probabilities", {}),
+            probabilities=numbers["vector"].get("probabilities", {}),
+            tells_birth_date="numbers" in sealed,
         )
         return Stored(
             id=row["id"],
@@ -294,7 +308,7 @@ class Archive:
             status=row["status"],
             arm=Arm(row["arm"]),
             content=row["content"],
-            conclusion=Conclusion(assessment, self._evidence(row)),
+            conclusion=Conclusion(assessment, Evidence.from_json(sealed)),
         )
 
 
@@ -310,15 +324,20 @@ def _number(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else value
 
 
-def _vector(a: Assessment) -> str:
-    """What went into the model and, of a probability model, what came out, as one JSON document."""
+def _numbers(a: Assessment) -> dict[str, Any]:
+    """What went into the model and what came out."""
     rows = [
         [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in a.vector.features
     ]
     document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
     if a.probabilities:
         document["probabilities"] = dict(a.probabilities)
-    return orjson.dumps(document).decode()
+    return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
+
+
+_NO_NUMBERS: Mapping[str, Any] = {
+    "score": None, "at_least": None, "vector": {"features": [], "remarks": []}, "contributions": {},
+}  # fmt: skip
 
 
 def _read_vector(stored: Mapping[str, Any]) -> FeatureVector:

@@ -158,6 +158,11 @@ class Manifest(Closed):
         return self.kind == "probability" if self.replaced_by_newer is None else self.replaced_by_newer
 
     @property
+    def uses_exact_age(self) -> bool:
+        """Whether the day of birth can be computed from what goes in and what comes out."""
+        return any(f.derive == "age" for f in self.features.values()) or any(s.derive for s in self._sources())
+
+    @property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
         return frozenset(n for n, f in self.features.items() if f.in_set)

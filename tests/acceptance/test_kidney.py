@@ -131,6 +131,22 @@ async def test_a_normal_value_behind_many_newer_ones_is_found_and_breaks_the_thr
         assert len(of(site, "kfre_4var")) == 1
 
 
+async def test_what_lies_beyond_the_bound_of_a_search_shows_nothing(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.context.reader.MAX_LASTING", 10)
+    monkeypatch.setattr("sidecar.context.reader.MAX_SLOW", 10)
+    dense = [result("2160-0", 2.2, timedelta(hours=6 * n, minutes=5)) for n in range(12)]
+    async with house(tmp_path, models__kfre_4var=SITE) as site:
+        await site.ehr.write({"resourceType": "Patient", "id": "p1", **BORN})
+        # The rate of four months ago is among what is read for its own code; the normal creatinine since is not.
+        await site.chart(
+            [result("98979-8", 40, timedelta(days=120)), result("2160-0", 0.8, timedelta(days=80)), *dense]
+        )
+        await site.chart([result("9318-7", 300, timedelta(minutes=1))])
+        await site.settled(90)
+        assert of(site, "kfre_4var") == []
+        assert "out_of_cohort:ckd_duration" in (await site.status())["not_scored"]
+
+
 async def charted_long_before(*resources):
     """A practice EHR that has held `resources` for longer than a sidecar looks back when it starts."""
     ago = timedelta(days=2)

@@ -1,11 +1,13 @@
 """A kidney failure risk holds for months: what newer results do to the ones before, in whatever order they are heard."""
 
+import random
 from datetime import timedelta
 
 import pytest
 
+from sidecar.errors import SidecarError
 from sidecar.review import Sweep, review
-from tests.acceptance.test_kidney import BORN, SITE, diagnosis, of, result
+from tests.acceptance.test_kidney import BORN, SITE, START, diagnosis, of, result
 from tests.harness import house, until
 
 DAY = timedelta(days=1)
@@ -130,6 +132,28 @@ async def test_withdrawn_newest_results_bring_back_the_ones_before(tmp_path):
         assert "No longer current" not in said(before)
 
 
+async def test_a_chart_that_shows_less_than_is_in_force_brings_nothing_back_until_the_review_has_looked(tmp_path):
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        await start(site, *labs(12, 3000, 3 * DAY))
+        await site.chart(labs(40, 30, DAY))
+        await site.settled()
+        for gone in labs(40, 30, DAY):
+            await site.ehr.remove("Observation", gone["id"])
+        await site.chart([diagnosis("N18.4", "http://hl7.org/fhir/sid/icd-10-cm")])
+        await site.settled()
+        newest, before = by_age(site)
+        assert (newest["status"], before["status"]) == ("final", "amended")
+        assert "prediction" not in before
+
+        rooms = site.sidecar.rooms
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock) == 2
+        site.sidecar.wake()
+        await site.settled()
+        newest, before = by_age(site)
+        assert newest["status"] == "entered-in-error"
+        assert len(before["prediction"]) == 2
+
+
 async def test_results_of_a_model_in_shadow_are_ended_too_and_nothing_is_written(tmp_path):
     shadow = "\n".join(line for line in PATIENT.splitlines() if not line.startswith("promoted"))
     async with house(tmp_path, models__kfre_4var=shadow) as site:
@@ -197,3 +221,39 @@ async def test_a_pass_of_the_review_is_bounded_and_the_next_goes_on_from_there(t
         rooms, sweep = site.sidecar.rooms, Sweep()
         found = [await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) for _ in range(4)]
         assert found == [1, 1, 0, 1]
+
+
+async def test_a_page_that_the_ehr_refuses_does_not_keep_the_review_from_the_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.review.PAGE", 1)
+    monkeypatch.setattr("sidecar.review.PAGES", 1)
+    async with house(tmp_path, models__kfre_4var=PATIENT) as site:
+        await start(site, *labs(28, 300, DAY))
+        rooms, sweep = site.sidecar.rooms, Sweep()
+        site.ehr.faults.fail_next(1, 403, only="GET Observation")
+        with pytest.raises(SidecarError):
+            await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep)
+        assert sweep != Sweep()
+        assert await review(rooms.client, rooms.archive, rooms.events, site.sidecar.clock, sweep) == 0
+        assert sweep == Sweep()
+
+
+@pytest.mark.parametrize("seed", [random.randrange(2**32) for _ in range(3)])
+async def test_in_whatever_order_results_are_heard_one_predicts_at_most_and_it_is_the_newest(tmp_path, seed):
+    rng = random.Random(seed)
+    charted = [one for day in range(1, 6) for one in labs(10 + 8 * day, 300 * day, day * DAY)]
+    charted += [rng.choice(charted) | {"status": "corrected", "note": [{"text": "checked"}]} for _ in range(3)]
+    rng.shuffle(charted)
+    # Small waits: many conclusions on the way, each with what was there by then.
+    async with house(tmp_path, models__kfre_4var=SITE) as site:
+        await start(site)
+        for one in charted:
+            site.ehr.faults.fail_next(rng.randrange(3), 503, only=rng.choice(["GET Observation", "PUT RiskAssessment"]))
+            await site.ehr.write(one)
+            if rng.random() < 0.4:
+                await site.settled(60)
+        await site.settled(60)
+
+        live = [r for r in by_age(site) if "prediction" in r]
+        assert live == [by_age(site)[0]]
+        assert live[0]["occurrenceDateTime"].startswith((START - DAY).isoformat()[:19])
+        assert all(said(r).startswith("No longer current") for r in by_age(site)[1:])
