@@ -157,7 +157,7 @@ class Sidecar:
 
     async def _heard(self, source: Source, events: Sequence[Event], notice: Notice | None = None) -> None:
         """Make what a notification told durable, in one transaction."""
-        steps = [self.rooms.events.recorded(*events)] if events else []
+        steps = self.rooms.events.recorded(*events)
         if notice is not None and self.settings.subscriptions.of(source.name) is not None:
             steps.append(noted(source.name, notice, time.time()))
         await self.rooms.store.commit(*steps)

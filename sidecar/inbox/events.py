@@ -21,6 +21,15 @@ RECORD = Statement(
     wakes="events",
     sort_by=("dedupe_key", "merge_key"),
 )
+PING = Statement(
+    "record_ping",
+    "INSERT INTO event (source, merge_key, heard_at) VALUES (:source, :merge_key, :heard_at) "
+    "ON CONFLICT (merge_key) DO UPDATE SET heard_at = "
+    "CASE WHEN excluded.heard_at > event.heard_at THEN excluded.heard_at ELSE event.heard_at END",
+    wakes="events",
+    sort_by=("merge_key",),
+)
+"""The newest ping of those that merged says since when a search is owed: an earlier search does not answer it."""
 _CLAIM = (
     "WITH picked AS (SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "  # noqa: S608 -- constants
     f"AND focus_type IS {{}} NULL ORDER BY due_at, id LIMIT :most {SKIP_LOCKED}) "
@@ -141,22 +150,24 @@ class EventBox:
 
     async def record(self, *events: Event) -> None:
         """Make events durable; returning means they are on disk. Safe to repeat."""
-        await self._store.commit(self.recorded(*events))
+        await self._store.commit(*self.recorded(*events))
 
-    def recorded(self, *events: Event) -> Step:
-        """A step that makes events durable. Safe to repeat."""
-        return Step(RECORD, [self._row(event) for event in events])
+    def recorded(self, *events: Event) -> list[Step]:
+        """Steps that make events durable. Safe to repeat."""
+        foci = [self._row(event, event.focus) for event in events if event.focus is not None]
+        pings = [
+            {"source": e.source, "merge_key": self._cipher.token("catch_up", e.source), "heard_at": e.heard_at}
+            for e in events
+            if e.focus is None
+        ]
+        return [Step(statement, rows) for statement, rows in ((RECORD, foci), (PING, pings)) if rows]
 
-    def _row(self, event: Event) -> dict[str, object]:
+    def _row(self, event: Event, focus: Reference) -> dict[str, object]:
         token = self._cipher.token
-        focus = event.focus
         row: dict[str, object] = {
             "source": event.source, "focus_type": None, "focus": None, "focus_key": None, "version": None,
             "dedupe_key": None, "merge_key": None, "heard_at": event.heard_at,
         }  # fmt: skip
-        if focus is None:
-            row["merge_key"] = token("catch_up", event.source)
-            return row
         key = token("resource", focus.type, focus.id)
         row |= {"focus_type": focus.type, "focus_key": key, "version": focus.version}
         row["focus"] = self._cipher.seal("event.focus", key, focus.id.encode())

@@ -110,6 +110,15 @@ async def test_what_has_no_version_merges_with_one_that_nobody_has_claimed(inbox
     assert await inbox.count("SELECT id FROM event") == 1
 
 
+async def test_a_ping_that_merged_into_one_waiting_is_not_answered_by_a_search_that_began_before_it(inbox):
+    await inbox.events.record(Event("observation", 10.0))
+    await inbox.events.record(Event("observation", 30.0), Event("observation", 5.0))
+    await inbox.store.commit(inbox.events.answered_pings("observation", began=20.0, now=40.0))
+    assert await inbox.count("SELECT id FROM event WHERE state = 'pending' AND heard_at = 30.0") == 1
+    await inbox.store.commit(inbox.events.answered_pings("observation", began=30.0, now=50.0))
+    assert await inbox.count("SELECT id FROM event WHERE state = 'pending'") == 0
+
+
 @pytest.mark.parametrize(
     "event", [news("o1", None, updated=None), Event("observation", 0.0)], ids=["unversioned", "ping"]
 )
