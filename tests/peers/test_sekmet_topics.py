@@ -68,7 +68,7 @@ async def test_a_patient_is_assessed_from_numbered_notifications(sekmet, tmp_pat
         for reading in observation_set("topics-p1", now(1)):
             await site.write(reading)
         await site.settled()
-        assert len(await site.risk_assessments("topics-p1")) == 1
+        assert len(await site.totals("topics-p1")) == 1
 
         async def counted() -> bool:
             found = await state(site, "observation")

@@ -11,7 +11,7 @@ from typing import Any
 
 from sidecar import operations
 from sidecar.app import shipped
-from sidecar.records import Reference
+from sidecar.records import PatientId, Reference
 from sidecar.sandbox.ward import Ward, WardClock, load_ward
 from sidecar.writeback.render import ASSESSMENT_SYSTEM
 from tests.harness import cipher_in, until
@@ -24,10 +24,10 @@ STAYS = ("stay-01", "stay-02", "stay-05", "stay-06")
 FEW_BEHIND = 30
 EVENTS = "SELECT state, count(*) AS n FROM event WHERE focus_type IS NOT NULL GROUP BY 1"
 WRITES = "SELECT CASE state WHEN 'buried' THEN reason ELSE state END AS how, count(*) AS n FROM delivery GROUP BY 1"
-EFFECTS = {
-    "RiskAssessment": "SELECT count(*) AS n FROM effect WHERE risk_assessment IS NOT NULL",
-    "Observation": "SELECT count(*) AS n FROM effect WHERE observation IS NOT NULL",
-}
+EFFECTS = (
+    "SELECT DISTINCT effect.identity, assessment.patient_key, effect.risk_assessment, effect.observation "
+    "FROM effect JOIN assessment ON assessment.identity = effect.identity"
+)
 
 
 class Pace:
@@ -185,7 +185,7 @@ async def _left_behind(site: Site, ledger: Ledger, written: int, seconds: float)
         account=account,
         events={row["state"]: row["n"] for row in await site.rows(EVENTS)},
         writes={row["how"]: row["n"] for row in await site.rows(WRITES)},
-        effects=(await site.rows(EFFECTS[results[0]["resourceType"]]))[0]["n"],
+        effects=await _effects(site, patients, results[0]["resourceType"]),
         devices=await site.chart.all("Device?identifier=urn:ehr-sidecar:model-digest|"),
         results=results,
         rested_on=rested_on,
@@ -199,6 +199,13 @@ async def _results_of(site: Site, patient_id: str) -> list[dict[str, Any]]:
         found = await site.risk_assessments(patient_id)
         return [r for r in found if r["identifier"][0]["system"] == ASSESSMENT_SYSTEM]
     return await site.totals(patient_id)
+
+
+async def _effects(site: Site, patients: Iterable[str], kind: str) -> int:
+    """How many results of the ward's patients the sidecar says are there; the server holds other tests' patients, too."""
+    column = {"RiskAssessment": "risk_assessment", "Observation": "observation"}[kind]
+    ours = {site.sidecar.rooms.events.patient_key(PatientId(each)) for each in patients}
+    return sum(row[column] is not None and row["patient_key"] in ours for row in await site.rows(EFFECTS))
 
 
 async def _look_up(chart: Chart, references: Iterable[str]) -> dict[str, dict[str, Any] | None]:
