@@ -16,10 +16,11 @@ import pytest
 from aiohttp import web
 
 from sidecar.errors import Conflict, Rejected, Retryable, SidecarError, Unavailable
-from sidecar.fhir.auth import NoCredentials, SharedSecret, StaticBearer, Tokens
+from sidecar.fhir.auth import NoCredentials, StaticBearer
 from sidecar.fhir.client import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, EhrClient
 from sidecar.fhir.gate import Gate
 from sidecar.fhir.rotation import Rotating
+from sidecar.fhir.tokens import SharedSecret, Tokens
 from sidecar.records import Reference
 from sidecar.sandbox.ehr import Credentials, PracticeEhr
 from tests.harness import patient, until
