@@ -24,7 +24,7 @@ class Signer(Protocol):
         """The Authorization header, or None."""
 
     def renew(self, refused: str | None) -> None:
-        """Drop `refused` if it is still held; the next `header` fetches anew."""
+        """Drop `refused` if it is still held and was not itself the answer to a refusal a moment ago."""
 
     def report(self) -> Mapping[str, Any]:
         """What an operator should know: nothing secret, nothing identified."""

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 from urllib.parse import quote_plus
 
@@ -12,10 +13,14 @@ from sidecar.fhir import scopes, token_endpoint
 from sidecar.fhir.auth import Needs
 from sidecar.fhir.rotation import Rotating
 from sidecar.fhir.token_endpoint import Token
-from sidecar.metrics import SCOPE_MISSING, TOKENS
+from sidecar.metrics import LOGGED_ERRORS, SCOPE_MISSING, TOKENS
 
 REFRESH_AT = 0.8
 """Share of a token's life after which the next request fetches a new one."""
+LONGEST_S = 20.0
+"""How long a request waits for a token, whatever is asked for it: discovery, and each key that may be ours."""
+REPLACED_S = 15.0
+"""Refused tokens are replaced no more often: an EHR that refuses every token is no reason to ask for ever more."""
 
 
 class Source(Protocol):
@@ -61,44 +66,50 @@ class SharedSecret:
         """
         basic = quote_plus(self._client_id), quote_plus(self._secret.now())
         token = await token_endpoint.ask(self._url, self._form, basic)
-        return Token(token.header, token.life_s, token.scope or self._form.get("scope"))
+        return replace(token, scope=token.scope or self._form.get("scope"))
 
 
 class Tokens:
-    """Tokens of one grant: one fetch at a time whoever waits, renewed at 80 % of their life.
+    """Tokens of one grant: one fetch at a time whoever waits, renewed at 80 % of their life while the old one is used.
 
     A failed fetch counts for everyone until its pause is over, or the secret changed on disk. A token that could not
-    be renewed is used to its end.
+    be renewed is used to its end, and never beyond.
     """
 
     def __init__(self, source: Source, needs: Needs) -> None:
         self._source, self._needs = source, needs
-        self._lock = asyncio.Lock()
+        self._fetching: asyncio.Task[None] | None = None
         self._token: Token | None = None
-        self._renew_at = self._ends_at = 0.0
+        self._replaced_at = -REPLACED_S
         self._failure: Unavailable | None = None
         self._failed_until, self._failed_with = 0.0, 0
         self._missing: tuple[scopes.Missing, ...] = ()
 
     async def header(self) -> str | None:
-        """A header with a live token.
+        """A header with a live token; within `LONGEST_S`.
 
         Raises:
             Unavailable: there is none; the reason is one of `token_endpoint.PROBLEMS`.
         """
         if self._is_due():
-            async with self._lock:
-                if self._is_due():
-                    await self._fetch()
-        if self._token is not None:
+            if self._fetching is None or self._fetching.done():
+                self._fetching = asyncio.create_task(self._fetch(), name="ehr-token")
+            if _used(self._token) >= 1:
+                # Shielded: whoever is given up leaves the fetch to the others.
+                await asyncio.shield(self._fetching)
+        if self._token is not None and _used(self._token) < 1:
             return self._token.header
-        failure = self._failure or token_endpoint.refused("refused")
+        failure = self._failure or token_endpoint.refused("late")
         raise Unavailable(failure.reason, max(self._failed_until - time.monotonic(), 0.0))
 
     def renew(self, refused: str | None) -> None:
-        """Forget the token that was refused; one that somebody fetched since stays."""
-        if self._token is not None and refused == self._token.header:
-            self._token = None
+        """Forget the token that was refused; one that somebody fetched since stays.
+
+        It stays too when another was refused within `REPLACED_S`: a second fresh token would fare no better.
+        """
+        now = time.monotonic()
+        if self._token is not None and refused == self._token.header and now - self._replaced_at >= REPLACED_S:
+            self._token, self._replaced_at = None, now
 
     def report(self) -> Mapping[str, Any]:
         """Why there is no token, and what the EHR did not grant."""
@@ -110,24 +121,34 @@ class Tokens:
         return self._source.public_keys()
 
     def _is_due(self) -> bool:
-        now = time.monotonic()
-        if self._token is not None and now >= self._ends_at:
-            self._token = None
-        if self._token is not None and now < self._renew_at:
+        if _used(self._token) < REFRESH_AT:
             return False
-        return self._failure is None or now >= self._failed_until or self._source.changes != self._failed_with
+        retried = self._failure is None or time.monotonic() >= self._failed_until
+        return retried or self._source.changes != self._failed_with
 
     async def _fetch(self) -> None:
-        asked, changes = time.monotonic(), self._source.changes
+        changes = self._source.changes
         try:
-            self._token = await self._source.grant()
+            async with asyncio.timeout(LONGEST_S):
+                token = await self._source.grant()
         except Unavailable as failure:
             self._fail(failure, changes)
+        except TimeoutError:
+            self._fail(token_endpoint.refused("unreachable", token_endpoint.UNREACHABLE_S), changes)
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of a task that perhaps nobody waits for
+            LOGGED_ERRORS.labels("token").inc()
+            log.get().error("unexpected", place="token", error=type(error).__name__)
+            self._fail(token_endpoint.refused("unexpected"), changes)
+        else:
+            self._take(token, changes)
+
+    def _take(self, token: Token, changes: int) -> None:
+        if _used(token) >= 1:
+            self._fail(token_endpoint.refused("late", token_endpoint.UNREACHABLE_S), changes)
             return
         TOKENS.labels("granted").inc()
-        self._failure = None
-        self._renew_at, self._ends_at = asked + self._token.life_s * REFRESH_AT, asked + self._token.life_s
-        self._compare(self._token.scope)
+        self._token, self._failure = token, None
+        self._compare(token.scope)
 
     def _fail(self, failure: Unavailable, changes: int) -> None:
         why = failure.reason.partition(":")[2]
@@ -148,6 +169,11 @@ class Tokens:
             SCOPE_MISSING.labels(one.type, one.interaction).set(1)
             log.get().warning("scope not granted", reason=f"scope:{one.type}.{one.letter}", problem=one.means)
         self._missing = lost
+
+
+def _used(token: Token | None) -> float:
+    """The share of a token's life that is over; of none, all of it."""
+    return 1.0 if token is None else (time.monotonic() - token.asked) / token.life_s
 
 
 def _words(failure: Unavailable) -> str:
