@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from sidecar.errors import Unavailable
 from sidecar.fhir.auth import Signer, credentials
 from sidecar.fhir.client import EhrClient
+from sidecar.fhir.rotation import Rotating
 from sidecar.fhir.signing_keys import load_signing_keys, new_signing_keys, rotate_signing_keys
 from sidecar.fhir.token_endpoint import MAX_ANSWER_BYTES, PROBLEMS, Token
 from sidecar.fhir.tokens import Tokens
@@ -440,7 +441,10 @@ async def test_a_key_file_rotated_after_a_refusal_is_tried_at_once(tmp_path):
         assert await signs.header() == "Bearer t1"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "not JSON", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA"}]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "not JSON", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA"}]}', '{"keys": [{"kty": ["EC"]}]}'],
+)
 async def test_a_key_file_that_became_unusable_does_not_end_a_sign_in_that_works(tmp_path, text):
     async with site(tmp_path) as it:
         await it.client.read(P1)
@@ -448,6 +452,22 @@ async def test_a_key_file_that_became_unusable_does_not_end_a_sign_in_that_works
         it.access.expire_all()
         assert await it.client.read(P1) is not None
         assert it.signer.public_keys()["keys"]
+
+
+async def test_a_rotated_file_that_breaks_its_reader_changes_nothing_and_is_logged_once(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("20")
+    rotating = Rotating(file, lambda: 100 // int(file.read_text()))
+    async with logged() as lines:
+        for text in ("canary", "0"):
+            file.write_text(text)
+            assert [rotating.now() for _ in range(3)] == [5, 5, 5]
+        file.unlink()
+        assert [rotating.now() for _ in range(3)] == [5, 5, 5]
+    assert [line["error"] for line in lines] == ["ValueError", "ZeroDivisionError", "FileNotFoundError"]
+    assert "canary" not in f"{lines}"
+    file.write_text("50")
+    assert (rotating.now(), rotating.changes) == (2, 1)
 
 
 def held(path: Path, text: str, mode: int = 0o600) -> Path:
