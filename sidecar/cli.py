@@ -1,5 +1,6 @@
 """The command line. Imports are lazy: `--help` pays for none of the machinery behind a command."""
 
+import gc
 import sys
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,7 +58,12 @@ def main() -> None:
 @CONFIG
 def serve(config: Path) -> None:
     """Listen to the EHR, score, write back. Ends cleanly on SIGTERM or Ctrl-C."""
-    from sidecar.commands.serve import serve as run
+    # What is imported stays: looking through it for rubbish again and again was a tenth of a start.
+    gc.disable()
+    try:
+        from sidecar.commands.serve import serve as run
+    finally:
+        gc.enable()
 
     sys.exit(run(config))
 

@@ -63,9 +63,10 @@ class Cluster:
         self._bin, self.port, self._names = found, free_port(), itertools.count()
         self.folder = Path(tempfile.mkdtemp(prefix="sidecar-postgres-"))
         # The server refuses to run as root: it runs as whoever owns nothing here.
-        self._as = ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups"] if os.geteuid() == 0 else []
-        if self._as:
-            nobody = pwd.getpwnam("nobody")
+        self._as: list[str] = []
+        if os.geteuid() == 0:
+            nobody = pwd.getpwnam("nobody")  # whose group has one name here and another there
+            self._as = ["setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups"]
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
         self._data = self.folder / "data"
         self._run("initdb", "-D", self._data, "-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")

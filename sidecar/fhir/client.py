@@ -42,7 +42,7 @@ class Credentials(Protocol):
         """The Authorization header, or None."""
 
     def renew(self, refused: str | None) -> None:
-        """Drop `refused` if it is still held; the next `header` fetches anew."""
+        """As of `Signer`; a request is sent again only when the next `header` is another."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -124,12 +124,12 @@ class EhrClient:
             Conflict: 409 or 412.
             Rejected: any other 4xx with an OperationOutcome.
         """
-        for attempt in range(2):
-            signed = await self._credentials.header()
-            answer = await self._once(operation, method, path, body, _headers(signed, headers))
-            if attempt or answer.status != 401 or 401 in ok:
-                break
+        signed = await self._credentials.header()
+        answer = await self._once(operation, method, path, body, _headers(signed, headers))
+        if answer.status == 401 and 401 not in ok:
             self._credentials.renew(signed)
+            if (fresh := await self._credentials.header()) != signed:
+                answer = await self._once(operation, method, path, body, _headers(fresh, headers))
         if answer.status in ok:
             return answer
         if answer.status in {401, 403}:

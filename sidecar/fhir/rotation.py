@@ -37,6 +37,8 @@ class Rotating(Generic[Held]):
                 self.changes += 1
             except Misconfigured as error:
                 log.get().warning("rotated secret not usable", problem="; ".join(error.problems))
+            except Exception as error:  # noqa: BLE001 -- whatever a half-written file does to its reader
+                log.get().warning("rotated secret not usable", error=type(error).__name__)
         return self._held
 
     def _look(self) -> tuple[int, int, int] | None:

@@ -159,7 +159,7 @@ def _faults(entry: Any) -> list[str]:
         return ["is not an object"]
     found = []
     kind, kid = entry.get("kty"), entry.get("kid")
-    if kind not in _ALG_OF:
+    if not isinstance(kind, str) or kind not in _ALG_OF:
         return ["its kty must be RSA or EC"]
     if not isinstance(kid, str) or not _KID.fullmatch(kid):
         found.append("needs a kid of 1 to 128 visible characters")

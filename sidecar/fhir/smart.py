@@ -7,7 +7,7 @@ the settings name it. https://hl7.org/fhir/smart-app-launch/backend-services.htm
 import secrets
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -94,7 +94,7 @@ class PrivateKeyJwt:
                     raise
                 refusal = error
             else:
-                return Token(token.header, token.life_s, scope if token.scope is None else token.scope)
+                return replace(token, scope=scope if token.scope is None else token.scope)
         raise refusal
 
     async def _discover(self) -> _Found:

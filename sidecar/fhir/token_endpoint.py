@@ -7,6 +7,7 @@ import asyncio
 import functools
 import re
 import ssl
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,8 @@ PROBLEMS = {
     "unreachable": "the token endpoint or its discovery document did not answer",
     "busy": "the token endpoint is busy or failing",
     "redirect": "the token endpoint redirects; set ehr.token_url to where it really is",
+    "late": "the token endpoint takes longer to give a token than the token lives",
+    "unexpected": "asking for a token failed in a way that is not foreseen; the log names the error",
     "shape": "the answer is not what RFC 6749 says, or too large",
     "discovery": "the EHR has no usable .well-known/smart-configuration; set ehr.token_url",
     "off_origin": "the EHR's smart-configuration names a token endpoint at another origin, which is used only when"
@@ -62,9 +65,10 @@ _HEADERS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token(Redacted):
-    """A bearer token as a header, its life in seconds from when it was asked for, and the scope that came with it."""
+    """A bearer token as a header, its life in seconds since `asked` (monotonic), and the scope that came with it."""
 
     header: str
+    asked: float
     life_s: float
     scope: str | None
 
@@ -85,6 +89,7 @@ async def ask(url: str, form: Mapping[str, str], basic: tuple[str, str] | None =
     Raises:
         Unavailable: it gave none; the reason is one of `PROBLEMS`.
     """
+    asked = time.monotonic()
     status, headers, raw = await exchange("POST", url, form, basic)
     found = _object(raw)
     if status == 429 or status >= 500:
@@ -99,7 +104,7 @@ async def ask(url: str, form: Mapping[str, str], basic: tuple[str, str] | None =
     usable = isinstance(token, str) and _TOKEN.fullmatch(token) and str(kind).lower() == "bearer"
     if not usable or life_s is None:
         raise refused("shape", UNREACHABLE_S)
-    return Token(f"Bearer {token}", life_s, scope if isinstance(scope, str) else None)
+    return Token(f"Bearer {token}", asked, life_s, scope if isinstance(scope, str) else None)
 
 
 async def exchange(

@@ -133,7 +133,10 @@ async def test_what_is_asked_for_is_what_the_life_of_results_uses_on_one_server_
 
 
 @pytest.mark.parametrize("lost", [name for name in ASKED if name != "Subscription"])
-async def test_without_any_one_scope_no_assessment_is_completed_and_status_says_which_is_missing(tmp_path, lost):
+async def test_without_any_one_scope_no_assessment_is_completed_and_status_says_which_is_missing(
+    tmp_path, monkeypatch, lost
+):
+    monkeypatch.setattr("sidecar.fhir.tokens.REPLACED_S", 0.0)
     ehr, access = secured(tmp_path)
     async with house(tmp_path, ehr, ehr=SMART) as site:
         access.scope = text({**ASKED, lost: ""})

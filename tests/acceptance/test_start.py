@@ -89,6 +89,6 @@ async def test_a_serving_process_imports_no_validation_no_migration_and_nothing_
 
     imported = set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", served.log.read_text(), re.MULTILINE))
     assert {"sidecar.worker", "onnxruntime"} <= imported
-    unwanted = ["fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest", "joserfc"]
+    unwanted = ["fhir.resources", "alembic", "sidecar.sandbox", "onnx", "pytest", "joserfc", "httpx"]
     unwanted += ["asyncpg"] if database.startswith("sqlite:") else ["sqlalchemy.ext"]
     assert not [name for name in imported for u in unwanted if name == u or name.startswith(f"{u}.")]

@@ -20,8 +20,10 @@ from structlog.testing import capture_logs
 from sidecar.errors import Unavailable
 from sidecar.fhir.auth import Signer, credentials
 from sidecar.fhir.client import EhrClient
+from sidecar.fhir.rotation import Rotating
 from sidecar.fhir.signing_keys import load_signing_keys, new_signing_keys, rotate_signing_keys
-from sidecar.fhir.token_endpoint import MAX_ANSWER_BYTES, PROBLEMS
+from sidecar.fhir.token_endpoint import MAX_ANSWER_BYTES, PROBLEMS, Token
+from sidecar.fhir.tokens import Tokens
 from sidecar.log import FIELDS
 from sidecar.records import Reference
 from sidecar.sandbox.ehr import Credentials, PracticeEhr
@@ -186,14 +188,181 @@ async def test_a_second_refusal_stands_after_two_requests_and_one_fresh_token(tm
         assert it.fetches == 1
 
 
+async def test_an_ehr_that_refuses_every_token_is_given_two_and_asked_no_more_with_the_same_one(tmp_path):
+    async with site(tmp_path) as it:
+        it.ehr.faults.fail_next(1000, status=401, only="GET Patient")
+        for _ in range(50):
+            with pytest.raises(Unavailable, match="ehr_denied:401"):
+                await it.client.read(P1)
+        assert it.fetches == 2
+        assert it.ehr.requests["GET", "Patient/{id}"] == 51
+
+
+async def test_a_refused_token_is_replaced_again_when_its_pause_is_over(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.fhir.tokens.REPLACED_S", 1.0)
+    async with site(tmp_path) as it:
+        for _ in range(2):
+            await it.client.read(P1)
+            it.access.expire_all()
+
+        async def read() -> bool:
+            (found,) = await asyncio.gather(it.client.read(P1), return_exceptions=True)
+            return not isinstance(found, Unavailable)
+
+        assert not await read()
+        await until(read, 10)
+        assert it.fetches == 3
+
+
+# --- an endpoint that hangs ------------------------------------------------------------------------------------------
+
+
+@contextlib.asynccontextmanager
+async def hanging(folder: Path, expires_in: int) -> AsyncIterator[tuple[Peer, EhrClient, asyncio.Event]]:
+    """An EHR that gave a token, and answers no other token request until the event is set."""
+    released = asyncio.Event()
+
+    async def hang(_: web.Request) -> web.StreamResponse:
+        await released.wait()
+        return given("t2")
+
+    async with peer(token=lambda: given(expires_in=expires_in)) as ehr:
+        client = EhrClient(ehr.base, signer(ehr.base, folder), timeout_s=5, connections=100)
+        await client.read(P1)
+        ehr.token = lambda: hang
+        try:
+            yield ehr, client, released
+        finally:
+            released.set()
+            await client.close()
+
+
+def charted_with(ehr: Peer) -> list[str]:
+    return [form["authorization"][0] for path, form in ehr.seen if path.startswith("/fhir/Patient")]
+
+
+async def test_while_a_token_lives_nobody_waits_for_the_next_one(tmp_path):
+    async with hanging(tmp_path, expires_in=20) as (ehr, client, released):
+        longest = 0.0
+
+        async def asked_again() -> bool:
+            nonlocal longest
+            started = time.monotonic()
+            await asyncio.gather(*(client.read(P1) for _ in range(10)))
+            longest = max(longest, time.monotonic() - started)
+            return len(ehr.assertions) == 2
+
+        await until(asked_again, 30)
+        await asyncio.gather(*(client.read(P1) for _ in range(10)))
+        assert longest < 2
+        assert set(charted_with(ehr)) == {"Bearer t1"}
+        released.set()
+
+        async def renewed() -> bool:
+            await client.read(P1)
+            return charted_with(ehr)[-1] == "Bearer t2"
+
+        await until(renewed, 10)
+        assert len(ehr.assertions) == 2
+
+
+async def test_a_token_that_ended_while_the_endpoint_hangs_is_not_sent(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.fhir.token_endpoint.TIMEOUT_S", 3.0)
+    async with hanging(tmp_path, expires_in=2) as (ehr, client, _):
+        started = time.monotonic()
+        sent_at = [started]
+
+        async def over() -> bool:
+            count = len(charted_with(ehr))
+            (found,) = await asyncio.gather(client.read(P1), return_exceptions=True)
+            sent_at.extend([time.monotonic()] * (len(charted_with(ehr)) - count))
+            return isinstance(found, Unavailable) and found.reason == "ehr_token:unreachable"
+
+        await until(over, 15)
+        assert sent_at[-1] - started < 2.5
+        assert time.monotonic() - started > 2.5
+
+
+async def test_a_token_that_comes_after_its_end_is_not_sent(tmp_path):
+    async def late(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1.2)
+        return given(expires_in=1)
+
+    async with peer(token=lambda: late) as ehr:
+        signs = signer(ehr.base, tmp_path)
+        for _ in range(5):
+            with pytest.raises(Unavailable, match="ehr_token:late") as refused:
+                await signs.header()
+            assert refused.value.delay_s > 0
+        assert len(ehr.assertions) == 1
+
+
+async def test_however_many_keys_are_tried_a_request_waits_for_a_token_no_longer_than_its_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr("sidecar.fhir.tokens.LONGEST_S", 1.5)
+
+    async def slow(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(1)
+        return refused_client()
+
+    new_signing_keys(tmp_path / "smart-keys.json", "ES384")
+    for _ in range(2):
+        rotate_signing_keys(tmp_path / "smart-keys.json", "ES384")
+    async with peer(token=lambda: slow) as ehr:
+        started = time.monotonic()
+        with pytest.raises(Unavailable, match="ehr_token:unreachable"):
+            await signer(ehr.base, tmp_path).header()
+        assert time.monotonic() - started < 2.5
+        assert len(ehr.assertions) == 2
+
+
+async def test_a_failure_that_nobody_foresaw_is_logged_by_class_and_paused_like_any_other():
+    class Broken:
+        changes = asked = 0
+
+        async def grant(self) -> Token:
+            self.asked += 1
+            raise ZeroDivisionError("canary")
+
+        def public_keys(self) -> None:
+            return None
+
+    source = Broken()
+    signs = Tokens(source, dict)
+    async with logged() as lines:
+        for _ in range(5):
+            with pytest.raises(Unavailable, match="ehr_token:unexpected"):
+                await signs.header()
+    assert source.asked == 1
+    assert lines[0]["error"] == "ZeroDivisionError"
+    assert "canary" not in f"{lines}"
+
+
+async def test_a_request_that_is_given_up_does_not_end_the_fetch_that_others_wait_for(tmp_path):
+    async with peer() as ehr:
+        release, asked = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: web.Request) -> web.StreamResponse:
+            asked.set()
+            await release.wait()
+            return given()
+
+        ehr.token = lambda: slow
+        signs = signer(ehr.base, tmp_path)
+        first, second = asyncio.create_task(signs.header()), asyncio.create_task(signs.header())
+        await asked.wait()
+        first.cancel()
+        release.set()
+        assert await second == "Bearer t1"
+        assert len(ehr.assertions) == 1
+
+
 # --- the assertion ---------------------------------------------------------------------------------------------------
 
 
 async def test_an_assertion_says_what_smart_wants_and_no_two_are_the_same(tmp_path):
     async with peer() as ehr:
-        signs = signer(ehr.base, tmp_path)
         for _ in range(3):
-            signs.renew(await signs.header())
+            await signer(ehr.base, tmp_path).header()
         assert len(ehr.assertions) == 3
         (key,) = load_signing_keys(tmp_path / "smart-keys.json").keys
         identifiers = set()
@@ -272,7 +441,10 @@ async def test_a_key_file_rotated_after_a_refusal_is_tried_at_once(tmp_path):
         assert await signs.header() == "Bearer t1"
 
 
-@pytest.mark.parametrize("text", ["", "{}", "not JSON", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA"}]}'])
+@pytest.mark.parametrize(
+    "text",
+    ["", "{}", "not JSON", '{"keys": []}', '{"keys": [{"kty": "oct", "k": "AA"}]}', '{"keys": [{"kty": ["EC"]}]}'],
+)
 async def test_a_key_file_that_became_unusable_does_not_end_a_sign_in_that_works(tmp_path, text):
     async with site(tmp_path) as it:
         await it.client.read(P1)
@@ -280,6 +452,22 @@ async def test_a_key_file_that_became_unusable_does_not_end_a_sign_in_that_works
         it.access.expire_all()
         assert await it.client.read(P1) is not None
         assert it.signer.public_keys()["keys"]
+
+
+async def test_a_rotated_file_that_breaks_its_reader_changes_nothing_and_is_logged_once(tmp_path):
+    file = tmp_path / "secret"
+    file.write_text("20")
+    rotating = Rotating(file, lambda: 100 // int(file.read_text()))
+    async with logged() as lines:
+        for text in ("canary", "0"):
+            file.write_text(text)
+            assert [rotating.now() for _ in range(3)] == [5, 5, 5]
+        file.unlink()
+        assert [rotating.now() for _ in range(3)] == [5, 5, 5]
+    assert [line["error"] for line in lines] == ["ValueError", "ZeroDivisionError", "FileNotFoundError"]
+    assert "canary" not in f"{lines}"
+    file.write_text("50")
+    assert (rotating.now(), rotating.changes) == (2, 1)
 
 
 def held(path: Path, text: str, mode: int = 0o600) -> Path:
@@ -449,7 +637,10 @@ async def test_a_grant_that_says_no_scope_is_taken_for_what_was_asked(tmp_path):
         assert signs.report()["missing_scopes"] == []
 
 
-async def test_a_narrower_grant_is_logged_and_reported_once_for_each_permission_until_it_is_whole(tmp_path):
+async def test_a_narrower_grant_is_logged_and_reported_once_for_each_permission_until_it_is_whole(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("sidecar.fhir.tokens.REPLACED_S", 0.0)
     scopes = ["system/*.cruds", "system/Patient.rs?name=x system/Device.cu", "system/Patient.rs system/Device.cu"]
     async with peer() as ehr, logged() as lines:
         ehr.token = lambda: given(scope=scopes.pop())

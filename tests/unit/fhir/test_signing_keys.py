@@ -116,6 +116,20 @@ def test_every_fault_of_every_key_is_listed_at_once(tmp_path):
     assert not any(str(good["d"]) in p for p in found)
 
 
+@pytest.mark.filterwarnings("ignore:Key size")
+@pytest.mark.parametrize("odd", [None, 5, -1.5, True, "", "\u00e9", "A" * 400, [], ["RSA"], {"a": 1}, 10**18])
+@pytest.mark.parametrize("make", [ec, rsa])
+def test_a_key_with_any_member_of_another_kind_is_read_or_refused_and_nothing_else(tmp_path, make, odd):
+    whole = make()
+    refused = set()
+    for name in [*whole, "alg", "use", "key_ops", "oth"]:
+        try:
+            load_signing_keys(held(tmp_path / "keys.json", {**whole, name: odd}))
+        except Misconfigured:
+            refused.add(name)
+    assert {"kty", "d"} <= refused
+
+
 @pytest.mark.parametrize("mode", [0o604, 0o602, 0o601, 0o644])
 def test_a_file_open_to_everyone_is_refused(tmp_path, mode):
     path = held(tmp_path / "keys.json", ec())
