@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError, Unavailable
 from sidecar.store import durability
+from sidecar.store.address import address
 from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, Job, Row, Statement, Step, Store, merged
 
 CONNECTIONS = 8
@@ -80,7 +81,7 @@ class PostgresStore(Store):
         self._channel = f"ehr_sidecar_{schema}"[:63]
         try:
             self._pool = await asyncpg.create_pool(
-                self._url, password=self._password, min_size=0, max_size=CONNECTIONS, timeout=durability.CONNECT_S,
+                **address(self._url, self._password), min_size=0, max_size=CONNECTIONS, timeout=durability.CONNECT_S,
                 command_timeout=durability.COMMAND_S, server_settings=durability.SESSION, statement_cache_size=200,
                 init=_refuse_unsafe, reset=_keep_session,
             )  # fmt: skip
@@ -268,8 +269,9 @@ async def _keep_session(_: Any) -> None:
 
 
 async def _transaction(connection: Any, steps: Sequence[Step]) -> list[list[Row]]:
-    if len(steps) == 1 and (len(steps[0].rows) <= 1 or steps[0].expect is None):
-        return [await _step(connection, steps[0])]  # one statement, or one batch, is a transaction by itself
+    first = steps[0]
+    if len(steps) == 1 and (len(first.rows) <= 1 or (first.expect is None and not first.statement.returns)):
+        return [await _step(connection, first)]  # one statement, or one batch, is a transaction by itself
     async with connection.transaction():
         return [await _step(connection, step) for step in steps]
 
@@ -301,9 +303,12 @@ async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]
 
 def _is_away(error: Exception) -> bool:
     """Whether the database is away, or cannot store anything at all: not the fault of what was to be stored."""
-    return isinstance(error, _AWAY) or (
-        isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
-    )
+    return isinstance(error, _AWAY) or (isinstance(error, asyncpg.InterfaceError) and not _is_unsendable(error))
+
+
+def _is_unsendable(error: Exception) -> bool:
+    """Whether the driver could not even say a value: its own DataError, which is no PostgresError."""
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 def _failure(error: Exception) -> Exception:
@@ -311,5 +316,7 @@ def _failure(error: Exception) -> Exception:
     if isinstance(error, ClaimLost | NotStored):
         return error
     name = type(error).__name__
-    contradicts = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+    contradicts = isinstance(error, (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)) or _is_unsendable(
+        error
+    )
     return Retryable(f"store:{name}") if contradicts else NotStored(f"store:{name}")
