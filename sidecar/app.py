@@ -45,7 +45,9 @@ from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
 from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
 
-STOP_S = 12.0
+STOP_S, CUT_S = 8.0, 2.0
+"""What a stop gives to running work, and to each of the steps after that: together less than 20 s."""
+
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
 WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
@@ -228,18 +230,16 @@ class Sidecar:
         await asyncio.gather(*(pump.stop(STOP_S) for pump in self._pumps))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for runner in self._runners:
-            await runner.cleanup()
-        await self.rooms.gate.close()
-        await self.rooms.client.close()
-        await self.leases.give_back()
+        await _at_most(CUT_S / 2, *self._tasks)
+        await _at_most(CUT_S, *(runner.cleanup() for runner in self._runners))
+        await _at_most(CUT_S / 2, self.rooms.gate.close(), self.rooms.client.close())
+        await _at_most(CUT_S, self.leases.give_back())
         await asyncio.to_thread(self.rooms.store.close)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
 
     async def _serve(self, app: web.Application, host: str, port: int) -> None:
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=2.0)
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
         try:
@@ -329,6 +329,18 @@ def _private_socket(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     return made
+
+
+async def _at_most(seconds: float, *endings: Awaitable[object]) -> None:
+    """Wait for all `endings`, and for no longer: what hangs is left behind, and what fails has ended."""
+    tasks = [asyncio.ensure_future(ending) for ending in endings]
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        task.cancel()
+    if late:
+        log.get().warning("left behind", place="close", count=len(late))
 
 
 async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:

@@ -16,7 +16,7 @@ from sidecar.errors import NotStored, SidecarError
 
 Item = TypeVar("Item")
 POLL_S = 0.5
-CUT_S = 2.0
+CUT_S = 1.5
 """For what a stop cut short to release its claims."""
 
 

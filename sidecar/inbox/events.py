@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
 
 RECORD = Statement(
     "record",
@@ -103,13 +103,15 @@ REMEMBER = Statement(
     "remember",
     "INSERT INTO seen (dedupe_key, seen_at) SELECT dedupe_key, done_at FROM event "
     "WHERE state = 'done' AND done_at < :before AND dedupe_key IS NOT NULL ON CONFLICT DO NOTHING",
+    within_s=SLOW_S,
 )
 PRUNE_CAUSES = Statement(
     "prune_causes",
     "DELETE FROM cause WHERE event_id IN (SELECT id FROM event WHERE state = 'done' AND done_at < :before)",
+    within_s=SLOW_S,
 )
-PRUNE = Statement("prune", "DELETE FROM event WHERE state = 'done' AND done_at < :before")
-FORGET = Statement("forget", "DELETE FROM seen WHERE seen_at < :before")
+PRUNE = Statement("prune", "DELETE FROM event WHERE state = 'done' AND done_at < :before", within_s=SLOW_S)
+FORGET = Statement("forget", "DELETE FROM seen WHERE seen_at < :before", within_s=SLOW_S)
 DEPTH = Statement(
     "depth",
     "SELECT count(*) AS waiting, min(heard_at) AS oldest FROM event WHERE state IN ('pending', 'routed')",

@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
@@ -23,11 +23,13 @@ from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.records import Event, PatientId, Reference
 from sidecar.store import Statement, Step, Store, durability, open_store
 from sidecar.store.durability import problems
+from sidecar.store.engine import URGENT_S
 from sidecar.store.migrate import ADVISORY_KEY
+from sidecar.store.postgres import CLOSE_S, CUT_S
 from sidecar.store.schema import metadata
 from tests.harness import cipher_in, until
 from tests.peers.conftest import skip_without_peer
-from tests.postgres import Cluster, cluster, fetch, missing, new_database, wait_for
+from tests.postgres import Cluster, Line, cluster, fetch, missing, new_database, wait_for
 
 skip_without_peer(missing())
 
@@ -404,45 +406,61 @@ async def test_what_was_committed_survives_a_restart_of_the_database_and_the_sto
         await asyncio.to_thread(store.close)
 
 
-class Line:
-    """A line to the database that can lose its answers: what was asked happens, and nobody hears of it."""
+async def test_a_database_that_vanishes_without_a_word_delays_a_verb_and_a_stop_for_as_long_as_is_said(url):
+    line = Line()
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
+    usual, urgent = (Statement(f"in {s}", ADD.sql, within_s=s) for s in (URGENT_S + 1, URGENT_S))
+    look = Statement("look", "SELECT 1 AS yes", within_s=URGENT_S + 1)
+    await asyncio.gather(*(store.commit(Step(ADD, [{"name": f"{n}"}]), Step(ADD, [])) for n in range(8)))
+    line.dead = True
 
-    def __init__(self) -> None:
-        self.mute, self._pipes = False, set[asyncio.Task[None]]()
+    async def took(verb: Awaitable[object]) -> float:
+        began = time.monotonic()
+        with pytest.raises(NotStored):
+            await verb
+        return time.monotonic() - began
 
-    async def open(self, url: str) -> str:
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return url.replace(f":{cluster().port}/", f":{port}/")
+    verbs = [store.commit(Step(usual, [{"name": "a"}]), Step(usual, [{"name": "b"}])) for _ in range(10)]
+    verbs += [store.read(look) for _ in range(3)] + [store.commit(Step(usual, [{"name": "c"}]))]
+    assert max(await asyncio.gather(*(took(verb) for verb in verbs))) < URGENT_S + 3
+    assert await took(store.commit(Step(urgent, [{"name": "d"}]))) < URGENT_S + 1
+    late = asyncio.gather(store.commit(Step(ADD, [{"name": "e"}])), store.read(ALL), return_exceptions=True)
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await asyncio.to_thread(store.close)
+    assert time.monotonic() - began < CLOSE_S + 2 * CUT_S + 1
+    assert all(isinstance(failure, NotStored) for failure in await late)
+    line.dead = False
+    await line.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_connection("127.0.0.1", cluster().port)
-        asking = asyncio.ensure_future(self._pipe(reader, server[1], answers=False))
-        self._pipes |= {asking, asyncio.current_task()}
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._pipe(server[0], writer, answers=True)
-        asking.cancel()
-        server[1].close()
-        writer.close()
 
-    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(65536):
-                if answers and self.mute:
-                    return
-                target.write(chunk)
-                await target.drain()
+async def test_a_database_that_is_reloaded_into_an_unsafe_one_takes_nothing_until_it_is_safe_again(monkeypatch):
+    monkeypatch.setattr(durability, "LOOK_S", 0.1)
+    with own_cluster() as server:
+        store = open_store(await asyncio.to_thread(server.database))
 
-    async def close(self) -> None:
-        self._server.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        async def is_refused() -> bool:
+            try:
+                await store.commit(Step(ADD, [{"name": str(time.time())}]))
+            except NotStored as failure:
+                return failure.reason == "store:unsafe"
+            return False
+
+        assert not await is_refused()
+        for setting, refused_then in (("off", True), ("on", False)):
+            server.configure(f"fsync = {setting}")
+            await asyncio.to_thread(server.sql, "SELECT pg_reload_conf()")
+
+            async def is_so(expected: bool = refused_then) -> bool:
+                return await is_refused() is expected
+
+            await until(is_so)
+        await asyncio.to_thread(store.close)
 
 
 async def test_a_claim_whose_answer_was_lost_is_given_back_and_made_again_at_once(url, tmp_path):
     line = Line()
-    store = await asyncio.to_thread(open_store, await line.open(url))
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
     cipher = cipher_in(tmp_path)
     events, work = EventBox(store, cipher), WorkBox(store, cipher)
     await events.record(news("o1"), news("o2"))
@@ -466,7 +484,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_and_made_again_at_onc
 
 async def test_a_commit_whose_answer_was_lost_is_not_known_to_be_stored_and_may_be_repeated(url, tmp_path):
     line = Line()
-    store = await asyncio.to_thread(open_store, await line.open(url))
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
     box = EventBox(store, cipher_in(tmp_path))
     await box.record(news("o1"))
     line.mute = True
