@@ -37,7 +37,7 @@ from sidecar.rooms import Rooms
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
-from sidecar.store import Cipher, Leases, Statement, load_keys, open_store
+from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store
 from sidecar.web.admin import admin_app
 from sidecar.web.jwks import publish_keys
 from sidecar.web.notifications import NotificationDoor
@@ -133,7 +133,7 @@ class Sidecar:
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
-        self.models = models
+        self.models, self._cipher = models, cipher
         self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock))
         forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
         self.delivery = Delivery(self.rooms, forced)
@@ -187,7 +187,12 @@ class Sidecar:
         return self.router.pump, self.router.pings, self.worker.pump, self.delivery.pump
 
     async def start(self) -> None:
-        """Open the doors and start every task."""
+        """Open the doors and start every task.
+
+        Raises:
+            Misconfigured: the key ring is not this database's, or a door cannot be opened.
+        """
+        await check_ring(self.rooms.store, self._cipher)
         await self.leases.beat()
         self.rooms.store.listen(self._wake_some)
         self._has_written = bool(await self.rooms.store.read(WRITTEN))

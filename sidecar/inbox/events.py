@@ -8,7 +8,7 @@ key because a server that restarts from nothing numbers its versions from 1 agai
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.errors import Rejected
+from sidecar.errors import NotHere, Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
 from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
 
@@ -184,20 +184,23 @@ class EventBox:
     ) -> list[ClaimedEvent]:
         """Own up to `most` pending events until `now + lease_s`, those due longest first: resources, or `pings`.
 
-        An event whose focus cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        An event whose focus cannot be decrypted is set aside with that reason; one whose key another server may have is
+        left to it. The others are not kept waiting.
         A claim of which nobody knows whether it was made (`NotStored`) is given back before the next one.
         """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
         async with self._unsure.claiming(claim):
             (rows,) = await self._store.commit(Step(CLAIM_PINGS if pings else CLAIM, [row]))
-            events, lost = [], []
+            events, lost, later = [], [], []
             for r in sorted(rows, key=lambda r: r["id"]):
                 try:
                     events.append(self._claimed(r, claim))
+                except NotHere as refusal:
+                    later.append({"id": r["id"], "claim": claim, "due_at": now + refusal.delay_s, "untried": 1})
                 except Rejected as refusal:
                     lost.append({"id": r["id"], "claim": claim, "reason": refusal.reason, "now": now})
-            if lost:
-                await self._store.commit(Step(BURY, lost))
+            if lost or later:
+                await self._store.commit(Step(BURY, lost), Step(RELEASE, later))
         return events
 
     def _claimed(self, r: Row, claim: str) -> ClaimedEvent:
