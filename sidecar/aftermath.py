@@ -8,7 +8,7 @@ used up, so that one bad resource cannot keep the others waiting.
 from dataclasses import dataclass
 from typing import Literal, TypeGuard
 
-from sidecar.errors import ClaimLost, Rejected, Retryable, SidecarError, Unavailable
+from sidecar.errors import ClaimLost, NotHere, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir.gate import Gate
 from sidecar.settings import Work
 
@@ -19,7 +19,7 @@ PATIENCE = 4
 
 @dataclass(frozen=True, slots=True)
 class Aftermath:
-    """`leave` it (somebody else owns it), `release` it untried, try `again` at `pause_s` from now, or `bury` it."""
+    """`leave` it (somebody else owns it), `release` it untried or try `again`, `pause_s` from now, or `bury` it."""
 
     what: Literal["leave", "release", "again", "bury"]
     reason: str
@@ -32,10 +32,10 @@ def _may_be_away(error: SidecarError) -> TypeGuard[Unavailable | Retryable]:
 
 async def aftermath(error: SidecarError, failures: int, gate: Gate, work: Work) -> Aftermath:
     """The consequence of `error` for work that had failed `failures` times before this."""
-    if isinstance(error, ClaimLost):
-        return Aftermath("leave", error.reason)
-    if isinstance(error, Rejected):
-        return Aftermath("bury", error.reason)
+    if isinstance(error, NotHere):
+        return Aftermath("release", error.reason, error.delay_s)
+    if isinstance(error, ClaimLost | Rejected):
+        return Aftermath("leave" if isinstance(error, ClaimLost) else "bury", error.reason)
     if _may_be_away(error) and await gate.is_away(error):
         return Aftermath("release", error.reason)
     most = work.max_attempts * (PATIENCE if isinstance(error, Unavailable) else 1)

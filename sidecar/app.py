@@ -37,7 +37,7 @@ from sidecar.rooms import Rooms
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
-from sidecar.store import Cipher, Leases, Statement, load_keys, open_store
+from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store
 from sidecar.web.admin import admin_app
 from sidecar.web.jwks import publish_keys
 from sidecar.web.notifications import NotificationDoor
@@ -45,7 +45,9 @@ from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
 from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
 
-STOP_S = 12.0
+STOP_S, CUT_S = 8.0, 2.0
+"""What a stop gives to running work, and to each of the steps after that: together less than 20 s."""
+
 RESTART_S = 1.0
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
 WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
@@ -131,7 +133,7 @@ class Sidecar:
         rules = _try(load_rules, problems)
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
-        self.models = models
+        self.models, self._cipher = models, cipher
         self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock))
         forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
         self.delivery = Delivery(self.rooms, forced)
@@ -185,7 +187,12 @@ class Sidecar:
         return self.router.pump, self.router.pings, self.worker.pump, self.delivery.pump
 
     async def start(self) -> None:
-        """Open the doors and start every task."""
+        """Open the doors and start every task.
+
+        Raises:
+            Misconfigured: the key ring is not this database's, or a door cannot be opened.
+        """
+        await check_ring(self.rooms.store, self._cipher)
         await self.leases.beat()
         self.rooms.store.listen(self._wake_some)
         self._has_written = bool(await self.rooms.store.read(WRITTEN))
@@ -228,18 +235,16 @@ class Sidecar:
         await asyncio.gather(*(pump.stop(STOP_S) for pump in self._pumps))
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for runner in self._runners:
-            await runner.cleanup()
-        await self.rooms.gate.close()
-        await self.rooms.client.close()
-        await self.leases.give_back()
+        await _at_most(CUT_S / 2, *self._tasks)
+        await _at_most(CUT_S, *(runner.cleanup() for runner in self._runners))
+        await _at_most(CUT_S / 2, self.rooms.gate.close(), self.rooms.client.close())
+        await _at_most(CUT_S, self.leases.give_back())
         await asyncio.to_thread(self.rooms.store.close)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
 
     async def _serve(self, app: web.Application, host: str, port: int) -> None:
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=2.0)
+        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1.0)
         await runner.setup()
         self._runners.append(runner)
         try:
@@ -329,6 +334,18 @@ def _private_socket(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     return made
+
+
+async def _at_most(seconds: float, *endings: Awaitable[object]) -> None:
+    """Wait for all `endings`, and for no longer: what hangs is left behind, and what fails has ended."""
+    tasks = [asyncio.ensure_future(ending) for ending in endings]
+    if not tasks:
+        return
+    _, late = await asyncio.wait(tasks, timeout=seconds)
+    for task in late:
+        task.cancel()
+    if late:
+        log.get().warning("left behind", place="close", count=len(late))
 
 
 async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:

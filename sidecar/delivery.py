@@ -1,10 +1,11 @@
 """Claim queued writes and deliver them; one write at a time for one identity."""
 
+import contextlib
 import time
 from collections.abc import Sequence
 
 from sidecar.aftermath import aftermath
-from sidecar.errors import NotStored, Rejected, SidecarError
+from sidecar.errors import NotHere, NotStored, Rejected, SidecarError
 from sidecar.fhir.capability import Ladder
 from sidecar.metrics import DELIVERIES, EVENT_TO_WRITE_SECONDS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
@@ -42,7 +43,7 @@ class Delivery:
         if next_step.what == "bury":
             await self._bury(write, next_step.reason)
         elif next_step.what == "release":
-            await self._release(write)
+            await rooms.outbox.release(write, time.time() + next_step.pause_s, failed=False)
         elif next_step.what == "again":
             await rooms.outbox.release(write, time.time() + next_step.pause_s, failed=True)
 
@@ -80,6 +81,8 @@ class Delivery:
 
     async def _bury(self, write: QueuedWrite, reason: str) -> None:
         rooms = self._rooms
-        stored = await rooms.archive.by_id(write.assessment_id)
+        stored = None
+        with contextlib.suppress(NotHere):
+            stored = await rooms.archive.by_id(write.assessment_id)
         await rooms.store.commit(rooms.outbox.settled(write, "buried", reason, time.time()))
         DELIVERIES.labels(stored.conclusion.assessment.model if stored else "unknown", "buried").inc()

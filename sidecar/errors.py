@@ -38,6 +38,14 @@ class NotStored(SidecarError):
     """Our own database could not commit or read: keep the claim, wait, let the lease bring the work back."""
 
 
+class NotHere(SidecarError):
+    """Another server can do this, or this one when it is set up like the others: leave it, uncounted, for `delay_s`."""
+
+    def __init__(self, reason: str, delay_s: float = 5.0) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
 class Conflict(SidecarError):
     """Somebody else changed the resource first: read it again, then decide."""
 

@@ -100,6 +100,16 @@ SCOPE_MISSING = Gauge(
     ["type", "interaction"],
     registry=REGISTRY,
 )
+UNKNOWN_KEY = Counter(
+    "sidecar_unknown_key_total",
+    "Sealed values left to a server whose key ring is newer than this one's.",
+    registry=REGISTRY,
+)
+SUPERSEDED = Gauge(
+    "sidecar_superseded",
+    "1 while this process leaves the work to servers that were started later with other models or settings.",
+    registry=REGISTRY,
+)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",
     "Feature values seen, in disjoint bins (missing included); summable over replicas.",

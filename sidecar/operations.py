@@ -9,34 +9,43 @@ import orjson
 from sidecar.inbox import events, work
 from sidecar.intake import states
 from sidecar.metrics import QUEUE_DEPTH, QUEUE_OLDEST
-from sidecar.store import Statement, Step, Store
+from sidecar.store import SLOW_S, Statement, Step, Store
 from sidecar.writeback import outbox
 
-BY_STATE = Statement("events_by_state", "SELECT state, count(*) AS n FROM event GROUP BY state")
-WRITES_BY_STATE = Statement("writes_by_state", "SELECT state, count(*) AS n FROM delivery GROUP BY state")
+BY_STATE = Statement("events_by_state", "SELECT state, count(*) AS n FROM event GROUP BY state", within_s=SLOW_S)
+WRITES_BY_STATE = Statement(
+    "writes_by_state", "SELECT state, count(*) AS n FROM delivery GROUP BY state", within_s=SLOW_S
+)
 OUTCOMES = Statement(
     "outcomes",
     "SELECT model, outcome, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY model, outcome",
+    within_s=SLOW_S,
 )
-REASONS = Statement("reasons", "SELECT reasons, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY reasons")
+REASONS = Statement(
+    "reasons", "SELECT reasons, count(*) AS n FROM assessment WHERE latest = 1 GROUP BY reasons", within_s=SLOW_S
+)
 FOR_REVIEW = Statement(
     "for_review",
     "SELECT max(id) AS id, model, review AS reason FROM assessment WHERE review IS NOT NULL "
     "GROUP BY identity, model, review ORDER BY 1 LIMIT 1000",
+    within_s=SLOW_S,
 )
 REVIEWED = Statement(
     "reviewed",
     "UPDATE assessment SET review = NULL WHERE review IS NOT NULL "
     "AND identity = (SELECT identity FROM assessment WHERE id = :id) RETURNING id",
+    within_s=SLOW_S,
 )
 BURIED_EVENTS = Statement(
     "buried_events",
     "SELECT id, source, reason, heard_at, attempts FROM event WHERE state = 'buried' ORDER BY id LIMIT 1000",
+    within_s=SLOW_S,
 )
 BURIED_WRITES = Statement(
     "buried_writes",
     "SELECT assessment_id AS id, reason, heard_at, attempts FROM delivery WHERE state = 'buried' "
     "ORDER BY queued_at LIMIT 1000",
+    within_s=SLOW_S,
 )
 
 _EVENT_ID = re.compile(r"[0-9]{1,18}")

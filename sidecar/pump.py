@@ -16,6 +16,8 @@ from sidecar.errors import NotStored, SidecarError
 
 Item = TypeVar("Item")
 POLL_S = 0.5
+CUT_S = 1.5
+"""For what a stop cut short to release its claims."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,18 +94,24 @@ class Pump(Generic[Item]):
                 log.get().warning("claims not extended", place=self.name, reason=error.reason)
 
     async def stop(self, within_s: float) -> None:
-        """Claim no more; wait for what is running, then cut it short, which releases its claim."""
+        """Claim no more; wait for what is running, then cut it short, which releases its claim.
+
+        Done `within_s` and `CUT_S` seconds from now, also when the database does not answer.
+        """
+        end = time.monotonic() + within_s
         self._stopping = True
         self._woken.set()
-        async with self._claiming:  # what is being claimed at this moment runs, too
-            running = set(self._running)
-        if running:
-            _, late = await asyncio.wait(running, timeout=within_s)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within_s), self._claiming:
+                pass  # what is being claimed at this moment runs, too
+        if running := set(self._running):
+            _, late = await asyncio.wait(running, timeout=max(end - time.monotonic(), 0.0))
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late, timeout=1.0)
-        await self._give_back()
+                await asyncio.wait(late, timeout=CUT_S / 2)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._give_back(), CUT_S / 2)
 
     async def _claim(self, most: int) -> Sequence[Item]:
         try:
@@ -136,8 +144,12 @@ class Pump(Generic[Item]):
         """Release what could not be stored. What was stored after all has no claim left, and nothing happens to it."""
         with contextlib.suppress(SidecarError):
             while self._owed:
-                await self._verbs.release(self._owed[0])
-                del self._owed[0]
+                item = self._owed.pop()  # ours now: `run` and `stop` may both be here
+                try:
+                    await self._verbs.release(item)
+                except BaseException:
+                    self._owed.append(item)
+                    raise
 
     def unexpected(self, error: Exception) -> None:
         """Log and count an error that nobody expected, by its class."""

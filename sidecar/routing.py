@@ -184,7 +184,7 @@ class Router:
         if next_step.what == "bury":
             await self._bury((event,), next_step.reason)
         elif next_step.what == "release":
-            await rooms.events.release(event, time.time(), tried=False)
+            await rooms.events.release(event, time.time() + next_step.pause_s, tried=False)
         elif next_step.what == "again":
             await rooms.events.release(event, time.time() + next_step.pause_s, tried=True)
 

@@ -6,6 +6,7 @@ names a file, and the matching environment variable (`SIDECAR_HOOK_SECRET`, ...)
 
 import ipaddress
 import os
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -305,6 +306,7 @@ def check(settings: Settings) -> list[str]:
 
 
 POSTGRES_OPTIONS = frozenset({"host", "sslmode", "sslrootcert", "sslcert", "sslkey"})
+SSL_MODES = ("disable", "require", "verify-ca", "verify-full")
 
 
 def _check_store(store: Store) -> list[str]:
@@ -317,7 +319,8 @@ def _check_store(store: Store) -> list[str]:
         fine = (parts.port is None or parts.port > 0) and not parts.fragment
     except ValueError:
         fine = False
-    if not fine or parts.scheme != "postgresql" or not parts.path.strip("/") or "," in parts.netloc:
+    fine = fine and parts.scheme == "postgresql" and bool(parts.username and parts.path.strip("/"))
+    if not fine or any(sign in parts.netloc.rpartition("@")[2] for sign in ",%"):
         return ["store.url must be sqlite:///path/sidecar.db or postgresql://user@host:port/name"]
     found = []
     if parts.password is not None:
@@ -327,10 +330,20 @@ def _check_store(store: Store) -> list[str]:
         found.append(f"store.url takes {known} after the ?, and {len(unknown)} are others")
     if "host" in options and (parts.hostname or not options["host"].startswith("/")):
         found.append("store.url: ?host= names the folder of a Unix socket, in place of a host")
-    local = not parts.hostname or is_loopback(store.url)
-    if not local and options.get("sslmode") not in {"verify-ca", "verify-full"}:
-        found.append("store.url needs ?sslmode=verify-full (or verify-ca): the database is not on this machine")
-    return found
+    if not parts.hostname and "host" not in options:
+        found.append("store.url needs a host, or ?host=/folder of the server's Unix socket")
+    return found + _check_encryption(options, local=not parts.hostname or is_loopback(store.url))
+
+
+def _check_encryption(options: Mapping[str, str], *, local: bool) -> list[str]:
+    mode = options.get("sslmode", "disable")
+    if not local and mode not in {"verify-ca", "verify-full"}:
+        return ["store.url needs ?sslmode=verify-full (or verify-ca): the database is not on this machine"]
+    if mode not in SSL_MODES:
+        return [f"store.url: sslmode is one of {', '.join(SSL_MODES)}"]
+    if mode == "verify-ca" and "sslrootcert" not in options:
+        return ["store.url: sslmode=verify-ca needs sslrootcert: any public authority would do without it"]
+    return []
 
 
 def store_password(store: Store) -> SecretStr | None:

@@ -107,7 +107,7 @@ class Worker:
         if next_step.what == "bury":
             await self._bury(item, next_step.reason)
         elif next_step.what == "release":
-            await self._release(item)
+            await rooms.work_box.release(item.claim, time.time() + next_step.pause_s, tried=False)
         elif next_step.what == "again":
             await rooms.work_box.release(item.claim, time.time() + next_step.pause_s, tried=True)
 

@@ -131,6 +131,49 @@ class Cluster:
         self.sql(f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
 
 
+class Line:
+    """A line to the database that can lose its answers: what was asked happens, and nobody hears of it.
+
+    A `dead` one passes nothing and ends nothing, as when a machine loses its power.
+    """
+
+    def __init__(self) -> None:
+        self.dead, self.mute, self._pipes = False, False, set[asyncio.Task[None]]()
+
+    async def open(self, url: str, port: int) -> str:
+        """The URL by which the database on `port` is reached over this line."""
+        self._to = port
+        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
+        return url.replace(f":{port}/", f":{self._server.sockets[0].getsockname()[1]}/")
+
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server = await asyncio.open_connection("127.0.0.1", self._to)
+        asking = asyncio.ensure_future(self._pipe(reader, server[1], answers=False))
+        self._pipes |= {asking, asyncio.current_task()}
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._pipe(server[0], writer, answers=True)
+        asking.cancel()
+        server[1].close()
+        writer.close()
+
+    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await source.read(65536):
+                if answers and self.mute:
+                    return
+                while self.dead:  # noqa: ASYNC110 -- set by a test, which waits for other things
+                    await asyncio.sleep(0.05)
+                target.write(chunk)
+                await target.drain()
+
+    async def close(self) -> None:
+        """End it, and whatever still goes through it."""
+        self._server.close()
+        for pipe in self._pipes:
+            pipe.cancel()
+        await asyncio.gather(*self._pipes, return_exceptions=True)
+
+
 async def fetch(url: str, statement: str, *values: object) -> list[Any]:
     """Rows of one statement, over a connection of its own; a server that restarts is waited for."""
     deadline = time.monotonic() + 30

@@ -8,9 +8,9 @@ key because a server that restarts from nothing numbers its versions from 1 agai
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.errors import Rejected
+from sidecar.errors import NotHere, Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
 
 RECORD = Statement(
     "record",
@@ -103,13 +103,15 @@ REMEMBER = Statement(
     "remember",
     "INSERT INTO seen (dedupe_key, seen_at) SELECT dedupe_key, done_at FROM event "
     "WHERE state = 'done' AND done_at < :before AND dedupe_key IS NOT NULL ON CONFLICT DO NOTHING",
+    within_s=SLOW_S,
 )
 PRUNE_CAUSES = Statement(
     "prune_causes",
     "DELETE FROM cause WHERE event_id IN (SELECT id FROM event WHERE state = 'done' AND done_at < :before)",
+    within_s=SLOW_S,
 )
-PRUNE = Statement("prune", "DELETE FROM event WHERE state = 'done' AND done_at < :before")
-FORGET = Statement("forget", "DELETE FROM seen WHERE seen_at < :before")
+PRUNE = Statement("prune", "DELETE FROM event WHERE state = 'done' AND done_at < :before", within_s=SLOW_S)
+FORGET = Statement("forget", "DELETE FROM seen WHERE seen_at < :before", within_s=SLOW_S)
 DEPTH = Statement(
     "depth",
     "SELECT count(*) AS waiting, min(heard_at) AS oldest FROM event WHERE state IN ('pending', 'routed')",
@@ -182,20 +184,23 @@ class EventBox:
     ) -> list[ClaimedEvent]:
         """Own up to `most` pending events until `now + lease_s`, those due longest first: resources, or `pings`.
 
-        An event whose focus cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        An event whose focus cannot be decrypted is set aside with that reason; one whose key another server may have is
+        left to it. The others are not kept waiting.
         A claim of which nobody knows whether it was made (`NotStored`) is given back before the next one.
         """
         row = {"claim": claim, "now": now, "lease_until": now + lease_s, "most": most}
         async with self._unsure.claiming(claim):
             (rows,) = await self._store.commit(Step(CLAIM_PINGS if pings else CLAIM, [row]))
-            events, lost = [], []
+            events, lost, later = [], [], []
             for r in sorted(rows, key=lambda r: r["id"]):
                 try:
                     events.append(self._claimed(r, claim))
+                except NotHere as refusal:
+                    later.append({"id": r["id"], "claim": claim, "due_at": now + refusal.delay_s, "untried": 1})
                 except Rejected as refusal:
                     lost.append({"id": r["id"], "claim": claim, "reason": refusal.reason, "now": now})
-            if lost:
-                await self._store.commit(Step(BURY, lost))
+            if lost or later:
+                await self._store.commit(Step(BURY, lost), Step(RELEASE, later))
         return events
 
     def _claimed(self, r: Row, claim: str) -> ClaimedEvent:

@@ -9,7 +9,7 @@ we heard, not when an event was routed, so an older one may arrive while its pat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sidecar.errors import Rejected
+from sidecar.errors import NotHere, Rejected
 from sidecar.records import PatientId, Redacted
 from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
 
@@ -125,7 +125,8 @@ class WorkBox:
     async def claim(self, token: str, now: float, lease_s: float, most: int) -> list[WorkItem]:
         """Own up to `most` due rows until `now + lease_s`, those due longest first.
 
-        A row whose patient cannot be decrypted is set aside with that reason; the others are not kept waiting.
+        A row whose patient cannot be decrypted is set aside with that reason; one whose key another server may have is
+        left to it. The others are not kept waiting.
         """
         row = {"claim": token, "now": now, "lease_until": now + lease_s, "most": most}
         async with self._unsure.claiming(token):
@@ -139,6 +140,9 @@ class WorkBox:
         sealed_row = claim.patient_key + b"|" + claim.model.encode()
         try:
             patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
+        except NotHere as refusal:
+            await self.release(claim, now + refusal.delay_s, tried=False)
+            return None
         except Rejected as refusal:
             await self._store.commit(*self.buried(claim, refusal.reason, now))
             return None

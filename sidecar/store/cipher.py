@@ -17,7 +17,9 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sidecar.errors import Misconfigured, Rejected
+from sidecar import log
+from sidecar.errors import Misconfigured, NotHere, Rejected
+from sidecar.metrics import UNKNOWN_KEY
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
@@ -30,6 +32,9 @@ class Cipher:
         self._lookup = hmac.new(lookup, digestmod=hashlib.sha256)
         self._keys = {kid: AESGCM(key) for kid, key in keys.items()}
         self._active, self._prefix = self._keys[active], bytes([active])
+        named = {"lookup": lookup} | {f"key {kid}": key for kid, key in keys.items()}
+        self.fingerprints = {name: hmac.digest(key, b"ehr-sidecar ring", "sha256") for name, key in named.items()}
+        self._missed = set[int]()
 
     def token(self, *parts: str) -> bytes:
         """A keyed fingerprint of `parts`: equal parts, equal token; the parts cannot be found from it."""
@@ -46,15 +51,25 @@ class Cipher:
         """The inverse of `seal`.
 
         Raises:
-            Rejected: an unknown key, a changed value, or a value from another row.
+            NotHere: its key is not in this ring; in another server's it may be.
+            Rejected: a changed value, or a value from another row.
         """
         key = self._keys.get(sealed[0]) if sealed else None
+        if not sealed or sealed[0] == 0:  # no ring has such a key
+            raise Rejected("sealed:does_not_open")
         if key is None:
-            raise Rejected("sealed:unknown_key")
+            self._miss(sealed[0])
+            raise NotHere("sealed:unknown_key")
         try:
             return key.decrypt(sealed[1:13], sealed[13:], place.encode() + b"|" + row)
         except (InvalidTag, ValueError):  # ValueError: too short to be ciphertext
             raise Rejected("sealed:does_not_open") from None
+
+    def _miss(self, kid: int) -> None:
+        UNKNOWN_KEY.inc()
+        if kid not in self._missed:
+            self._missed.add(kid)
+            log.get().error("key missing", place="store", reason=f"key {kid} is not in this server's ring")
 
 
 def new_keys(path: Path) -> None:

@@ -17,13 +17,16 @@ from sqlalchemy import TextClause, text
 
 from sidecar.errors import NotStored
 
-HEAD = "0003"
+HEAD = "0004"
 """The newest migration; alembic is imported only when the schema is not there yet."""
 
 NEWER = "made by another version of the sidecar; install that version or newer"
 MAX_GROUP = 512
 SKIP_LOCKED = "/* FOR UPDATE SKIP LOCKED */"
 """Passes over rows that another transaction holds: SQL on PostgreSQL, a comment on SQLite with its one writer."""
+
+COMMAND_S, SLOW_S, URGENT_S = 10.0, 60.0, 2.5
+"""The longest that a verb waits for a shared database: usually, for long searches, and for what cannot wait."""
 
 Row = Mapping[str, Any]
 
@@ -34,6 +37,7 @@ class Statement:
 
     `wakes` names what becomes claimable by it. `sort_by` names the parameters by which many rows are sorted where
     others write too: all then take their locks in one order. A `shared` statement is for such a database only.
+    `within_s` is the longest to wait for one: with `URGENT_S`, on a connection of its own, behind nothing else.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Statement:
     wakes: str = ""
     sort_by: tuple[str, ...] = ()
     shared: bool = False
+    within_s: float = COMMAND_S
 
     @cached_property
     def compiled(self) -> TextClause:
@@ -69,6 +74,11 @@ class Job:
     steps: tuple[Step, ...]
     done: "Future[list[list[Row]]]" = field(default_factory=Future)
     result: list[list[Row]] | Exception | None = None
+
+    @property
+    def within_s(self) -> float:
+        """The longest that it may take."""
+        return max((step.statement.within_s for step in self.steps), default=COMMAND_S)
 
     def settle(self) -> None:
         """Tell the caller what became of it."""

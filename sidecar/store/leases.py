@@ -14,20 +14,24 @@ from collections.abc import Awaitable, Callable, Iterable
 from sidecar import log
 from sidecar.errors import ClaimLost, NotStored
 from sidecar.metrics import DUTIES
-from sidecar.store.engine import Statement, Step, Store
+from sidecar.store.engine import SLOW_S, URGENT_S, Statement, Step, Store
 
 LEASE_S = 8.0
-BEAT_S = 2.0
+BEAT_S, AGAIN_S = 2.0, 0.5
+"""Between two beats, and after one that failed: a beat that takes `URGENT_S` may fail once and no duty is lost."""
+
 MARGIN_S = 2.0
-"""How long before its end a lease is not relied on any more: clocks differ by less (`durability.MOST_SKEW_S`)."""
+"""How long before its end a lease is not relied on any more. Two clocks differ by less: each differs from the
+database's by at most `durability.MOST_SKEW_S`."""
 
 TAKE_LEASE = Statement(
     "take_lease",
     "INSERT INTO lease (name, holder, until) VALUES (:name, :holder, :until) "
     "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until "
     "WHERE lease.holder = excluded.holder OR lease.until <= :now RETURNING name",
+    within_s=URGENT_S,
 )
-GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder")
+GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder", within_s=URGENT_S)
 DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
 FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")
 _OPEN = {"event": "state = 'pending'", "work": "1 = 1", "delivery": "state = 'queued'"}
@@ -36,6 +40,7 @@ FREE = tuple(
         f"free_{table}",
         f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE claim IS NOT NULL AND {is_open} "  # noqa: S608 -- constants
         "AND substr(claim, 1, 32) NOT IN (SELECT holder FROM lease WHERE name LIKE 'process:%' AND until > :now)",
+        within_s=SLOW_S,
     )
     for table, is_open in _OPEN.items()
 )
@@ -65,7 +70,7 @@ class Leases:
             raise ClaimLost(f"lease_lost:{duty}")
 
     async def beat(self) -> None:
-        """Renew what is ours, take what is free, and free what the dead had claimed.
+        """Renew what is ours and take what is free; on SQLite, free what a predecessor had claimed.
 
         Raises:
             NotStored: the database is away; what is ours goes on to its end and no further.
@@ -85,6 +90,16 @@ class Leases:
             self._known_since = now
         self._until = {name: now + LEASE_S if name in mine else 0.0 for name in self._until}
         self._mark(mine)
+
+    async def free(self) -> None:
+        """Free what the dead had claimed.
+
+        Raises:
+            NotStored: the database is away.
+        """
+        now = self._clock()
+        if self._store.alone or not self.holds(self._process):
+            return
         # After an outage of the database everybody's lease has ended: wait until the living have renewed theirs.
         if now - self._known_since >= LEASE_S and await self._store.read(DEAD, now=now):
             await self._store.commit(*(Step(statement, [{"now": now}]) for statement in (*FREE, FORGET)))
@@ -98,13 +113,8 @@ class Leases:
                 taken.clear()
 
     async def keep(self) -> None:
-        """Beat for ever."""
-        while True:
-            try:
-                await self.beat()
-            except NotStored as error:
-                log.get().error("not stored", place="leases", reason=error.reason)
-            await asyncio.sleep(BEAT_S)
+        """Beat for ever; freeing what the dead had claimed may take long and keeps no beat waiting."""
+        await asyncio.gather(_for_ever(self.beat), _for_ever(self.free))
 
     async def alone(self, duty: str, run: Callable[[], Awaitable[None]]) -> None:
         """Run `run` while `duty` is ours and cancel it when it is not; an error of its own ends this."""
@@ -133,3 +143,14 @@ class Leases:
             self._until = dict.fromkeys(self._until, 0.0)
             with contextlib.suppress(NotStored):
                 await self._store.commit(Step(GIVE_BACK, [{"holder": self._store.owner}]))
+
+
+async def _for_ever(run: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        pause_s = BEAT_S
+        try:
+            await run()
+        except NotStored as error:
+            log.get().error("not stored", place="leases", reason=error.reason)
+            pause_s = AGAIN_S
+        await asyncio.sleep(pause_s)

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from sidecar.errors import Misconfigured
+from sidecar.errors import Misconfigured, Unavailable
 from sidecar.store.engine import NEWER
 
 ADVISORY_KEY = 0x65687273
@@ -38,6 +38,7 @@ async def upgrade_shared(connect: Callable[[], Awaitable[Any]]) -> None:
 
     Raises:
         Misconfigured: the role may not make tables, or the schema is of a newer sidecar.
+        Unavailable: the tables could not be made for another reason; the next start tries again.
     """
     engine = create_async_engine("postgresql+asyncpg://", async_creator=connect, poolclass=NullPool)
     try:
@@ -46,6 +47,8 @@ async def upgrade_shared(connect: Callable[[], Awaitable[Any]]) -> None:
             await connection.run_sync(lambda own: upgrade(own, "store.url"))
     except DBAPIError as error:
         cause = type(error.orig.__cause__ or error.orig).__name__ if error.orig else "unknown"
-        raise Misconfigured([f"store.url: the role cannot make the tables ({cause})"]) from None
+        if cause == "InsufficientPrivilegeError":
+            raise Misconfigured([f"store.url: the role cannot make the tables ({cause})"]) from None
+        raise Unavailable(f"store.url: the tables could not be made ({cause})") from None
     finally:
         await engine.dispose()

@@ -12,23 +12,25 @@ import asyncio
 import contextlib
 import random
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
-from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError, Unavailable
+from sidecar import log
+from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError
 from sidecar.store import durability
-from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, Job, Row, Statement, Step, Store, merged
+from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged
 
 CONNECTIONS = 8
 """Of one process, beside the one that listens: enough for the server's group commit, few enough for many processes."""
 
 RUNS = 6
 RECONNECT_S = 0.5
-CLOSE_S = 10.0
+CLOSE_S, CUT_S = 2.0, 1.0
+"""What a close gives to what was handed in; then it is cut, which nobody is told was stored."""
 EVERYTHING = frozenset({"events", "work", "writes"})
 _AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
 _AWAY = (
@@ -63,7 +65,7 @@ class PostgresStore(Store):
         self._lanes: dict[Statement, list[Job]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news: set[str] = set()
-        self._telling = False
+        self._telling = self._unsafe = False
         self._listener: Any = None
         self._hear: Callable[[frozenset[str]], None] = lambda _: None
         self._loop = asyncio.new_event_loop()
@@ -78,15 +80,32 @@ class PostgresStore(Store):
     async def _open(self, *, migrate: bool) -> None:
         schema = await durability.prepare(self._url, self._password, migrate=migrate)
         self._channel = f"ehr_sidecar_{schema}"[:63]
-        try:
-            self._pool = await asyncpg.create_pool(
-                self._url, password=self._password, min_size=0, max_size=CONNECTIONS, timeout=durability.CONNECT_S,
-                command_timeout=durability.COMMAND_S, server_settings=durability.SESSION, statement_cache_size=200,
-                init=_refuse_unsafe, reset=_keep_session,
-            )  # fmt: skip
-        except (OSError, TimeoutError, SidecarError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            raise Unavailable(f"store.url: the database does not answer ({type(error).__name__})") from None
+        self._pool = self._new_pool(CONNECTIONS)
+        self._urgent = self._new_pool(1)
+        for pool in (self._pool, self._urgent):
+            await pool
         self._listening = asyncio.create_task(self._keep_listening())
+
+    def _new_pool(self, connections: int) -> Any:
+        """Connections that are made when they are needed, each looked at first."""
+
+        async def connect(*_: object, **__: object) -> Any:
+            return await durability.connect_safe(self._url, self._password)
+
+        return asyncpg.create_pool(
+            connect=connect, min_size=0, max_size=connections, reset=_keep_session,
+            connection_class=durability.Connection,
+        )  # fmt: skip
+
+    @contextlib.asynccontextmanager
+    async def _connection(self, within_s: float, end: float) -> AsyncIterator[Any]:
+        """A connection until `end` of this loop's clock: what still runs on it then fails."""
+        pool = self._urgent if within_s <= URGENT_S else self._pool
+        async with (
+            pool.acquire(timeout=max(end - self._loop.time(), 0.0)) as connection,
+            durability.at_most(connection, end - self._loop.time()),
+        ):
+            yield connection
 
     async def commit(self, *steps: Step) -> list[list[Row]]:
         """See `Store.commit`."""
@@ -104,7 +123,8 @@ class PostgresStore(Store):
 
     async def _read(self, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
         try:
-            async with self._pool.acquire(timeout=durability.CONNECT_S) as connection:
+            end = self._loop.time() + statement.within_s
+            async with self._connection(statement.within_s, end) as connection:
                 return await _rows(connection, statement, parameters)
         except NotStored:
             raise
@@ -132,15 +152,29 @@ class PostgresStore(Store):
         self._wait_for(self._finish())
         self._end_loop()
 
+    def _must_be_open(self) -> None:
+        super()._must_be_open()
+        if self._unsafe:
+            raise NotStored(durability.UNSAFE)
+
     async def _finish(self) -> None:
-        while self._tasks:
-            await asyncio.wait(self._tasks)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                while self._tasks:
+                    await asyncio.wait(self._tasks)
         self._listening.cancel()
-        await asyncio.gather(self._listening, return_exceptions=True)
+        pools = (self._pool, self._urgent)
         try:
-            await asyncio.wait_for(self._pool.close(), CLOSE_S)
-        except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self._pool.terminate()
+            if not self._tasks:
+                await asyncio.wait_for(asyncio.gather(*(pool.close() for pool in pools)), CUT_S)
+        except Exception:  # noqa: BLE001 -- whatever it is, it ends here
+            log.get().warning("database left without a word", place="store")
+        for pool in pools:
+            pool.terminate()
+        if rest := asyncio.all_tasks() - {asyncio.current_task()}:
+            for task in rest:
+                task.cancel()
+            await asyncio.wait(rest, timeout=CUT_S)
 
     def _wait_for(self, run: Coroutine[Any, Any, Answer]) -> Answer:
         return asyncio.run_coroutine_threadsafe(run, self._loop).result()
@@ -199,13 +233,16 @@ class PostgresStore(Store):
 
     async def _run(self, job: Job) -> None:
         """Run a transaction, again after a deadlock; its result, or the error as it came."""
+        within_s = job.within_s
+        end = self._loop.time() + within_s
         for again in range(RUNS):
             try:
-                async with self._pool.acquire(timeout=durability.CONNECT_S) as connection:
+                if again:
+                    await asyncio.sleep(random.uniform(0, 0.01 * 2**again))  # noqa: S311 -- to part two that collided
+                async with self._connection(within_s, end) as connection:
                     job.result = await _transaction(connection, job.steps)
             except _AGAIN as error:
                 job.result = error
-                await asyncio.sleep(random.uniform(0, 0.01 * 2**again))  # noqa: S311 -- to part two that collided
             except asyncio.CancelledError:  # nobody here cancels: a connection died in the driver's hands
                 job.result = NotStored("store:CancelledError")
                 return
@@ -226,7 +263,8 @@ class PostgresStore(Store):
         try:
             while self._news and self._listener is not None:
                 said, self._news = ",".join(sorted(self._news)), set()
-                await self._listener.execute("SELECT pg_notify($1, $2)", self._channel, said)
+                async with durability.at_most(self._listener, durability.CONNECT_S):
+                    await self._listener.execute("SELECT pg_notify($1, $2)", self._channel, said)
         except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
             pass  # the others look for themselves within a poll
         finally:
@@ -239,10 +277,14 @@ class PostgresStore(Store):
             try:
                 connection = await durability.connect(self._url, self._password)
                 connection.add_termination_listener(lambda _, gone=gone: gone.set())
-                await connection.add_listener(self._channel, self._heard)
+                async with durability.at_most(connection, durability.CONNECT_S):
+                    await connection.add_listener(self._channel, self._heard)
                 self._listener = connection
                 self._hear(EVERYTHING)  # nobody listened until now
-                await gone.wait()
+                while not gone.is_set():
+                    await self._look(connection)
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(gone.wait(), durability.LOOK_S)
             except (OSError, TimeoutError, SidecarError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 pass
             finally:
@@ -251,16 +293,17 @@ class PostgresStore(Store):
                     connection.terminate()
             await asyncio.sleep(RECONNECT_S)
 
+    async def _look(self, connection: Any) -> None:
+        """See whether the server is still safe; while it is not, nothing is stored."""
+        async with durability.at_most(connection, durability.CONNECT_S):
+            found = await durability.problems(connection)
+        if found and not self._unsafe:
+            log.get().error("database unsafe", place="store", count=len(found), reason="; ".join(found))
+        self._unsafe = bool(found)
+
     def _heard(self, connection: Any, pid: int, _: str, said: str) -> None:
         if pid != connection.get_server_pid():
             self._hear(frozenset(said.split(",")))
-
-
-async def _refuse_unsafe(connection: Any) -> None:
-    """Each new connection is looked at: a server that was reloaded or moved may have become unsafe."""
-    found = await durability.problems(connection)
-    if found:
-        raise NotStored("store:unsafe")
 
 
 async def _keep_session(_: Any) -> None:
@@ -268,8 +311,9 @@ async def _keep_session(_: Any) -> None:
 
 
 async def _transaction(connection: Any, steps: Sequence[Step]) -> list[list[Row]]:
-    if len(steps) == 1 and (len(steps[0].rows) <= 1 or steps[0].expect is None):
-        return [await _step(connection, steps[0])]  # one statement, or one batch, is a transaction by itself
+    first = steps[0]
+    if len(steps) == 1 and (len(first.rows) <= 1 or (first.expect is None and not first.statement.returns)):
+        return [await _step(connection, first)]  # one statement, or one batch, is a transaction by itself
     async with connection.transaction():
         return [await _step(connection, step) for step in steps]
 
@@ -301,9 +345,12 @@ async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]
 
 def _is_away(error: Exception) -> bool:
     """Whether the database is away, or cannot store anything at all: not the fault of what was to be stored."""
-    return isinstance(error, _AWAY) or (
-        isinstance(error, asyncpg.InterfaceError) and not isinstance(error, asyncpg.DataError)
-    )
+    return isinstance(error, _AWAY) or (isinstance(error, asyncpg.InterfaceError) and not _is_unsendable(error))
+
+
+def _is_unsendable(error: Exception) -> bool:
+    """Whether the driver could not even say a value: its own DataError, which is no PostgresError."""
+    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
 
 
 def _failure(error: Exception) -> Exception:
@@ -311,5 +358,7 @@ def _failure(error: Exception) -> Exception:
     if isinstance(error, ClaimLost | NotStored):
         return error
     name = type(error).__name__
-    contradicts = isinstance(error, asyncpg.IntegrityConstraintViolationError)
+    contradicts = isinstance(error, (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)) or _is_unsendable(
+        error
+    )
     return Retryable(f"store:{name}") if contradicts else NotStored(f"store:{name}")

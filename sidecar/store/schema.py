@@ -258,6 +258,15 @@ lease = Table(
     Column("name", Text, primary_key=True),
     Column("holder", Text, nullable=False),
     Column("until", Float, nullable=False),
+    Column("runs", Text),
+    Column("since", Float),
+)
+
+ring = Table(
+    "ring",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("fingerprint", LargeBinary, nullable=False),
 )
 
 IDENTIFIED_COLUMNS = tuple(

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from sidecar.errors import ClaimLost, Misconfigured, NotStored, Retryable
 from sidecar.store.engine import HEAD, MAX_GROUP, Job, Row, Statement, Step, Store, merged
@@ -180,7 +180,11 @@ def _failure(error: Exception) -> Exception:
     if isinstance(error, ClaimLost):
         return error
     name = type(error).__name__
-    return Retryable(f"store:{name}") if isinstance(error, IntegrityError) else NotStored(f"store:{name}")
+    return (
+        Retryable(f"store:{name}")
+        if isinstance(error, IntegrityError | DataError | OverflowError)
+        else NotStored(f"store:{name}")
+    )
 
 
 def _mergeable(first: Job, other: Job) -> bool:

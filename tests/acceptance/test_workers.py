@@ -3,14 +3,15 @@
 import asyncio
 import contextlib
 import sys
+import time
 
 import httpx
 import pytest
 
 from tests.campaigns.kill import fresh_seed
 from tests.campaigns.workers import run
-from tests.harness import SECRET, house, now, observation_set, until
-from tests.postgres import Cluster, skip_when_missing
+from tests.harness import SECRET, house, now, observation_set, serve, until, write_site
+from tests.postgres import Cluster, Line, cluster, new_database, skip_when_missing
 
 
 @pytest.mark.timeout(600)
@@ -31,6 +32,20 @@ def test_servers_and_a_database_that_die_at_any_moment_lose_nothing_double_nothi
 def stack():
     with contextlib.ExitStack() as opened:
         yield opened
+
+
+async def test_a_database_that_vanishes_without_a_word_does_not_delay_a_stop(tmp_path, stack):
+    skip_when_missing()
+    line = Line()
+    url = stack.enter_context(new_database())
+    config = write_site(tmp_path, "http://127.0.0.1:1/fhir", store=f'url = "{await line.open(url, cluster().port)}"')
+    served = await asyncio.to_thread(serve, config)
+    stack.callback(served.kill)
+    line.dead = True
+    began = time.monotonic()
+    assert await asyncio.to_thread(served.terminate, 30) == 0
+    assert time.monotonic() - began < 20
+    await line.close()
 
 
 async def test_an_outage_of_the_database_refuses_notifications_and_costs_no_lease(tmp_path, stack):

@@ -58,6 +58,7 @@ async def pass_time(clock: Clock, seconds: float, *living: Process) -> None:
         clock.now = min(clock.now + BEAT_S, end)
         for process in living:
             await process.leases.beat()
+            await process.leases.free()
 
 
 async def test_a_duty_has_one_owner_and_another_takes_it_when_the_owner_is_gone(pair, clock):

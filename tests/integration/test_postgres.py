@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import asyncpg
@@ -18,15 +18,18 @@ from pydantic import SecretStr
 from sqlalchemy import pool
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from sidecar.errors import Misconfigured, NotStored, Unavailable
+from sidecar.errors import Misconfigured, NotStored, Retryable, Unavailable
 from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.records import Event, PatientId, Reference
-from sidecar.store import Statement, Step, Store, open_store
+from sidecar.store import Statement, Step, Store, durability, open_store
 from sidecar.store.durability import problems
+from sidecar.store.engine import URGENT_S
+from sidecar.store.migrate import ADVISORY_KEY
+from sidecar.store.postgres import CLOSE_S, CUT_S
 from sidecar.store.schema import metadata
 from tests.harness import cipher_in, until
 from tests.peers.conftest import skip_without_peer
-from tests.postgres import Cluster, cluster, fetch, missing, new_database, wait_for
+from tests.postgres import Cluster, Line, cluster, fetch, missing, new_database, wait_for
 
 skip_without_peer(missing())
 
@@ -123,9 +126,61 @@ def test_a_clock_that_differs_from_the_databases_is_refused(url):
             await connection.close()
 
     assert wait_for(seen(0.0)) == []
-    for ahead_s in (-3.0, 3.0):
+    for ahead_s in (-1.1, 1.1):
         (found,) = wait_for(seen(ahead_s))
         assert "NTP" in found
+
+
+def test_what_a_slow_round_trip_leaves_unknown_of_a_clock_counts_as_a_difference(url):
+    async def seen(*each_took_s: float) -> list[str]:
+        start, ticks = time.time(), itertools.accumulate(s for took in (*each_took_s, 9, 9, 9) for s in (0.0, took))
+        connection = await asyncpg.connect(url)
+        try:
+            return await problems(connection, lambda: start + next(ticks))
+        finally:
+            await connection.close()
+
+    assert len(wait_for(seen(2.5, 2.5))) == 1
+    assert wait_for(seen(0.1)) == []
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+def test_a_database_with_another_isolation_level_is_spoken_to_in_read_committed(url, level):
+    cluster().sql(f"ALTER DATABASE {url.rpartition('/')[2]} SET default_transaction_isolation = '{level}'")
+    store = open_store(url)
+    shown = Statement("shown", "SELECT current_setting('transaction_isolation') AS level")
+    assert wait_for(store.read(shown)) == [{"level": "read committed"}]
+    store.close()
+
+
+def test_sessions_of_another_isolation_level_are_refused(url, monkeypatch):
+    monkeypatch.setitem(durability.SESSION, "default_transaction_isolation", "repeatable read")
+    assert "READ COMMITTED" in refused(url)[0]
+
+
+ELSEWHERE = {
+    "PGHOST": "db.example", "PGPORT": "1", "PGUSER": "nobody", "PGDATABASE": "none", "PGPASSWORD": "x" * 20,
+    "PGSSLMODE": "verify-full", "PGSSLROOTCERT": "/nowhere", "PGSSLCERT": "/nowhere", "PGSSLNEGOTIATION": "direct",
+    "PGTARGETSESSIONATTRS": "standby", "PGPASSFILE": "/nowhere", "PGSERVICE": "none", "PGGSSLIB": "none",
+}  # fmt: skip
+
+
+def test_where_and_how_to_connect_is_said_by_the_url_and_never_by_the_environment(url, monkeypatch):
+    for name, value in ELSEWHERE.items():
+        monkeypatch.setenv(name, value)
+    name, port = url.rpartition("/")[2], cluster().port
+    for good in (url, f"postgresql://sidecar@:{port}/{name}?host={cluster().folder}"):
+        open_store(good).close()
+    monkeypatch.setenv("PGHOST", "127.0.0.1")
+    monkeypatch.setenv("PGPORT", str(port))
+    assert "needs a user, a database, and a host" in refused(f"postgresql://sidecar@/{name}")[0]
+
+
+def test_a_server_without_tls_is_not_spoken_to_when_the_url_asks_for_it(url):
+    for mode in ("require", "verify-full"):
+        with pytest.raises((Misconfigured, Unavailable)):
+            open_store(f"{url}?sslmode={mode}")
+    assert "certificates or keys" in refused(f"{url}?sslmode=verify-ca&sslrootcert=/nowhere")[0]
 
 
 def test_a_schema_of_a_newer_sidecar_is_refused_and_left_as_it_was(url):
@@ -169,6 +224,35 @@ def test_several_first_starts_at_once_make_one_schema():
             store.close()
 
 
+def test_a_first_start_waits_for_another_for_as_long_as_that_takes(monkeypatch):
+    monkeypatch.setitem(durability.SESSION, "lock_timeout", "100ms")
+    with new_database(migrated=False) as url, ThreadPoolExecutor(1) as starts:
+
+        async def beside() -> Store:
+            other = await asyncpg.connect(url)
+            async with other.transaction():
+                await other.execute("SELECT pg_advisory_xact_lock($1)", ADVISORY_KEY)
+                start = asyncio.get_running_loop().run_in_executor(starts, open_store, url)
+                waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+                async def is_waiting() -> bool:
+                    return bool(await other.fetchval(waits))
+
+                await until(is_waiting)
+                await asyncio.sleep(0.5)  # five times as long as any other statement would wait
+            await other.close()
+            return await start
+
+        wait_for(beside()).close()
+
+
+def test_tables_that_cannot_be_made_for_another_reason_are_not_blamed_on_the_role():
+    with new_database(migrated=False) as url:
+        cluster().sql("CREATE TABLE seen (id int)", url.rpartition("/")[2])
+        with pytest.raises(Unavailable, match="could not be made"):
+            open_store(url)
+
+
 def test_the_migrations_make_exactly_the_tables_that_the_code_declares(url):
     async def differences() -> list[object]:
         engine = create_async_engine(url.replace("postgresql:", "postgresql+asyncpg:"), poolclass=pool.NullPool)
@@ -179,6 +263,19 @@ def test_the_migrations_make_exactly_the_tables_that_the_code_declares(url):
 
 
 # --- transactions of several processes -------------------------------------------------------------------------------
+
+
+async def test_rows_of_one_statement_that_returns_are_stored_all_or_none(stores):
+    returning = Statement("adding", "INSERT INTO device (model_digest, remote_id) VALUES (:name, '0') RETURNING 1 AS n")
+    with pytest.raises(Retryable):
+        await stores[0].commit(Step(returning, [{"name": n} for n in ("a", "b", "a")]))
+    assert await stores[0].read(ALL) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", 7])
+async def test_a_value_that_the_database_cannot_hold_is_the_works_fault_and_not_an_outage(stores, name):
+    with pytest.raises(Retryable):
+        await stores[0].commit(Step(ADD, [{"name": name}]))
 
 
 async def test_transactions_that_wait_for_each_other_in_a_circle_all_go_through(stores):
@@ -309,45 +406,61 @@ async def test_what_was_committed_survives_a_restart_of_the_database_and_the_sto
         await asyncio.to_thread(store.close)
 
 
-class Line:
-    """A line to the database that can lose its answers: what was asked happens, and nobody hears of it."""
+async def test_a_database_that_vanishes_without_a_word_delays_a_verb_and_a_stop_for_as_long_as_is_said(url):
+    line = Line()
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
+    usual, urgent = (Statement(f"in {s}", ADD.sql, within_s=s) for s in (URGENT_S + 1, URGENT_S))
+    look = Statement("look", "SELECT 1 AS yes", within_s=URGENT_S + 1)
+    await asyncio.gather(*(store.commit(Step(ADD, [{"name": f"{n}"}]), Step(ADD, [])) for n in range(8)))
+    line.dead = True
 
-    def __init__(self) -> None:
-        self.mute, self._pipes = False, set[asyncio.Task[None]]()
+    async def took(verb: Awaitable[object]) -> float:
+        began = time.monotonic()
+        with pytest.raises(NotStored):
+            await verb
+        return time.monotonic() - began
 
-    async def open(self, url: str) -> str:
-        self._server = await asyncio.start_server(self._pass, "127.0.0.1", 0)
-        port = self._server.sockets[0].getsockname()[1]
-        return url.replace(f":{cluster().port}/", f":{port}/")
+    verbs = [store.commit(Step(usual, [{"name": "a"}]), Step(usual, [{"name": "b"}])) for _ in range(10)]
+    verbs += [store.read(look) for _ in range(3)] + [store.commit(Step(usual, [{"name": "c"}]))]
+    assert max(await asyncio.gather(*(took(verb) for verb in verbs))) < URGENT_S + 3
+    assert await took(store.commit(Step(urgent, [{"name": "d"}]))) < URGENT_S + 1
+    late = asyncio.gather(store.commit(Step(ADD, [{"name": "e"}])), store.read(ALL), return_exceptions=True)
+    await asyncio.sleep(0)
+    began = time.monotonic()
+    await asyncio.to_thread(store.close)
+    assert time.monotonic() - began < CLOSE_S + 2 * CUT_S + 1
+    assert all(isinstance(failure, NotStored) for failure in await late)
+    line.dead = False
+    await line.close()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server = await asyncio.open_connection("127.0.0.1", cluster().port)
-        asking = asyncio.ensure_future(self._pipe(reader, server[1], answers=False))
-        self._pipes |= {asking, asyncio.current_task()}
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._pipe(server[0], writer, answers=True)
-        asking.cancel()
-        server[1].close()
-        writer.close()
 
-    async def _pipe(self, source: asyncio.StreamReader, target: asyncio.StreamWriter, *, answers: bool) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await source.read(65536):
-                if answers and self.mute:
-                    return
-                target.write(chunk)
-                await target.drain()
+async def test_a_database_that_is_reloaded_into_an_unsafe_one_takes_nothing_until_it_is_safe_again(monkeypatch):
+    monkeypatch.setattr(durability, "LOOK_S", 0.1)
+    with own_cluster() as server:
+        store = open_store(await asyncio.to_thread(server.database))
 
-    async def close(self) -> None:
-        self._server.close()
-        for pipe in self._pipes:
-            pipe.cancel()
-        await asyncio.gather(*self._pipes, return_exceptions=True)
+        async def is_refused() -> bool:
+            try:
+                await store.commit(Step(ADD, [{"name": str(time.time())}]))
+            except NotStored as failure:
+                return failure.reason == "store:unsafe"
+            return False
+
+        assert not await is_refused()
+        for setting, refused_then in (("off", True), ("on", False)):
+            server.configure(f"fsync = {setting}")
+            await asyncio.to_thread(server.sql, "SELECT pg_reload_conf()")
+
+            async def is_so(expected: bool = refused_then) -> bool:
+                return await is_refused() is expected
+
+            await until(is_so)
+        await asyncio.to_thread(store.close)
 
 
 async def test_a_claim_whose_answer_was_lost_is_given_back_and_made_again_at_once(url, tmp_path):
     line = Line()
-    store = await asyncio.to_thread(open_store, await line.open(url))
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
     cipher = cipher_in(tmp_path)
     events, work = EventBox(store, cipher), WorkBox(store, cipher)
     await events.record(news("o1"), news("o2"))
@@ -371,7 +484,7 @@ async def test_a_claim_whose_answer_was_lost_is_given_back_and_made_again_at_onc
 
 async def test_a_commit_whose_answer_was_lost_is_not_known_to_be_stored_and_may_be_repeated(url, tmp_path):
     line = Line()
-    store = await asyncio.to_thread(open_store, await line.open(url))
+    store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
     box = EventBox(store, cipher_in(tmp_path))
     await box.record(news("o1"))
     line.mute = True

@@ -167,7 +167,7 @@ def test_relative_paths_are_relative_to_the_settings_file(tmp_path, monkeypatch)
         "postgresql://sidecar@localhost:5433/sidecar?sslmode=disable",
         "postgresql://sidecar@/sidecar?host=/var/run/postgresql",
         "postgresql://sidecar@db.example:5432/sidecar?sslmode=verify-full&sslrootcert=/etc/db-ca.pem",
-        "postgresql://sidecar@10.1.2.3/sidecar?sslmode=verify-ca",
+        "postgresql://sidecar@10.1.2.3/sidecar?sslmode=verify-ca&sslrootcert=/etc/db-ca.pem",
     ],
 )
 def test_a_good_database_url_is_taken(tmp_path, url):
@@ -186,6 +186,11 @@ BAD_URLS = {
     "postgresql://sidecar@127.0.0.1/sidecar?password=s3cret-canary": "are others",
     "postgresql://sidecar@127.0.0.1/sidecar?host=db.example": "Unix socket",
     "postgresql://sidecar@/sidecar?host=db.example": "Unix socket",
+    "postgresql://sidecar@/sidecar": "needs a host",
+    "postgresql://127.0.0.1/sidecar": "must be",
+    "postgresql://sidecar@h%2f/sidecar": "must be",
+    "postgresql://sidecar@127.0.0.1/sidecar?sslmode=prefer": "sslmode is one of",
+    "postgresql://sidecar@10.1.2.3/sidecar?sslmode=verify-ca": "needs sslrootcert",
     "postgresql://sidecar@db.example/sidecar": "sslmode=verify-full",
     "postgresql://sidecar@db.example/sidecar?sslmode=require": "sslmode=verify-full",
     "postgresql://sidecar@127.0.0.1.example/sidecar?sslmode=prefer": "sslmode=verify-full",

@@ -115,7 +115,7 @@ async def test_every_commit_waits_for_the_disk(file):
 
 
 async def test_a_value_that_the_driver_cannot_take_fails_its_own_caller_and_the_writer_goes_on(store):
-    with pytest.raises(NotStored):
+    with pytest.raises(Retryable):
         await store.commit(Step(ADD, [{"name": 10**40, "value": "x"}]))
     with pytest.raises(NotStored):
         await store.commit(Step(ADD, [{"name": "value is missing"}]))
