@@ -27,6 +27,10 @@ TAKE_LEASE = Statement(
     "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until "
     "WHERE lease.holder = excluded.holder OR lease.until <= :now RETURNING name",
 )
+KEEP_LEASE = Statement(
+    "keep_lease", "UPDATE lease SET until = :until WHERE name = :name AND holder = :holder RETURNING name"
+)
+END_LEASE = Statement("end_lease", "DELETE FROM lease WHERE name = :name AND holder = :holder")
 GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder")
 DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
 FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")

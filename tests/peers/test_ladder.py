@@ -21,7 +21,7 @@ from sidecar.fhir.client import EhrClient
 from sidecar.sandbox.ehr import Capabilities
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
-from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
+from tests.harness import Unguarded, encounter, now, observation_set, patient, serve, until, write_site
 from tests.peers.cutting import Cutting, cutting
 from tests.peers.servers import Server, practice, usable
 from tests.peers.site import PATIENCE_S, Chart, Site, is_total, running, settings_for, unsubscribe
@@ -218,7 +218,7 @@ async def test_put_finds_its_own_by_id_where_nothing_can_be_searched_for(server_
             writer = LadderWriter(client, await capability.read(client), "put")
             assert await writer.locate(risk) is None
             for look_first in (False, True, True):
-                assert await writer.write(risk, None, look_first=look_first) == risk["id"]
+                assert await writer.write(risk, None, Unguarded(), look_first=look_first) == risk["id"]
             assert await writer.locate(risk) == risk["id"]
             chart = Chart(server)
             stored = await chart.read(f"RiskAssessment/{risk['id']}")
