@@ -190,9 +190,12 @@ class LadderWriter:
         return kept_id
 
     async def _withdraw(self, twin: Mapping[str, Any], kept_id: str) -> None:
-        able = self._capability.of(str(twin["resourceType"])).update
-        DUPLICATES.labels(twin["resourceType"], "withdrawn" if able else "left").inc()
-        log.get().error("found twice", reason="duplicate:in_ehr", source=twin["resourceType"])
+        type_name = str(twin["resourceType"])
+        able = self._capability.of(type_name).update
+        DUPLICATES.labels(type_name, "withdrawn" if able else "left").inc()
+        log.get().error("found twice", reason="duplicate:in_ehr", source=type_name)
+        if not able and type_name == "Device":  # a second one says nothing of anybody, and must not bar every result
+            return
         if not able:
             raise Rejected("duplicate:in_ehr")
         await self._update(twins.withdrawn(twin, kept_id), str(twin["id"]), twin)

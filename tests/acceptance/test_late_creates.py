@@ -62,6 +62,7 @@ async def test_an_answer_that_came_too_late_is_waited_for_before_anything_is_sen
             await site.chart(observation_set("p", now(1)))
             await site.settled(WITHIN_S)
             assert (await site.status())["writes"] == {"written": 1}
+            await proxy.landed()
     assert held(ehr) == dict.fromkeys(OURS, 1)
     assert {t: proxy.posts[t] for t in OURS} == dict.fromkeys(OURS, 1)
 
@@ -69,8 +70,8 @@ async def test_an_answer_that_came_too_late_is_waited_for_before_anything_is_sen
 @pytest.mark.parametrize("type_name", OURS)
 async def test_a_process_killed_while_it_creates_is_followed_by_one_that_waits_for_the_create(tmp_path, ehr, type_name):
     async with cutting(ehr.base_url) as proxy:
-        proxy.late(type_name, 6.0)
-        config = write_site(tmp_path, proxy.base_url, ehr=f'base_url = "{proxy.base_url}"\ntimeout_s = 2.0')
+        proxy.late(type_name, 8.0)
+        config = write_site(tmp_path, proxy.base_url, ehr=f'base_url = "{proxy.base_url}"\ntimeout_s = 3.0')
         served = await asyncio.to_thread(serve, config)
         try:
             await chart_a_set(ehr)
@@ -78,6 +79,7 @@ async def test_a_process_killed_while_it_creates_is_followed_by_one_that_waits_f
             served.kill()
             served = await asyncio.to_thread(serve, config)
             await until(lambda: all_written(tmp_path), WITHIN_S)
+            await proxy.landed()
         finally:
             await asyncio.to_thread(served.terminate)
     assert held(ehr) == dict.fromkeys(OURS, 1)
@@ -128,6 +130,7 @@ async def test_of_two_servers_the_one_that_is_left_waits_for_what_the_dead_one_s
                 return [row["state"] for row in rows] == ["written"]
 
             await until(written, WITHIN_S)
+            await asyncio.gather(first.landed(), second.landed())
             await asyncio.to_thread(stack.close)
     assert held(ehr) == dict.fromkeys(OURS, 1)
     assert sum(proxy.posts["RiskAssessment"] for proxy in proxies) == 1

@@ -115,3 +115,10 @@ async def test_an_ehr_that_updates_nothing_keeps_both_and_a_person_is_told():
         with pytest.raises(Rejected, match="duplicate:in_ehr"):
             await writer.write(ours("RiskAssessment"), None, Unguarded(), look_first=True)
         assert seen("RiskAssessment", "left") == before + 1
+
+
+async def test_a_device_that_is_there_twice_and_cannot_be_withdrawn_bars_no_result():
+    async with chart(SEARCH, Capability({"Device": CREATES_ONLY})) as (ehr, writer):
+        for logical_id in ("first", "second"):
+            await ehr.write({**ours("Device"), "id": logical_id})
+        assert await writer.write(ours("Device"), None, Unguarded(), look_first=True) == "first"

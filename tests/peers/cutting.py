@@ -41,6 +41,10 @@ class Cutting:
         """Have the next POST of a type reach the server that much later, whether its client still waits or not."""
         self._late[type_name] = seconds
 
+    async def landed(self) -> None:
+        """Wait until what was late has reached the server."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     async def forward(self, request: web.Request) -> web.StreamResponse:
         """Forward one request, now or late."""
         kind = request.path.removeprefix("/fhir").strip("/").split("/")[0]
