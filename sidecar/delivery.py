@@ -5,7 +5,7 @@ import time
 from collections.abc import Sequence
 
 from sidecar.aftermath import aftermath
-from sidecar.errors import NotHere, NotStored, Rejected, SidecarError
+from sidecar.errors import NotHere, NotStored, Rejected, SidecarError, TooEarly
 from sidecar.fhir.capability import Ladder
 from sidecar.metrics import DELIVERIES, EVENT_TO_WRITE_SECONDS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
@@ -39,6 +39,8 @@ class Delivery:
 
     async def _after(self, write: QueuedWrite, error: SidecarError) -> None:
         rooms = self._rooms
+        if isinstance(error, TooEarly):
+            return await rooms.outbox.release(write, time.time() + error.delay_s, failed=False)
         next_step = await aftermath(error, write.failures, rooms.gate, rooms.work)
         if next_step.what == "bury":
             await self._bury(write, next_step.reason)
@@ -46,6 +48,7 @@ class Delivery:
             await rooms.outbox.release(write, time.time() + next_step.pause_s, failed=False)
         elif next_step.what == "again":
             await rooms.outbox.release(write, time.time() + next_step.pause_s, failed=True)
+        return None
 
     async def _release(self, write: QueuedWrite) -> None:
         await self._rooms.outbox.release(write, time.time(), failed=False)

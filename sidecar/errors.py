@@ -22,6 +22,14 @@ class Retryable(SidecarError):
         self.delay_s = delay_s
 
 
+class TooEarly(SidecarError):
+    """Nothing has failed: what must end first may last for `delay_s` more. Try again then; no attempt is counted."""
+
+    def __init__(self, reason: str, delay_s: float) -> None:
+        super().__init__(reason)
+        self.delay_s = delay_s
+
+
 class Rejected(SidecarError):
     """The input can never succeed as it is: bury it with its reason."""
 

@@ -56,6 +56,12 @@ DELIVERIES = Counter(
     ["model", "result"],
     registry=REGISTRY,
 )
+DUPLICATES = Counter(
+    "sidecar_duplicates_total",
+    "Resources of ours found twice in the chart, by type and what was done: withdrawn, left.",
+    ["type", "result"],
+    registry=REGISTRY,
+)
 QUEUE_DEPTH = Gauge("sidecar_queue_depth", "Rows waiting, by queue.", ["queue"], registry=REGISTRY)
 QUEUE_OLDEST = Gauge(
     "sidecar_queue_oldest_age_seconds",

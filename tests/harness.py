@@ -155,6 +155,16 @@ def cipher_in(folder: Path) -> Cipher:
     return load_keys(path)
 
 
+class Unguarded:
+    """A create whose test sends nothing else meanwhile."""
+
+    async def begin(self) -> None:
+        """Go on."""
+
+    async def end(self) -> None:
+        """Nobody waits."""
+
+
 async def until(condition: Callable[[], Awaitable[bool] | bool], within_s: float = 20.0) -> None:
     """Wait for a state of the world, looking often."""
     deadline = time.monotonic() + within_s

@@ -60,6 +60,7 @@ class EhrClient:
     def __init__(self, base_url: str, credentials: Credentials, *, timeout_s: float, connections: int) -> None:
         self._base = Base(base_url)
         self.base_url = self._base.text
+        self.timeout_s = timeout_s
         self._credentials = credentials
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections

@@ -17,7 +17,7 @@ from sqlalchemy import TextClause, text
 
 from sidecar.errors import NotStored
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest migration; alembic is imported only when the schema is not there yet."""
 
 NEWER = "made by another version of the sidecar; install that version or newer"

@@ -32,6 +32,10 @@ TAKE_LEASE = Statement(
     within_s=URGENT_S,
 )
 GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder", within_s=URGENT_S)
+KEEP_LEASE = Statement(
+    "keep_lease", "UPDATE lease SET until = :until WHERE name = :name AND holder = :holder RETURNING name"
+)
+END_LEASE = Statement("end_lease", "DELETE FROM lease WHERE name = :name AND holder = :holder")
 DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
 FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")
 _OPEN = {"event": "state = 'pending'", "work": "1 = 1", "delivery": "state = 'queued'"}

@@ -186,6 +186,7 @@ delivery = Table(
     Column("failures", Integer, nullable=False, server_default="0"),
     Column("settled_at", Float),
     Column("patient_key", LargeBinary),
+    Column("sending_until", Float, nullable=False, server_default="0"),
 )
 Index(
     "delivery_open",

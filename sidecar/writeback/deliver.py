@@ -14,6 +14,7 @@ from sidecar.records import Evidence, Outcome, Reference, Stored
 from sidecar.writeback.ladder import LadderWriter
 from sidecar.writeback.outbox import Effect, Outbox, QueuedWrite
 from sidecar.writeback.render import Links, device, observation, risk_assessment, score_stub
+from sidecar.writeback.sending import Sending, SendingWrite, longest_s
 
 _ENDED = ("finished", "cancelled", "entered-in-error")
 
@@ -48,6 +49,7 @@ class _Writes:
     write: QueuedWrite
     ladder: LadderWriter
     known: Effect
+    sending: Sending
 
     @property
     def look_first(self) -> bool:
@@ -69,7 +71,7 @@ class Deliverer:
 
         Raises:
             Rejected: it can never be written as it is.
-            Unavailable, Retryable: not known to be written; repeat.
+            Unavailable, Retryable, TooEarly: not known to be written; repeat.
             ClaimLost: somebody else has it by now.
         """
         known = await self._outbox.effect(write.identity)
@@ -85,7 +87,8 @@ class Deliverer:
             return Delivered("cancelled", "never_charted")
         links = self._links(stored, manifest, write.identity, await self._device(stored, manifest, ladder))
         await self._outbox.must_hold(write, time.time())
-        writes = _Writes(write, ladder, known or Effect(None, None))
+        sending = SendingWrite(self._outbox, write, self._client.timeout_s)
+        writes = _Writes(write, ladder, known or Effect(None, None), sending)
         return Delivered("written", None, await self._write(stored, manifest, links, writes))
 
     async def _look(self, stored: Stored, manifest: Manifest, ladder: LadderWriter, identity: bytes) -> Effect | None:
@@ -110,21 +113,21 @@ class Deliverer:
         )
 
     async def _write(self, stored: Stored, manifest: Manifest, links: Links, writes: "_Writes") -> Effect:
-        ladder, known = writes.ladder, writes.known
+        ladder, known, sending = writes.ladder, writes.known, writes.sending
         score_id, risk_id = known.observation, known.risk_assessment
         alone = not ladder.takes("RiskAssessment")
         links = replace(links, alone=alone)
         wanted = ladder.takes("Observation") and not (manifest.outputs and not alone)
         score = observation(stored.conclusion, manifest, links) if wanted else None
         if score is not None:
-            score_id = await ladder.write(score, score_id, look_first=writes.look_first)
+            score_id = await ladder.write(score, score_id, sending, look_first=writes.look_first)
             links = replace(links, observation=f"Observation/{score_id}")
         elif score_id is not None:
-            await self._withdraw(score_id, ladder)
+            await self._withdraw(score_id, writes)
         try:
             if not alone:
                 body = risk_assessment(stored.conclusion, manifest, links)
-                risk_id = await ladder.write(body, risk_id, look_first=writes.look_first)
+                risk_id = await ladder.write(body, risk_id, sending, look_first=writes.look_first)
             elif score is None and score_id is None:  # a withdrawn result is a whole effect
                 raise Rejected("ehr_cannot:RiskAssessment")
         except SidecarError:
@@ -135,22 +138,26 @@ class Deliverer:
             raise
         return Effect(risk_id, score_id)
 
-    async def _withdraw(self, logical_id: str, ladder: LadderWriter) -> None:
+    async def _withdraw(self, logical_id: str, writes: "_Writes") -> None:
         """A total that no longer stands: the assessment became incomplete."""
         there = await self._client.read(Reference("Observation", logical_id))
         if there is not None and there.get("status") != "entered-in-error":
             changed = {k: v for k, v in there.items() if k != "meta"} | {"status": "entered-in-error"}
-            await ladder.write(changed, logical_id, look_first=True)
+            await writes.ladder.write(changed, logical_id, writes.sending, look_first=True)
 
     async def _device(self, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> str:
-        digest = stored.conclusion.assessment.model_digest
+        digest, devices = stored.conclusion.assessment.model_digest, self._outbox.devices
         # First writes run side by side: where only a search guards a create, two of them would make two Devices.
         async with self._making_device:
-            remote_id = await self._outbox.device(digest)
+            remote_id = await devices.find(digest)
             if remote_id is None:
-                await self._outbox.begin_device(digest, time.time())
-                remote_id = await ladder.write(device(manifest, digest), None, look_first=True)
-                await self._outbox.keep_device(digest, remote_id)
+                making = devices.making(digest, longest_s(self._client.timeout_s))
+                await making.take()
+                try:
+                    remote_id = await ladder.write(device(manifest, digest), None, making, look_first=True)
+                    await devices.keep(digest, remote_id)
+                finally:
+                    await making.leave()
         return f"Device/{remote_id}"
 
     def _reasons(self, stored: Stored, manifest: Manifest) -> tuple[str, ...]:

@@ -7,12 +7,10 @@ so do the results of one patient, whichever process delivers them.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sidecar.errors import ClaimLost, Retryable
+from sidecar.errors import ClaimLost
 from sidecar.records import Redacted
-from sidecar.store import SKIP_LOCKED, TAKE_LEASE, Cipher, Statement, Step, Store, Unsure
-
-DEVICE_S = 20.0
-"""A search and a create, each with the usual longest wait."""
+from sidecar.store import SKIP_LOCKED, Cipher, Statement, Step, Store, Unsure
+from sidecar.writeback.devices import Devices
 
 REPLACE = Statement(
     "replace_queued",
@@ -31,9 +29,10 @@ QUEUE = Statement(
 ONE_AT_A_TIME = Statement(
     "claim_writes_in_turn", "SELECT 1 AS yes FROM (SELECT pg_advisory_xact_lock(1701343859)) AS turn", shared=True
 )
+# A create may arrive although whoever sent it has gone, or its write has ended: nobody looks for it before its time.
 _HELD_UP = (
-    "EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = {0}.identity AND o.revision < {0}.revision "
-    "AND o.state = 'queued')"
+    "EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = {0}.identity "
+    "AND (o.sending_until > :now OR (o.revision < {0}.revision AND o.state = 'queued')))"
 )
 CLAIM = Statement(
     "claim_writes",
@@ -55,6 +54,14 @@ UNCLAIM = Statement(
 HOLDS = Statement(
     "holds_write",
     "SELECT 1 AS yes FROM delivery WHERE assessment_id = :assessment_id AND claim = :claim AND lease_until > :now",
+)
+SENDING = Statement(
+    "sending",
+    "UPDATE delivery SET sending_until = :until "
+    "WHERE assessment_id = :assessment_id AND claim = :claim AND lease_until > :now",
+)
+SENT = Statement(
+    "sent", "UPDATE delivery SET sending_until = 0 WHERE assessment_id = :assessment_id AND claim = :claim"
 )
 EXTEND = Statement(
     "extend_writes",
@@ -97,12 +104,6 @@ REPLAY = Statement(
     "WHERE state = 'buried' AND (assessment_id = :id OR :id IS NULL) RETURNING assessment_id AS id",
     wakes="writes",
 )
-FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
-KEEP_DEVICE = Statement(
-    "keep_device",
-    "INSERT INTO device (model_digest, remote_id) VALUES (:digest, :remote_id) "
-    "ON CONFLICT (model_digest) DO UPDATE SET remote_id = excluded.remote_id",
-)
 DEPTH = Statement(
     "delivery_depth",
     "SELECT count(*) AS waiting, min(queued_at) AS oldest FROM delivery WHERE state = 'queued'",
@@ -139,6 +140,7 @@ class Outbox:
     def __init__(self, store: Store, cipher: Cipher) -> None:
         self._store, self._cipher = store, cipher
         self._unsure = Unsure(store, UNCLAIM)
+        self.devices = Devices(store)
 
     def queue(self, assessment_id: str, identity: bytes, heard_at: float, now: float) -> list[Step]:
         """Steps that queue a revision and retire older ones nobody has begun."""
@@ -189,6 +191,21 @@ class Outbox:
         if not await self._store.read(HOLDS, assessment_id=write.assessment_id, claim=write.claim, now=now):
             raise ClaimLost("claim_lost:write")
 
+    async def sending(self, write: QueuedWrite, now: float, until: float) -> None:
+        """Remember that a create which nothing but a search guards may be under way `until` then.
+
+        Until then nobody is handed a write of this identity, whatever becomes of this one or of this process.
+
+        Raises:
+            ClaimLost: the lease has run out, or somebody else has it.
+        """
+        row = {"assessment_id": write.assessment_id, "claim": write.claim, "now": now, "until": until}
+        await self._store.commit(Step(SENDING, [row], expect=1))
+
+    async def sent(self, write: QueuedWrite) -> None:
+        """What became of the create is known."""
+        await self._store.commit(Step(SENT, [{"assessment_id": write.assessment_id, "claim": write.claim}]))
+
     async def extend(self, writes: Sequence[QueuedWrite], until: float) -> None:
         """Keep claims for longer; lost ones are left alone."""
         rows = [{"assessment_id": w.assessment_id, "claim": w.claim, "lease_until": until} for w in writes]
@@ -228,25 +245,3 @@ class Outbox:
             for c in ("risk_assessment", "observation")
         }
         return Effect(ids["risk_assessment"], ids["observation"])
-
-    async def device(self, digest: str) -> str | None:
-        """The id of a model version's Device in the EHR, once made."""
-        rows = await self._store.read(FIND_DEVICE, digest=digest)
-        return str(rows[0]["remote_id"]) if rows else None
-
-    async def begin_device(self, digest: str, now: float) -> None:
-        """Make a model version's Device now, in this process and no other; `keep_device` is to follow.
-
-        Raises:
-            Retryable: another process makes it.
-        """
-        if self._store.alone:
-            return
-        row = {"name": f"device:{digest}", "holder": self._store.owner, "until": now + DEVICE_S, "now": now}
-        (taken,) = await self._store.commit(Step(TAKE_LEASE, [row]))
-        if not taken:
-            raise Retryable("device_being_made", 0.5)
-
-    async def keep_device(self, digest: str, remote_id: str) -> None:
-        """Remember it."""
-        await self._store.commit(Step(KEEP_DEVICE, [{"digest": digest, "remote_id": remote_id}]))

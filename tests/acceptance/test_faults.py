@@ -61,12 +61,12 @@ async def test_a_reply_dropped_after_the_write_is_neither_lost_nor_doubled(tmp_p
     ehr = PracticeEhr(capabilities=RUNGS[rung])
     # The HTTP client itself sends a PUT once more when a kept-alive connection is cut, so two replies must be lost.
     verb, lost, version = ("PUT", 2, "2") if rung == "put" else ("POST", 1, "1")
-    async with house(tmp_path, ehr) as site:
+    async with house(tmp_path, ehr, ehr="timeout_s = 1.0") as site:
         await site.admit("p1")
         for type_name in ("Device", "Observation", "RiskAssessment"):
             ehr.faults.drop_reply_next(lost, only=f"{verb} {type_name}")
         await site.chart(observation_set("p1", now(5)))
-        await site.settled()
+        await site.settled(60)  # each create may go on for seconds
 
         (risk,) = site.risk_assessments()
         assert (risk["status"], risk["meta"]["versionId"]) == ("final", version)

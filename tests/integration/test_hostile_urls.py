@@ -31,7 +31,7 @@ from sidecar.records import PatientId, Reference
 from sidecar.settings import Ehr, Topics
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
-from tests.harness import encounter, now, open_store, patient, reading
+from tests.harness import Unguarded, encounter, now, open_store, patient, reading
 
 FORGET = Statement("forget", "DELETE FROM subscription")
 TOKEN = "a-token-that-stays-at-home"
@@ -279,7 +279,7 @@ async def test_where_a_created_resource_is_said_to_be(header):
             server.requests.clear()
             created = Reply(None, 201, ((header, server.filled(text)),))
             server.answer = lambda r, created=created: answer(r, created)
-            found = await outcome(writer.write(task, None, look_first=False))
+            found = await outcome(writer.write(task, None, Unguarded(), look_first=False))
             assert found == "used" or found.startswith("ehr_unreachable:"), text
             assert found != "used" or [r.method for r in server.requests] == ["POST", "GET", "GET"], text
             outcomes[found] += 1

@@ -1,17 +1,18 @@
 """Queued writes: a patient's results go out one at a time and in their order, whichever process delivers them."""
 
 import asyncio
+import contextlib
 import itertools
 import time
 from collections.abc import Iterator
 
 import pytest
 
-from sidecar.errors import ClaimLost, Retryable
-from sidecar.store import Cipher, Statement, Step, Store, open_store
+from sidecar.errors import ClaimLost, TooEarly
+from sidecar.store import Cipher, Leases, Statement, Step, Store, open_store
 from sidecar.store.schema import assessment
 from sidecar.writeback import Outbox
-from tests.harness import ENGINES, cipher_in, new_database
+from tests.harness import ENGINES, cipher_in, new_database, until
 
 _COLUMNS = {
     c.name: ("x" if str(c.type) == "TEXT" else b"x" if str(c.type) == "BLOB" else 0) for c in assessment.columns
@@ -136,11 +137,110 @@ async def test_a_process_whose_claim_ran_out_must_not_write_any_more(boxes, ward
         await boxes[0].must_hold(write, 2061.0)
 
 
+async def test_while_a_create_may_be_under_way_nobody_is_handed_a_write_of_its_identity(boxes, ward):
+    await ward.conclude("p", "x")
+    (write,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    await boxes[0].sending(write, 2000.0, 2025.0)
+    await boxes[0].release(write, 2000.0, failed=True)
+    await ward.conclude("p", "x", revision=2)
+    assert await boxes[1].claim("c2", 2024.9, 60, 16) == []
+    (again,) = await boxes[1].claim("c3", 2025.0, 60, 16)
+    assert (again.assessment_id, again.attempts) == ("x.1", 2)
+
+
+async def test_a_create_outlasts_the_process_that_sent_it(boxes, ward):
+    await ward.conclude("p", "x")
+    start = time.time()
+    (write,) = await boxes[0].claim(boxes[0].store.fresh_claim(), start, 60, 16)
+    await boxes[0].sending(write, start, start + 25)
+    clock = [start]
+    survivor = Leases(boxes[1].store, (), lambda: clock[0])
+    await Leases(boxes[0].store, (), lambda: start).beat()
+    while clock[0] < start + 20:  # long enough to take the other for dead, and to free what it had claimed
+        await survivor.beat()
+        clock[0] += 2
+    assert await boxes[1].store.read(Statement("claims", "SELECT 1 AS yes FROM delivery WHERE claim IS NOT NULL")) == []
+    assert await boxes[1].claim("c2", start + 24, 60, 16) == []
+    assert [w.assessment_id for w in await boxes[1].claim("c3", start + 25, 60, 16)] == ["x.1"]
+
+
+async def test_a_write_that_ended_with_a_create_under_way_holds_up_the_next_revision(boxes, ward):
+    await ward.conclude("p", "x")
+    (write,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    await boxes[0].sending(write, 2000.0, 2025.0)
+    await boxes[0].store.commit(boxes[0].settled(write, "buried", "ehr_unreachable:TimeoutError", 2010.0))
+    await ward.conclude("p", "x", revision=2)
+    assert await boxes[1].claim("c2", 2024.9, 60, 16) == []
+    assert [w.assessment_id for w in await boxes[1].claim("c3", 2025.0, 60, 16)] == ["x.2"]
+
+
+async def test_a_create_under_way_holds_up_no_other_result_of_its_patient(boxes, ward):
+    await ward.conclude("p", "first")
+    await ward.conclude("p", "second")
+    (first,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    await boxes[0].sending(first, 2000.0, 2025.0)
+    await boxes[0].release(first, 2000.0, failed=True)
+    assert [w.assessment_id for w in await boxes[1].claim("c2", 2001.0, 60, 16)] == ["second.1"]
+
+
+async def test_after_an_answer_the_next_attempt_is_at_once(boxes, ward):
+    await ward.conclude("p", "x")
+    (write,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    await boxes[0].sending(write, 2000.0, 2025.0)
+    await boxes[0].sent(write)
+    await boxes[0].release(write, 2000.0, failed=True)
+    assert [w.assessment_id for w in await boxes[1].claim("c2", 2001.0, 60, 16)] == ["x.1"]
+
+
+async def test_nothing_is_sent_under_a_claim_that_ran_out(boxes, ward):
+    await ward.conclude("p", "x")
+    (write,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    with pytest.raises(ClaimLost):
+        await boxes[0].sending(write, 2060.0, 2085.0)
+
+
 async def test_a_models_device_is_made_by_one_process_at_a_time(boxes):
-    await boxes[0].begin_device("digest", 1000.0)
-    if boxes[0].store is boxes[1].store:
-        await boxes[1].begin_device("digest", 1000.0)
-        return
-    with pytest.raises(Retryable):
-        await boxes[1].begin_device("digest", 1001.0)
-    await boxes[1].begin_device("digest", 1100.0)
+    first, second = (box.devices.making("digest", 60.0) for box in boxes)
+    await first.take()
+    if not boxes[0].store.alone:
+        with pytest.raises(TooEarly):
+            await second.take()
+    await first.leave()
+    await second.take()
+
+
+async def test_a_device_that_may_be_under_way_is_looked_for_only_when_its_create_has_ended(boxes):
+    """Also by the same process, and by the one that opens its file after it."""
+    first = boxes[0].devices.making("digest", 1.0)
+    await first.take()
+    await first.begin()
+    began = time.monotonic()
+    await first.leave()
+    for box in boxes:
+        with pytest.raises(TooEarly):
+            await box.devices.making("digest", 1.0).take()
+
+    async def taken() -> bool:
+        with contextlib.suppress(TooEarly):
+            await boxes[1].devices.making("digest", 1.0).take()
+            return True
+        return False
+
+    await until(taken)
+    assert time.monotonic() - began >= 0.9
+
+
+async def test_a_device_is_not_created_by_who_looked_before_another_began(boxes):
+    slow, other = (box.devices.making("digest", 0.05) for box in boxes)
+    await slow.take()
+
+    async def taken() -> bool:
+        with contextlib.suppress(TooEarly):
+            await other.take()
+            return True
+        return False
+
+    await until(taken)
+    await other.leave()
+    with pytest.raises(TooEarly):
+        await slow.begin()

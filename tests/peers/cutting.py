@@ -1,4 +1,7 @@
-"""A proxy before a server that loses answers: the server has done what was asked, and the client never learns it."""
+"""A proxy before a server that loses answers: the server has done what was asked, and the client never learns it.
+
+Or the server does it late, when the client has long stopped waiting.
+"""
 
 import asyncio
 import contextlib
@@ -21,6 +24,9 @@ class Cutting:
         self._hold: tuple[str, str] | None = None
         self.held = asyncio.Event()
         self.lost: Counter[str] = Counter()
+        self._late: dict[str, float] = {}
+        self._under_way: set[asyncio.Task[web.StreamResponse]] = set()
+        self.posts: Counter[str] = Counter()
 
     def lose(self, type_name: str, about: str, times: int) -> None:
         """Drop the answers to the next writes of a type whose body names `about`."""
@@ -31,7 +37,34 @@ class Cutting:
         self._hold = type_name, about
         self.held.clear()
 
+    def late(self, type_name: str, seconds: float) -> None:
+        """Have the next POST of a type reach the server that much later, whether its client still waits or not."""
+        self._late[type_name] = seconds
+
+    async def landed(self) -> None:
+        """Wait until what was late has reached the server."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
     async def forward(self, request: web.Request) -> web.StreamResponse:
+        """Forward one request, now or late."""
+        kind = request.path.removeprefix("/fhir").strip("/").split("/")[0]
+        if request.method != "POST":
+            return await self._forward(request)
+        await request.read()
+        self.posts[kind] += 1
+        seconds = self._late.pop(kind, None)
+        if seconds is None:
+            return await self._forward(request)
+        task = asyncio.create_task(self._after(seconds, request))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return await asyncio.shield(task)
+
+    async def _after(self, seconds: float, request: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(seconds)
+        return await self._forward(request)
+
+    async def _forward(self, request: web.Request) -> web.StreamResponse:
         kind = request.path.removeprefix("/fhir").strip("/").split("/")[0]
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
         headers[hdrs.ACCEPT_ENCODING] = "identity"  # addresses in the answer are replaced

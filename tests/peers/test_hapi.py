@@ -22,7 +22,7 @@ from sidecar.records import Reference
 from sidecar.review import review
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
-from tests.harness import SECRET, now, observation_set, reading
+from tests.harness import SECRET, Unguarded, now, observation_set, reading
 from tests.peers import hapi
 from tests.peers.conftest import skip_without_peer
 from tests.peers.site import FHIR_JSON, Chart, Site, running, settings_for, site_at, subscriptions_of, unsubscribe
@@ -107,7 +107,7 @@ async def test_of_many_who_write_one_identity_at_once_one_resource_comes_to_be(c
             while True:
                 # HAPI-2745 (409): another transaction is creating the same.
                 with contextlib.suppress(Retryable):
-                    return await writer.write(device, None, look_first=True)
+                    return await writer.write(device, None, Unguarded(), look_first=True)
 
         ids = await asyncio.gather(*(write() for _ in range(8)))
     finally:

@@ -21,13 +21,14 @@ from sidecar.fhir.client import EhrClient
 from sidecar.sandbox.ehr import Capabilities
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
-from tests.harness import encounter, now, observation_set, patient, serve, until, write_site
+from tests.harness import Unguarded, encounter, now, observation_set, patient, serve, until, write_site
 from tests.peers.cutting import Cutting, cutting
 from tests.peers.servers import Server, practice, usable
 from tests.peers.site import PATIENCE_S, Chart, Site, is_total, running, settings_for, unsubscribe
 
 pytestmark = pytest.mark.timeout(600)
 
+PATIENT_S = 8.0
 NEITHER = Capabilities(update_create=False, conditional_create=False)
 
 
@@ -75,6 +76,8 @@ async def site_behind(way: Way, server_named, folder: Path) -> AsyncIterator[tup
     async with chart_of(way, server_named) as chart, cutting(chart.base_url) as proxy:
         every = "5s" if chart.server.tells else "1s"
         settings = settings_for(folder, proxy.base_url, way.setting, catch_up_interval=every)
+        # Where only a search guards a create, a lost answer is waited for more than twice as long.
+        settings = settings.model_copy(update={"ehr": settings.ehr.model_copy(update={"timeout_s": PATIENT_S})})
         try:
             async with running(chart, settings) as site:
                 yield site, chart, proxy
@@ -155,7 +158,7 @@ async def test_a_delivery_that_is_repeated_changes_nothing(way, server_named, tm
 async def test_a_process_killed_between_the_write_and_its_record_has_one_effect(way, server_named, tmp_path):
     who = f"killed-{uuid4().hex[:8]}"
     async with chart_of(way, server_named) as chart, cutting(chart.base_url) as proxy:
-        ehr = f'base_url = "{proxy.base_url}"\nwrite_ladder = "{way.setting}"'
+        ehr = f'base_url = "{proxy.base_url}"\nwrite_ladder = "{way.setting}"\ntimeout_s = {PATIENT_S}'
         work = 'catch_up_interval = "1s"\nlease = "2s"\ncatch_up_overlap = "2s"'
         config = write_site(tmp_path, proxy.base_url, ehr=ehr, work=work)
         served = await asyncio.to_thread(serve, config)
@@ -218,7 +221,7 @@ async def test_put_finds_its_own_by_id_where_nothing_can_be_searched_for(server_
             writer = LadderWriter(client, await capability.read(client), "put")
             assert await writer.locate(risk) is None
             for look_first in (False, True, True):
-                assert await writer.write(risk, None, look_first=look_first) == risk["id"]
+                assert await writer.write(risk, None, Unguarded(), look_first=look_first) == risk["id"]
             assert await writer.locate(risk) == risk["id"]
             chart = Chart(server)
             stored = await chart.read(f"RiskAssessment/{risk['id']}")
