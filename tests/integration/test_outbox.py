@@ -10,6 +10,7 @@ import pytest
 
 from sidecar.errors import ClaimLost, TooEarly
 from sidecar.store import Cipher, Leases, Statement, Step, Store, open_store
+from sidecar.store.leases import LEASE_S
 from sidecar.store.schema import assessment
 from sidecar.writeback import Outbox
 from tests.harness import ENGINES, cipher_in, new_database, until
@@ -152,16 +153,16 @@ async def test_a_create_outlasts_the_process_that_sent_it(boxes, ward):
     await ward.conclude("p", "x")
     start = time.time()
     (write,) = await boxes[0].claim(boxes[0].store.fresh_claim(), start, 60, 16)
-    await boxes[0].sending(write, start, start + 25)
+    await boxes[0].sending(write, start, start + 4 * LEASE_S)
     clock = [start]
     survivor = Leases(boxes[1].store, (), lambda: clock[0])
     await Leases(boxes[0].store, (), lambda: start).beat()
-    while clock[0] < start + 20:  # long enough to take the other for dead, and to free what it had claimed
+    while clock[0] < start + 3 * LEASE_S:  # long enough to take the other for dead, and to free what it had claimed
         await survivor.beat()
         clock[0] += 2
     assert await boxes[1].store.read(Statement("claims", "SELECT 1 AS yes FROM delivery WHERE claim IS NOT NULL")) == []
-    assert await boxes[1].claim("c2", start + 24, 60, 16) == []
-    assert [w.assessment_id for w in await boxes[1].claim("c3", start + 25, 60, 16)] == ["x.1"]
+    assert await boxes[1].claim("c2", start + 4 * LEASE_S - 1, 60, 16) == []
+    assert [w.assessment_id for w in await boxes[1].claim("c3", start + 4 * LEASE_S, 60, 16)] == ["x.1"]
 
 
 async def test_a_write_that_ended_with_a_create_under_way_holds_up_the_next_revision(boxes, ward):
