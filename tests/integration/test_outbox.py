@@ -159,6 +159,7 @@ async def test_a_create_outlasts_the_process_that_sent_it(boxes, ward):
     await Leases(boxes[0].store, (), lambda: start).beat()
     while clock[0] < start + 3 * LEASE_S:  # long enough to take the other for dead, and to free what it had claimed
         await survivor.beat()
+        await survivor.free()
         clock[0] += 2
     assert await boxes[1].store.read(Statement("claims", "SELECT 1 AS yes FROM delivery WHERE claim IS NOT NULL")) == []
     assert await boxes[1].claim("c2", start + 4 * LEASE_S - 1, 60, 16) == []
