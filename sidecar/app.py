@@ -18,7 +18,7 @@ from sidecar import log, metrics, operations
 from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, load_rules
 from sidecar.delivery import Delivery
-from sidecar.duties import Duties
+from sidecar.duties import DUTIES, Duties
 from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, reason_in_words
@@ -33,7 +33,7 @@ from sidecar.monitoring import Bins, bins_for
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump
 from sidecar.records import Arm, Event
-from sidecar.rooms import Rooms
+from sidecar.rooms import Rooms, what_runs
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
@@ -143,7 +143,7 @@ class Sidecar:
             self.rooms.sources, self.rooms.hook_secrets, settings.server.max_body_bytes, self._heard
         )
         self._duties = Duties(self.rooms, settings, self.wake).each
-        self.leases = Leases(self.rooms.store, self._duties)
+        self.leases = self.rooms.leases
         self.signer = signer
         if signer.public_keys() is not None:
             publish_keys(self.door.app, signer.public_keys)
@@ -289,13 +289,15 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     ehr, models = settings.ehr, built.models
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
     store = open_store(settings.store.url, store_password(settings.store))
+    leases = Leases(store, DUTIES, runs=what_runs(settings, models))
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
     site = Site(settings.server.public_url, hook, settings.subscriptions)
-    subscriptions = Subscriptions(client, store, events.record, site)
+    subscriptions = Subscriptions(client, store, events.record, site, partial(leases.must_hold, DUTIES[0]))
     bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
     _announce(models, bins)
     return Rooms(
         store=store,
+        leases=leases,
         client=client,
         gate=Gate(client),
         events=events,

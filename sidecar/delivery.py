@@ -21,7 +21,7 @@ class Delivery:
         self._rooms, self._ladder = rooms, ladder
         verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend)
         lease_s = rooms.work.lease.total_seconds()
-        self.pump: Pump[QueuedWrite] = Pump("write", rooms.work.concurrency, lease_s, rooms.gate.ready, verbs)
+        self.pump: Pump[QueuedWrite] = Pump("write", rooms.work.concurrency, lease_s, rooms.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[QueuedWrite]:
         lease_s = self._rooms.work.lease.total_seconds()
@@ -29,6 +29,11 @@ class Delivery:
 
     async def _run(self, write: QueuedWrite) -> None:
         started = time.perf_counter()
+        try:
+            await self._rooms.leases.must_lead()
+        except NotHere as other:
+            await self._rooms.outbox.leave(write, time.time() + other.delay_s)
+            return
         try:
             await self._deliver(write)
         except NotStored:

@@ -15,6 +15,7 @@ from sidecar.review import Sweep, review
 from sidecar.rooms import Rooms
 from sidecar.settings import Settings
 
+DUTIES = ("subscriptions", "catch-up", "review", "prune")
 PRUNE_S = 600.0
 LOOK_S = 0.1
 NOTICES_S = 86_400.0
@@ -32,12 +33,7 @@ class Duties:
     @property
     def each(self) -> Mapping[str, Duty]:
         """By name."""
-        return {
-            "subscriptions": self._subscriptions,
-            "catch-up": self._catch_up,
-            "review": self._review,
-            "prune": self._prune,
-        }
+        return dict(zip(DUTIES, (self._subscriptions, self._catch_up, self._review, self._prune), strict=True))
 
     async def _subscriptions(self) -> None:
         """Create or adopt, follow, renew. One source's trouble does not keep the others waiting."""

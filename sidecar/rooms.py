@@ -1,5 +1,7 @@
 """The adapters every loop works with, built once by `sidecar.app`."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,9 +15,26 @@ from sidecar.inbox import EventBox, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Source, Subscriptions
 from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
-from sidecar.settings import Work
-from sidecar.store import Store
+from sidecar.settings import Settings, Work
+from sidecar.store import Leases, Store
 from sidecar.writeback import Deliverer, Outbox
+
+CHARTED = {"base_url", "write_ladder", "score_value", "probability"}
+
+
+def what_runs(settings: Settings, models: Mapping[str, RunningModel]) -> str:
+    """A digest of all that decides what an event becomes: equal for servers that may work side by side."""
+    said = {
+        "sites": [
+            (name, site.model_dump(mode="json", exclude={"promoted_by", "promoted_because"}))
+            for name, site in sorted(settings.models.items())
+        ],
+        "models": [(name, m.loaded.digest, m.arm.value) for name, m in sorted(models.items())],
+        "facility": settings.facility.model_dump(mode="json"),
+        "subscriptions": settings.subscriptions.model_dump(mode="json"),
+        "ehr": settings.ehr.model_dump(mode="json", include=CHARTED),
+    }
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +42,7 @@ class Rooms:
     """`clock` is the clinical time; leases, pauses and watermarks follow the wall clock."""
 
     store: Store
+    leases: Leases
     client: EhrClient
     gate: Gate
     events: EventBox
@@ -41,3 +61,11 @@ class Rooms:
     rules: Rules
     work: Work
     clock: Callable[[], datetime]
+
+    async def ready(self) -> None:
+        """Wait until work may be claimed: the EHR is thought to be there, and it is this process's to do."""
+        while True:
+            await self.gate.ready()
+            await self.leases.leading()
+            if self.gate.is_open:
+                return

@@ -14,7 +14,7 @@ from typing import Any
 
 from sidecar.aftermath import PATIENCE, aftermath
 from sidecar.deid import instant
-from sidecar.errors import ClaimLost, NotStored, Rejected, Retryable, SidecarError, Unavailable
+from sidecar.errors import ClaimLost, NotHere, NotStored, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
 from sidecar.metrics import EVENTS, STAGE_SECONDS
@@ -38,8 +38,8 @@ class Router:
         self._sources = {s.name: s for s in rooms.sources}
         lease_s = rooms.work.lease.total_seconds()
         verbs = (self._run, self._bury, self._release, self._extend)
-        self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.gate.ready, Verbs(self._claim, *verbs))
-        self.pings: Pump[Batch] = Pump("catch-up", 1, lease_s, rooms.gate.ready, Verbs(self._claim_ping, *verbs))
+        self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs))
+        self.pings: Pump[Batch] = Pump("catch-up", 1, lease_s, rooms.ready, Verbs(self._claim_ping, *verbs))
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
@@ -52,6 +52,12 @@ class Router:
         return [(e,) for e in await self._rooms.events.claim(token, time.time(), lease_s, 1, pings=True)]
 
     async def _run(self, batch: Batch) -> None:
+        try:
+            await self._rooms.leases.must_lead()
+        except NotHere as other:
+            for event in batch:
+                await self._rooms.events.release(event, time.time() + other.delay_s, tried=False)
+            return
         started = time.perf_counter()
         resources = await self._read_back(batch)
         for event in batch:

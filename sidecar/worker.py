@@ -80,7 +80,7 @@ class Worker:
         self._rooms, self._written = rooms, written
         verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._next_due)
         lease_s = rooms.work.lease.total_seconds()
-        self.pump: Pump[WorkItem] = Pump("assess", rooms.work.concurrency, lease_s, rooms.gate.ready, verbs)
+        self.pump: Pump[WorkItem] = Pump("assess", rooms.work.concurrency, lease_s, rooms.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[WorkItem]:
         lease_s = self._rooms.work.lease.total_seconds()
@@ -93,6 +93,7 @@ class Worker:
 
     async def _run(self, item: WorkItem) -> None:
         try:
+            await self._rooms.leases.must_lead()
             if item.attempts > self._rooms.work.max_attempts * PATIENCE:
                 raise Rejected("worn_out:work")
             await self._assess(item)

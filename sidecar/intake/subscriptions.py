@@ -26,10 +26,15 @@ Cause = Literal["absent", "given up", "due", "different"]
 
 
 class Subscriptions:
-    """Our Subscriptions at one EHR. `endpoint` is `{public_url}/notify/{source}`; `record` is the inbox's verb."""
+    """Our Subscriptions at one EHR. `endpoint` is `{public_url}/notify/{source}`; `record` is the inbox's verb.
 
-    def __init__(self, client: EhrClient, store: Store, record: Record, site: Site) -> None:
-        self._client, self._store, self._record = client, store, record
+    `must_hold` is called before each write and raises `ClaimLost` when another process keeps them by now.
+    """
+
+    def __init__(
+        self, client: EhrClient, store: Store, record: Record, site: Site, must_hold: Callable[[], None] = lambda: None
+    ) -> None:
+        self._client, self._store, self._record, self._must_hold = client, store, record, must_hold
         self._site = site
         self._asked: set[str] = set()
 
@@ -111,6 +116,7 @@ class Subscriptions:
         return current, terms.ends_at
 
     async def _write(self, resource: dict[str, Any], logical_id: str | None) -> str:
+        self._must_hold()
         if logical_id is not None:
             body = resource | {"id": logical_id}
             await self._client.send("update", "PUT", f"Subscription/{logical_id}", ok={200, 201}, body=body)

@@ -9,12 +9,13 @@ With SQLite the file's lock says that there is nobody else: every duty is ours, 
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import replace
 
 from sidecar import log
-from sidecar.errors import ClaimLost, NotStored
-from sidecar.metrics import DUTIES
-from sidecar.store.engine import SLOW_S, URGENT_S, Statement, Step, Store
+from sidecar.errors import ClaimLost, NotHere, NotStored
+from sidecar.metrics import DUTIES, SUPERSEDED
+from sidecar.store.engine import SLOW_S, URGENT_S, Row, Statement, Step, Store
 
 LEASE_S = 8.0
 BEAT_S, AGAIN_S = 2.0, 0.5
@@ -26,8 +27,9 @@ database's by at most `durability.MOST_SKEW_S`."""
 
 TAKE_LEASE = Statement(
     "take_lease",
-    "INSERT INTO lease (name, holder, until) VALUES (:name, :holder, :until) "
-    "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until "
+    "INSERT INTO lease (name, holder, until, runs, since) VALUES (:name, :holder, :until, :runs, :since) "
+    "ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until, runs = excluded.runs, "
+    "since = excluded.since "
     "WHERE lease.holder = excluded.holder OR lease.until <= :now RETURNING name",
     within_s=URGENT_S,
 )
@@ -36,9 +38,22 @@ KEEP_LEASE = Statement(
     "keep_lease", "UPDATE lease SET until = :until WHERE name = :name AND holder = :holder RETURNING name"
 )
 END_LEASE = Statement("end_lease", "DELETE FROM lease WHERE name = :name AND holder = :holder")
+NEWEST = Statement(
+    "newest_process",
+    "SELECT runs FROM lease WHERE name LIKE 'process:%' AND until > :now ORDER BY since DESC, holder DESC LIMIT 1",
+)
+NEWEST_AT_ONCE = replace(NEWEST, within_s=URGENT_S)
 DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
 FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")
 _OPEN = {"event": "state = 'pending'", "work": "1 = 1", "delivery": "state = 'queued'"}
+FREE_OWN = tuple(
+    Statement(
+        f"free_own_{table}",
+        f"UPDATE {table} SET claim = NULL, lease_until = 0 WHERE substr(claim, 1, 32) = :holder AND {is_open}",  # noqa: S608 -- constants
+        within_s=URGENT_S,
+    )
+    for table, is_open in _OPEN.items()
+)
 FREE = tuple(
     Statement(
         f"free_{table}",
@@ -51,14 +66,23 @@ FREE = tuple(
 
 
 class Leases:
-    """The leases of one process. `beat` renews them; `alone` runs a duty only while its lease holds."""
+    """The leases of one process. `beat` renews them; `alone` runs a duty only while its lease holds.
 
-    def __init__(self, store: Store, duties: Iterable[str], clock: Callable[[], float] = time.time) -> None:
+    `runs` says what the process runs, its models and settings. Where processes differ, those that run what the one
+    started last runs do all the work, and the others only take notifications: no two models' results take turns.
+    """
+
+    def __init__(
+        self, store: Store, duties: Iterable[str], clock: Callable[[], float] = time.time, runs: str = ""
+    ) -> None:
         self._store, self._clock = store, clock
         self._process = f"process:{store.owner}"
         self._until = dict.fromkeys([self._process, *duties], 0.0)
         self._taken = {duty: asyncio.Event() for duty in self._until}
         self._known_since = 0.0
+        self._runs, self._since = runs, 0.0
+        self._leads = asyncio.Event()
+        self._is_newest = True
 
     def holds(self, duty: str) -> bool:
         """Whether `duty` is ours, for long enough to take one more step."""
@@ -72,6 +96,29 @@ class Leases:
         """
         if not self.holds(duty):
             raise ClaimLost(f"lease_lost:{duty}")
+
+    async def leading(self) -> None:
+        """Wait until this process may claim work: nothing else is run by processes that were started later."""
+        while not self._store.alone:
+            await self._leads.wait()
+            if self.holds(self._process):
+                return
+            self._leads.clear()  # this process stood still for long: the next beat says
+
+    async def must_lead(self) -> None:
+        """Go on with what was claimed only if nothing else is run by processes that were started later.
+
+        What was claimed was heard before this look, so whoever is started after it has no claim to it.
+
+        Raises:
+            NotHere: another process has it to do.
+            NotStored: the database is away.
+        """
+        if not self._store.alone and not self._runs_what(await self._store.read(NEWEST, now=self._clock())):
+            raise NotHere("superseded", BEAT_S)
+
+    def _runs_what(self, newest: Sequence[Row]) -> bool:
+        return not newest or newest[0]["runs"] == self._runs
 
     async def beat(self) -> None:
         """Renew what is ours and take what is free; on SQLite, free what a predecessor had claimed.
@@ -87,13 +134,36 @@ class Leases:
                 self._until = dict.fromkeys(self._until, float("inf"))
                 self._mark(self._until)
             return
-        row = {"holder": self._store.owner, "until": now + LEASE_S, "now": now}
-        taken = await self._store.commit(Step(TAKE_LEASE, [row | {"name": name} for name in self._until]))
-        mine = {r["name"] for r in taken[0]}
+        self._since = self._since or now
+        # Duties that are left to others are not renewed: they end with their leases, here before there.
+        asked = list(self._until) if self._is_newest else [self._process]
+        row = {
+            "holder": self._store.owner,
+            "until": now + LEASE_S,
+            "now": now,
+            "runs": self._runs,
+            "since": self._since,
+        }
+        taken, newest = await self._store.commit(
+            Step(TAKE_LEASE, [row | {"name": name} for name in asked]), Step(NEWEST_AT_ONCE, [{"now": now}])
+        )
+        mine = {r["name"] for r in taken}
         if now > self._until[self._process]:
             self._known_since = now
-        self._until = {name: now + LEASE_S if name in mine else 0.0 for name in self._until}
+        self._until |= {name: now + LEASE_S if name in mine else 0.0 for name in asked}
         self._mark(mine)
+        self._lead(is_newest=self._runs_what(newest))
+
+    def _lead(self, *, is_newest: bool) -> None:
+        if is_newest != self._is_newest:
+            said = log.get().info if is_newest else log.get().error
+            said("leads again" if is_newest else "superseded", place="leases", reason="other models or settings")
+        self._is_newest = is_newest
+        SUPERSEDED.set(not is_newest)
+        if is_newest:
+            self._leads.set()
+        else:
+            self._leads.clear()
 
     async def free(self) -> None:
         """Free what the dead had claimed.
@@ -142,11 +212,11 @@ class Leases:
                 task.result()
 
     async def give_back(self) -> None:
-        """Leave every duty to the others at once; the last thing a process does."""
+        """Leave every duty, and what is still claimed, to the others at once; the last thing a process does."""
         if not self._store.alone:
             self._until = dict.fromkeys(self._until, 0.0)
             with contextlib.suppress(NotStored):
-                await self._store.commit(Step(GIVE_BACK, [{"holder": self._store.owner}]))
+                await self._store.commit(*(Step(s, [{"holder": self._store.owner}]) for s in (*FREE_OWN, GIVE_BACK)))
 
 
 async def _for_ever(run: Callable[[], Awaitable[None]]) -> None:

@@ -33,7 +33,9 @@ class Making:
         now = time.time()
         # The one process of a file does one thing at a time: only a create has to outlive it.
         until = now if self._store.alone else now + self._longest_s
-        (taken,) = await self._store.commit(Step(TAKE_LEASE, [self._row | {"until": until, "now": now}]))
+        (taken,) = await self._store.commit(
+            Step(TAKE_LEASE, [self._row | {"until": until, "now": now, "runs": None, "since": None}])
+        )
         if not taken:
             raise TooEarly("device_being_made", ASK_AGAIN_S)
 

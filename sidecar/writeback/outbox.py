@@ -79,6 +79,11 @@ SETTLE = Statement(
     "UPDATE delivery SET state = :state, reason = :reason, claim = NULL, lease_until = 0, settled_at = :now "
     "WHERE assessment_id = :assessment_id AND claim = :claim",
 )
+LEAVE = Statement(
+    "leave_write",
+    "UPDATE delivery SET claim = NULL, lease_until = 0, due_at = :due_at, attempts = attempts - 1 "
+    "WHERE assessment_id = :assessment_id AND claim = :claim",
+)
 RELEASE = Statement(
     "release_write",
     "UPDATE delivery SET claim = NULL, lease_until = 0, due_at = :due_at, failures = failures + :failed "
@@ -220,6 +225,11 @@ class Outbox:
             "failed": int(failed),
         }
         await self._store.commit(Step(RELEASE, [row]))
+
+    async def leave(self, write: QueuedWrite, due_at: float) -> None:
+        """Give a claim back with which nothing was begun: as if it had not been made."""
+        row = {"assessment_id": write.assessment_id, "claim": write.claim, "due_at": due_at}
+        await self._store.commit(Step(LEAVE, [row]))
 
     async def keep_now(self, write: QueuedWrite, effect: Effect, now: float) -> None:
         """Remember what the chart holds already, before the rest of a write is known."""

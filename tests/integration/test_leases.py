@@ -4,14 +4,15 @@ Time is an argument: every process has a clock that only the test moves.
 """
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from sidecar.errors import ClaimLost
+from sidecar.errors import ClaimLost, NotHere
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
 from sidecar.store import Leases, Statement, Store, open_store
+from sidecar.store.durability import MOST_SKEW_S
 from sidecar.store.leases import BEAT_S, LEASE_S
 from tests.harness import cipher_in, new_database, until
 from tests.harness import open_store as opened
@@ -33,8 +34,8 @@ class Clock:
 class Process:
     """One process of several: its own store and leases, and the clock all share."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
-        self.store, self.leases = store, Leases(store, DUTIES, clock)
+    def __init__(self, store: Store, clock: Callable[[], float], runs: str = "") -> None:
+        self.store, self.leases = store, Leases(store, DUTIES, clock, runs)
 
 
 @pytest.fixture
@@ -92,6 +93,89 @@ async def test_an_owner_that_stops_leaves_its_duties_to_the_others_at_once(pair)
     await one.leases.give_back()
     await two.leases.beat()
     assert [p.leases.holds("review") for p in pair] == [False, True]
+
+
+async def test_what_an_owner_that_stops_had_still_claimed_is_free_at_once_and_what_others_claimed_is_not(
+    pair, tmp_path
+):
+    one, two = pair
+    await one.leases.beat()
+    await two.leases.beat()
+    await claimed_by(two, tmp_path, "of-the-other")
+    await claimed_by(one, tmp_path, "of-the-stopped")
+    await one.leases.give_back()
+    (left,) = await two.store.read(HELD)
+    assert left["claim"].startswith(two.store.owner)
+
+
+async def test_two_owners_whose_clocks_differ_by_all_that_is_allowed_never_overlap(pair, clock):
+    behind, ahead = (
+        Process(p.store, lambda skew=skew: clock.now + skew)
+        for p, skew in zip(pair, (-MOST_SKEW_S, MOST_SKEW_S), strict=True)
+    )
+    await behind.leases.beat()
+    for _ in range(int(20 * LEASE_S)):
+        clock.now += 0.1
+        await ahead.leases.beat()
+        assert not (behind.leases.holds("review") and ahead.leases.holds("review"))
+    assert ahead.leases.holds("review")
+
+
+async def works(process: Process) -> bool:
+    """Whether it may claim, and may go on with what it claimed; both or neither."""
+    try:
+        await process.leases.must_lead()
+    except NotHere:
+        may_go_on = False
+    else:
+        may_go_on = True
+    try:
+        await asyncio.wait_for(process.leases.leading(), 0.05)
+    except TimeoutError:
+        assert not may_go_on
+    else:
+        assert may_go_on
+    return may_go_on
+
+
+async def test_of_processes_that_run_something_else_those_like_the_one_started_last_work_alone(pair, clock):
+    old, new = (Process(p.store, clock, runs) for p, runs in zip(pair, ("old", "new"), strict=True))
+    await pass_time(clock, BEAT_S, old)
+    assert await works(old)
+    clock.now += 0.5
+    await new.leases.beat()
+    with pytest.raises(NotHere):  # at once, before it has beaten again
+        await old.leases.must_lead()
+    await pass_time(clock, BEAT_S, old, new)
+    assert [await works(old), await works(new)] == [False, True]
+    while not new.leases.holds("review"):
+        await pass_time(clock, 0.5, old, new)
+        assert not (old.leases.holds("review") and new.leases.holds("review"))
+    third = Process(pair[0].store, clock, "new")
+    await third.leases.beat()
+    assert [await works(new), await works(third)] == [True, True]
+
+
+async def test_a_process_that_was_left_without_work_has_it_back_when_the_others_have_gone(pair, clock):
+    old, new = (Process(p.store, clock, runs) for p, runs in zip(pair, ("old", "new"), strict=True))
+    await pass_time(clock, BEAT_S, old)
+    clock.now += 0.5
+    await pass_time(clock, 2 * BEAT_S, old, new)
+    assert not await works(old)
+    await pass_time(clock, LEASE_S + BEAT_S, old)
+    assert await works(old)
+    await pass_time(clock, BEAT_S, old)
+    assert old.leases.holds("review")
+
+
+async def test_a_process_that_stood_still_for_longer_than_its_lease_claims_nothing_before_it_has_looked(pair, clock):
+    one, _ = pair
+    await one.leases.beat()
+    clock.now += LEASE_S
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(one.leases.leading(), 0.05)
+    await one.leases.beat()
+    await one.leases.leading()
 
 
 async def test_a_duty_runs_in_its_owner_and_is_cancelled_when_the_lease_is_lost(pair, clock):
