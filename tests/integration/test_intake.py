@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from sidecar.errors import SidecarError, Unavailable
+from sidecar.errors import ClaimLost, SidecarError, Unavailable
 from sidecar.fhir.auth import NoCredentials
 from sidecar.fhir.client import EhrClient
 from sidecar.inbox import EventBox
@@ -100,6 +100,17 @@ async def test_every_source_gets_a_subscription_that_brings_a_secret_of_its_own_
         assert len(brought) == len(made)
         assert not any(SECRET in header for header in brought)
         assert all(s["channel"]["payload"] == "application/fhir+json" for s in made)
+
+
+async def test_a_process_that_has_lost_the_duty_writes_no_subscription(tmp_path):
+    def lost() -> None:
+        raise ClaimLost("lease_lost:subscriptions")
+
+    async with intake(tmp_path) as site:
+        keeper = Subscriptions(site.client, site.store, site.box.record, Site(HOOK, SECRET, Topics()), must_hold=lost)
+        with pytest.raises(ClaimLost):
+            await site.ensure(by=keeper)
+        assert site.ehr.all("Subscription") == []
 
 
 async def test_a_second_start_adopts_the_subscriptions_of_the_first(tmp_path):

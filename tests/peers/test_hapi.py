@@ -22,10 +22,20 @@ from sidecar.records import Reference
 from sidecar.review import review
 from sidecar.store import Statement, Step
 from sidecar.writeback import LadderWriter
-from tests.harness import SECRET, Unguarded, now, observation_set, reading
+from tests.harness import SECRET, Unguarded, now, observation_set, reading, until
 from tests.peers import hapi
 from tests.peers.conftest import skip_without_peer
-from tests.peers.site import FHIR_JSON, Chart, Site, running, settings_for, site_at, subscriptions_of, unsubscribe
+from tests.peers.site import (
+    FHIR_JSON,
+    PATIENCE_S,
+    Chart,
+    Site,
+    running,
+    settings_for,
+    site_at,
+    subscriptions_of,
+    unsubscribe,
+)  # fmt: skip
 
 skip_without_peer(hapi.why_missing())
 pytestmark = pytest.mark.timeout(600)
@@ -127,6 +137,12 @@ async def test_a_corrected_reading_corrects_the_assessment_that_rested_on_it(cha
 
         right = reading("corrected", "9279-1", 18, moment, status="corrected")
         await site.write(right)
+
+        async def corrected() -> bool:
+            (after,) = await site.risk_assessments("corrected")
+            return after["status"] == "corrected"
+
+        await until(corrected, PATIENCE_S)
         await site.settled()
 
         (after,) = await site.risk_assessments("corrected")

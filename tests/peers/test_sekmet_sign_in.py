@@ -123,7 +123,8 @@ async def completed(server: Server, client_id: str, sidecar: Sidecar) -> None:
         await admitted(server, others, f"p-{client_id.lower()}")
 
         async def written() -> bool:
-            return len(await charted(server, others, f"p-{client_id.lower()}")) == 1
+            # What is incomplete has no value yet.
+            return ["valueQuantity" in r for r in await charted(server, others, f"p-{client_id.lower()}")] == [True]
 
         await until(written, PATIENCE_S)
         (total,) = await charted(server, others, f"p-{client_id.lower()}")

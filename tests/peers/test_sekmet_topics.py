@@ -12,7 +12,7 @@ from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.sandbox.topics import changed_topic
 from sidecar.settings import Settings
 from tests.harness import now, observation_set, until
-from tests.peers.site import Chart, Site, running, settings_for, unsubscribe
+from tests.peers.site import PATIENCE_S, Chart, Site, running, settings_for, unsubscribe
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -68,7 +68,11 @@ async def test_a_patient_is_assessed_from_numbered_notifications(sekmet, tmp_pat
         for reading in observation_set("topics-p1", now(1)):
             await site.write(reading)
         await site.settled()
-        assert len(await site.totals("topics-p1")) == 1
+
+        async def scored() -> bool:
+            return ["valueQuantity" in total for total in await site.totals("topics-p1")] == [True]
+
+        await until(scored, PATIENCE_S)
 
         async def counted() -> bool:
             found = await state(site, "observation")
