@@ -34,13 +34,14 @@ _HELD_UP = (
     "EXISTS (SELECT 1 FROM delivery AS o WHERE o.identity = {0}.identity "
     "AND (o.sending_until > :now OR (o.revision < {0}.revision AND o.state = 'queued')))"
 )
+# An earlier write that waits without a failure of its own (it was too early, or another process's) is not overtaken.
 CLAIM = Statement(
     "claim_writes",
     "WITH picked AS (SELECT d.assessment_id FROM delivery AS d "  # noqa: S608 -- constants
     "WHERE d.state = 'queued' AND d.due_at <= :now AND d.lease_until <= :now "
     f"AND NOT {_HELD_UP.format('d')} AND NOT EXISTS (SELECT 1 FROM delivery AS p "
     "WHERE p.patient_key = d.patient_key AND p.state = 'queued' AND p.assessment_id <> d.assessment_id "
-    "AND (p.lease_until > :now OR (p.due_at <= :now "
+    "AND (p.lease_until > :now OR ((p.due_at <= :now OR p.failures = 0) "
     "AND (p.queued_at, p.assessment_id) < (d.queued_at, d.assessment_id) "
     f"AND NOT {_HELD_UP.format('p')}))) "
     f"ORDER BY d.queued_at LIMIT :most {SKIP_LOCKED}) "

@@ -84,6 +84,19 @@ async def test_two_processes_write_one_result_of_a_patient_at_a_time_and_in_thei
         assert [w for w in written if w[0] == who] == [f"{who}{n}.1" for n in range(6)]
 
 
+@pytest.mark.parametrize("how", ["left", "too early"])
+async def test_a_write_that_waits_without_having_failed_is_not_overtaken(boxes, ward, how):
+    await ward.conclude("p", "old")
+    await ward.conclude("p", "new")
+    (old,) = await boxes[0].claim("c1", 2000.0, 60, 16)
+    if how == "left":
+        await boxes[0].leave(old, 2002.0)
+    else:
+        await boxes[0].release(old, 2002.0, failed=False)
+    assert await boxes[1].claim("c2", 2001.0, 60, 16) == []
+    assert [w.assessment_id for w in await boxes[1].claim("c3", 2002.0, 60, 16)] == ["old.1"]
+
+
 async def test_a_write_that_failed_and_waits_holds_up_its_own_revisions_and_no_other_result(boxes, ward):
     await ward.conclude("p", "old")
     await ward.conclude("p", "new")
