@@ -129,8 +129,9 @@ class Site:
 
     async def idle(self) -> bool:
         """Whether every event that was heard, and every write, has ended."""
-        found = await operations.status(self.sidecar.rooms.store)
+        # In this order: an event that ends in between leaves its write in the queue.
         foci = await self.rows("SELECT 1 FROM event WHERE state IN ('pending', 'routed') AND focus_type IS NOT NULL")
+        found = await operations.status(self.sidecar.rooms.store)
         return not foci and "queued" not in found["writes"]
 
     async def risk_assessments(self, patient_id: str) -> list[dict[str, Any]]:
