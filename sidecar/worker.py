@@ -25,7 +25,9 @@ from sidecar.rooms import Rooms
 from sidecar.store import Statement, Step
 from sidecar.writeback import is_chartable
 
-NEXT_DUE = Statement("next_due", "SELECT min(due_at) AS due FROM work WHERE lease_until <= :now")
+NEXT_DUE = Statement(
+    "next_due", "SELECT due_at AS due FROM work WHERE lease_until <= :now ORDER BY due_at LIMIT 1", quick=True
+)
 CLOCK_SKEW = timedelta(minutes=5)
 SAME_MOMENT = timedelta(milliseconds=1)
 REPLACED = "replaced by newer results"
@@ -88,8 +90,7 @@ class Worker:
 
     async def _next_due(self) -> float | None:
         rows = await self._rooms.store.read(NEXT_DUE, now=time.time())
-        due: float | None = rows[0]["due"]
-        return due
+        return float(rows[0]["due"]) if rows else None
 
     async def _run(self, item: WorkItem) -> None:
         try:

@@ -39,29 +39,34 @@ COLUMNS = (
 LATEST = Statement(
     "latest_revision",
     f"SELECT {COLUMNS} FROM assessment WHERE identity = :identity ORDER BY revision DESC LIMIT 1",  # noqa: S608 -- a constant
+    quick=True,
 )
-BY_ID = Statement("assessment_by_id", f"SELECT {COLUMNS} FROM assessment WHERE id = :id")  # noqa: S608 -- a constant
+BY_ID = Statement("assessment_by_id", f"SELECT {COLUMNS} FROM assessment WHERE id = :id", quick=True)  # noqa: S608 -- a constant
 RESTING_ON = Statement(
     "resting_on",
     f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND status <> 'entered-in-error' AND model = :model "  # noqa: S608 -- a constant
     "AND patient_key = :patient_key AND id IN (SELECT assessment_id FROM basis WHERE resource_key = :resource_key) "
     "ORDER BY occurred_at",
+    quick=True,
 )
 OWNERS = Statement(
     "owners",
     "SELECT DISTINCT assessment.model, assessment.identity, assessment.revision, assessment.evidence "
     "FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
     "WHERE basis.resource_key = :resource_key AND assessment.latest = 1 AND assessment.status <> 'entered-in-error'",
+    quick=True,
 )
 OF_MOMENT = Statement(
     "of_moment",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
     "AND occurred_at BETWEEN :since AND :until AND outcome <> 'not_scored' ORDER BY occurred_at DESC",
+    quick=True,
 )
 IN_FORCE = Statement(
     "in_force",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
     "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' ORDER BY occurred_at",
+    quick=True,
 )
 VALID = Statement(
     "valid",
@@ -79,6 +84,8 @@ BASIS = Statement(
     "basis",
     "INSERT INTO basis (assessment_id, resource_key, version) VALUES (:assessment_id, :resource_key, :version) "
     "ON CONFLICT DO NOTHING",
+    many="INSERT INTO basis (assessment_id, resource_key, version) VALUES {rows} ON CONFLICT DO NOTHING",
+    columns=("assessment_id", "resource_key", "version"),
 )
 UNREST = Statement("unrest", "DELETE FROM basis WHERE assessment_id = :id")
 TOUCH = Statement("touch", "UPDATE assessment SET evidence = :evidence WHERE id = :id")
@@ -90,6 +97,7 @@ CURRENT = Statement(
     "current",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model "  # noqa: S608 -- a constant
     "AND latest = 1 ORDER BY assessed_at DESC LIMIT 1",
+    quick=True,
 )
 
 

@@ -17,12 +17,13 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from sidecar import log
 from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError
 from sidecar.store import durability
-from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged
+from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged, settle
 
 CONNECTIONS = 8
 """Of one process, beside the one that listens: enough for the server's group commit, few enough for many processes."""
@@ -43,7 +44,7 @@ Answer = TypeVar("Answer")
 @lru_cache(maxsize=1024)
 def _compiled(statement: Statement) -> tuple[str, tuple[str, ...]]:
     """The statement with `$n` in place of `:name`, and the names in that order."""
-    compiled = statement.compiled.compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
+    compiled = text(statement.sql).compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
     sql = str(compiled).replace(SKIP_LOCKED, SKIP_LOCKED.strip("/* "))
     return sql, tuple(compiled.positiontup or ())
 
@@ -110,9 +111,9 @@ class PostgresStore(Store):
     async def commit(self, *steps: Step) -> list[list[Row]]:
         """See `Store.commit`."""
         self._must_be_open()
-        job = Job(steps)
-        self._loop.call_soon_threadsafe(self._take, job)
-        return await asyncio.shield(asyncio.wrap_future(job.done))
+        done: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
+        self._loop.call_soon_threadsafe(self._take, Job(steps, done))
+        return await done
 
     async def read(self, statement: Statement, **parameters: object) -> list[Row]:
         """See `Store.read`."""
@@ -222,14 +223,14 @@ class PostgresStore(Store):
             return None
         for job in jobs:
             job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
-            job.settle()
+        settle(jobs)
         return None
 
     async def _run_alone(self, job: Job) -> None:
         await self._run(job)
         if isinstance(job.result, Exception):
             job.result = _failure(job.result)
-        job.settle()
+        settle((job,))
 
     async def _run(self, job: Job) -> None:
         """Run a transaction, again after a deadlock; its result, or the error as it came."""

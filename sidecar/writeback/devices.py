@@ -7,7 +7,7 @@ from sidecar.store import END_LEASE, KEEP_LEASE, TAKE_LEASE, Statement, Step, St
 
 ASK_AGAIN_S = 1.0
 
-FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
+FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest", quick=True)
 KEEP_DEVICE = Statement(
     "keep_device",
     "INSERT INTO device (model_digest, remote_id) VALUES (:digest, :remote_id) "

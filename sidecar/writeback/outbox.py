@@ -55,6 +55,7 @@ UNCLAIM = Statement(
 HOLDS = Statement(
     "holds_write",
     "SELECT 1 AS yes FROM delivery WHERE assessment_id = :assessment_id AND claim = :claim AND lease_until > :now",
+    quick=True,
 )
 SENDING = Statement(
     "sending",
@@ -98,11 +99,14 @@ EFFECT = Statement(
     "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
 )
 FIND_EFFECT = Statement(
-    "find_effect", "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity"
+    "find_effect",
+    "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity",
+    quick=True,
 )
 WAS_QUEUED = Statement(
     "was_queued",
     "SELECT 1 AS yes FROM delivery WHERE identity = :identity AND state IN ('queued', 'written', 'buried') LIMIT 1",
+    quick=True,
 )
 REPLAY = Statement(
     "replay_writes",
