@@ -87,14 +87,24 @@ class Job:
         return max((step.statement.within_s for step in self.steps), default=COMMAND_S)
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it can share one statement's run with others of its kind: nothing comes back, nothing is expected."""
-        return len(self.steps) == 1 and self.steps[0].expect is None and not self.steps[0].statement.returns
+    def kind(self) -> tuple[Statement, ...]:
+        """The statements that it can run together with those of others of its kind; none when it cannot.
+
+        Nothing comes back, nothing is expected, and where there are several, each is for many rows: in any order.
+        """
+        steps = self.steps
+        plain = all(step.expect is None and not step.statement.returns for step in steps)
+        return (
+            tuple(s.statement for s in steps)
+            if plain and (len(steps) == 1 or all(s.statement.many for s in steps))
+            else ()
+        )
 
 
-def merged(jobs: Sequence[Job]) -> Step:
-    """Many plain transactions of one statement as one step."""
-    return Step(jobs[0].steps[0].statement, [row for job in jobs for row in job.steps[0].rows])
+def merged(jobs: Sequence[Job]) -> Job:
+    """Many transactions of one kind as one, for which nobody waits."""
+    steps = zip(*(job.steps for job in jobs), strict=True)
+    return Job(tuple(Step(same[0].statement, [row for step in same for row in step.rows]) for same in steps))
 
 
 def settle(jobs: Iterable[Job]) -> None:

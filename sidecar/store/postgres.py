@@ -63,7 +63,7 @@ class PostgresStore(Store):
         """
         super().__init__()
         self._url, self._password = url, password
-        self._lanes: dict[Statement, list[Job]] = {}
+        self._lanes: dict[tuple[Statement, ...], list[Job]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news: set[str] = set()
         self._telling = self._unsafe = False
@@ -188,33 +188,33 @@ class PostgresStore(Store):
     # Everything below runs on the store's own loop.
 
     def _take(self, job: Job) -> None:
-        if not job.is_plain:
+        kind = job.kind
+        if not kind:
             self._spawn(self._run_alone(job))
             return
-        statement = job.steps[0].statement
-        waiting = self._lanes.get(statement)
+        waiting = self._lanes.get(kind)
         if waiting is not None:
             waiting.append(job)
             return
-        self._lanes[statement] = [job]
-        self._spawn(self._flush(statement))
+        self._lanes[kind] = [job]
+        self._spawn(self._flush(kind))
 
     def _spawn(self, run: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _flush(self, statement: Statement) -> None:
+    async def _flush(self, kind: tuple[Statement, ...]) -> None:
         """One group after the other, each of what gathered during the last."""
-        while group := self._lanes[statement][:MAX_GROUP]:
-            del self._lanes[statement][:MAX_GROUP]
+        while group := self._lanes[kind][:MAX_GROUP]:
+            del self._lanes[kind][:MAX_GROUP]
             await self._run_group(group)
-        del self._lanes[statement]
+        del self._lanes[kind]
 
     async def _run_group(self, jobs: Sequence[Job]) -> None:
         if len(jobs) == 1:
             return await self._run_alone(jobs[0])
-        together = Job((merged(jobs),))
+        together = merged(jobs)
         await self._run(together)
         if isinstance(together.result, Exception) and not _is_away(together.result):
             # One of them contradicts the data: it alone must fail.

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -142,20 +143,16 @@ class SqliteStore(Store):
         settle(group)
 
     def _run_all(self, group: list[Job]) -> None:
-        """Plain single statements of one kind become one executemany; the rest run one by one."""
-        at = 0
-        while at < len(group):
-            end = at + 1
-            while end < len(group) and _mergeable(group[at], group[end]):
-                end += 1
-            if end - at == 1 or not self._run_merged(group[at:end]):
-                for job in group[at:end]:
+        """What is of one kind and stands together runs together; the rest runs one by one."""
+        for kind, alike in groupby(group, key=lambda job: job.kind):
+            jobs = list(alike)
+            if not kind or len(jobs) == 1 or not self._run_merged(jobs):
+                for job in jobs:
                     self._run_one(job)
-            at = end
 
     def _run_merged(self, jobs: list[Job]) -> bool:
-        """Run many transactions of one plain statement at once; False, and nothing done, when one of them fails."""
-        together = Job((merged(jobs),))
+        """Run many transactions of one kind at once; False, and nothing done, when one of them fails."""
+        together = merged(jobs)
         self._run_one(together)
         if isinstance(together.result, Exception):
             return False
@@ -219,10 +216,6 @@ def _failure(error: Exception) -> Exception:
     name = type(error).__name__
     contradicts = isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.InterfaceError, OverflowError))
     return Retryable(f"store:{name}") if contradicts else NotStored(f"store:{name}")
-
-
-def _mergeable(first: Job, other: Job) -> bool:
-    return first.is_plain and other.is_plain and first.steps[0].statement is other.steps[0].statement
 
 
 def _lock(path: Path) -> int:
