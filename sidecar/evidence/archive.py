@@ -252,12 +252,8 @@ class Archive:
             "valid_until": e.valid_until.timestamp(),
             "evidence": self._seal(identity, revision, conclusion),
         }
-        rests = self._rests(assessment_id, e)
-        return assessment_id, [
-            Step(SUPERSEDE, [{"identity": identity}]),
-            Step(INSERT, [row]),
-            Step(BASIS, rests),
-        ]
+        superseded = [Step(SUPERSEDE, [{"identity": identity}])] if previous else []
+        return assessment_id, [*superseded, Step(INSERT, [row]), Step(BASIS, self._rests(assessment_id, e))]
 
     def _rests(self, assessment_id: str, e: Evidence) -> list[dict[str, object]]:
         return [

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
+import uvloop
 from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
@@ -69,7 +70,7 @@ class PostgresStore(Store):
         self._telling = self._unsafe = False
         self._listener: Any = None
         self._hear: Callable[[frozenset[str]], None] = lambda _: None
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="store-postgres", daemon=True)
         self._thread.start()
         try:

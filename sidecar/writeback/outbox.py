@@ -154,9 +154,16 @@ class Outbox:
 
     def queue(self, assessment_id: str, identity: bytes, heard_at: float, now: float) -> list[Step]:
         """Steps that queue a revision and retire older ones nobody has begun."""
-        row = {"assessment_id": assessment_id, "identity": identity, "heard_at": heard_at, "now": now}
-        row["revision"] = int(assessment_id.rpartition(".")[2])
-        return [Step(REPLACE, [{"identity": identity, "now": now}]), Step(QUEUE, [row])]
+        revision = int(assessment_id.rpartition(".")[2])
+        row = {
+            "assessment_id": assessment_id,
+            "identity": identity,
+            "revision": revision,
+            "heard_at": heard_at,
+            "now": now,
+        }
+        replaced = [Step(REPLACE, [{"identity": identity, "now": now}])] if revision > 1 else []
+        return [*replaced, Step(QUEUE, [row])]
 
     async def was_queued(self, identity: bytes) -> bool:
         """Whether something under `identity` is in the chart or on its way."""
