@@ -5,7 +5,7 @@ https://hl7.org/fhir/R4/references.html#literal
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.fhir.origin import Base
@@ -56,15 +56,16 @@ def identity(resource: Mapping[str, Any]) -> Reference | None:
 
 def codes(resource: Mapping[str, Any]) -> frozenset[str]:
     """Every `system|code` of an Observation or Condition and of its components."""
-    return frozenset(_codes(resource))
+    found = _codes(resource.get("code"))
+    for component in _listed(resource.get("component")):
+        if isinstance(component, dict):
+            found += _codes(component.get("code"))
+    return frozenset(found)
 
 
-def _codes(resource: Mapping[str, Any]) -> Iterator[str]:
-    for holder in (resource, *_listed(resource.get("component"))):
-        code = holder.get("code") if isinstance(holder, Mapping) else None
-        for coding in _listed(code.get("coding")) if isinstance(code, Mapping) else ():
-            if isinstance(coding, Mapping):
-                yield f"{coding.get('system')}|{coding.get('code')}"
+def _codes(concept: object) -> list[str]:
+    listed = _listed(concept.get("coding")) if isinstance(concept, dict) else []
+    return [f"{coding.get('system')}|{coding.get('code')}" for coding in listed if isinstance(coding, dict)]
 
 
 def _listed(value: object) -> list[Any]:
