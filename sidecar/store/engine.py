@@ -87,18 +87,20 @@ class Job:
         return max((step.statement.within_s for step in self.steps), default=COMMAND_S)
 
     @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where its caller waits."""
+        return None if self.done is None else self.done.get_loop()
+
+    @property
     def kind(self) -> tuple[Statement, ...]:
         """The statements that it can run together with those of others of its kind; none when it cannot.
 
         Nothing comes back, nothing is expected, and where there are several, each is for many rows: in any order.
         """
         steps = self.steps
-        plain = all(step.expect is None and not step.statement.returns for step in steps)
-        return (
-            tuple(s.statement for s in steps)
-            if plain and (len(steps) == 1 or all(s.statement.many for s in steps))
-            else ()
-        )
+        if any(step.expect is not None or step.statement.returns for step in steps):
+            return ()
+        return tuple(s.statement for s in steps) if len(steps) == 1 or all(s.statement.many for s in steps) else ()
 
 
 def merged(jobs: Sequence[Job]) -> Job:
@@ -111,8 +113,8 @@ def settle(jobs: Iterable[Job]) -> None:
     """Tell the callers, from another thread, what became of their transactions: with one wake-up for each loop."""
     by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
     for job in jobs:
-        if job.done is not None:
-            by_loop.setdefault(job.done.get_loop(), []).append(job)
+        if job.loop is not None:
+            by_loop.setdefault(job.loop, []).append(job)
     for loop, its in by_loop.items():
         with contextlib.suppress(RuntimeError):  # the loop that waited has ended
             loop.call_soon_threadsafe(_tell, its)
