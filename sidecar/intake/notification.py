@@ -3,13 +3,17 @@
 https://hl7.org/fhir/R4/subscription.html#rest-hook
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Mapping
 
 import orjson
 
 from sidecar.records import Event, Reference, is_fhir_id
 
 MAX_DEPTH = 64
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"')
+_AS_BRACES = bytes.maketrans(b"[]", b"{}")
+_NO_BRACKETS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class Refused(Exception):
@@ -56,22 +60,18 @@ def parse(body: bytes, type_name: str) -> Mapping[str, object]:
         raise Refused(type_name, "the body is not complete, valid JSON") from None
     if not isinstance(resource, Mapping):
         raise Refused(type_name, "must be an object")
-    if body.count(b"{") + body.count(b"[") > MAX_DEPTH and _deeper_than(resource, MAX_DEPTH):
+    if _is_deep(body):
         raise Refused(type_name, f"nested deeper than {MAX_DEPTH}")
     return resource
 
 
-def _deeper_than(value: object, limit: int) -> bool:
-    """Whether objects and arrays nest deeper than `limit`; level by level, so no body can exhaust the stack."""
-    level = [value]
-    for _ in range(limit):
-        level = [child for item in level for child in _inside(item) if isinstance(child, Mapping | list)]
-        if not level:
+def _is_deep(body: bytes) -> bool:
+    """Whether objects and arrays of valid JSON nest deeper than `MAX_DEPTH`: without its strings, level by level."""
+    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
+        return False
+    brackets = _STRING.sub(b"", body).translate(_AS_BRACES, _NO_BRACKETS)
+    for _ in range(MAX_DEPTH):
+        brackets = brackets.replace(b"{}", b"")
+        if not brackets:
             return False
     return True
-
-
-def _inside(item: object) -> Iterable[object]:
-    if isinstance(item, Mapping):
-        return item.values()
-    return item if isinstance(item, list) else ()
