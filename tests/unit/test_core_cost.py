@@ -34,7 +34,7 @@ def extractor(*selects):
         Manifest.model_validate(
             {
                 "schema": 1, "name": "wide", "version": "1.0.0", "title": "Wide", "kind": "points", "validity": "6h",
-                "spread": "24h", "graph": {"sha256": "0" * 64, "features": names, "point_names": names}, "features": features,
+                "spread": "24h", "graph": {"sha256": "0" * 64, "total": "score", "points": "points", "features": names, "point_names": names}, "features": features,
                 "bands": [{"risk": "low", "text": "low", "at_least": 0}],
                 "incomplete": {"urgent_at_least": 5, "urgent_any_points": 3},
                 "result": {"code": "urn:x|y", "display": "wide", "outcome": "wide", "risk_system": "urn:x"},

@@ -30,7 +30,7 @@ def extractor(features):
             {
                 "schema": 1, "name": "tiny", "version": "1.0.0", "title": "Tiny", "kind": "points", "validity": "6h",
                 "spread": "900d",
-                "graph": {"sha256": "0" * 64, "features": list(features), "point_names": [next(iter(features))]},
+                "graph": {"sha256": "0" * 64, "total": "score", "points": "points", "features": list(features), "point_names": [next(iter(features))]},
                 "features": features,
                 "bands": [{"risk": "low", "text": "low", "at_least": 0}],
                 "incomplete": {"urgent_at_least": 5, "urgent_any_points": 3},
