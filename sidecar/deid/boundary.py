@@ -6,7 +6,7 @@ the trigger. What has a meaning we do not interpret makes its statement unusable
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
@@ -42,9 +42,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
     for name, draft in (("patient", patient), ("encounter", stay)):
         if draft is not None and draft.trouble:
             raise Rejected(f"{draft.trouble}:{name}")
-    facts: list[Fact] = []
-    for index, resource in enumerate(snapshot.resources):
-        facts.extend(_facts(index, resource, view))
+    facts = [fact for index, resource in enumerate(snapshot.resources) for fact in _facts(index, resource, view)]
     return DeidentifiedSnapshot(
         age_years=patient.age,
         deceased=patient.deceased,
@@ -64,30 +62,32 @@ def _sex(said: frozenset[Sex]) -> Sex:
     return next(iter(said)) if len(said) == 1 else Sex.CONTRADICTORY
 
 
-def _facts(index: int, resource: Mapping[str, Any], view: View) -> Iterator[Fact]:
+def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact]:
     type_name = str(resource.get("resourceType"))
     table, wanted = view.rules.types.get(type_name), view.reads.get(type_name)
     if not table or not wanted:
-        return
+        return ()
     draft = _walk(Draft(view, wanted), table, resource)
-    if draft.void:
-        return
+    if draft.void or draft.unread:
+        return ()
     whole = draft.trouble if draft.trouble in _WHOLE else None
-    for part in (draft, *draft.parts):
-        if part.codes:
-            yield Fact(
-                index=index,
-                type=type_name,
-                codes=part.codes,
-                seconds=draft.seconds,
-                value=None if part.absent else part.value,
-                unit=part.unit,
-                value_codes=() if part.absent else part.value_codes,
-                trouble=whole or part.trouble,
-                recorded=draft.recorded,
-                began=draft.began,
-                confirmed=draft.confirmed,
-            )
+    return [
+        Fact(
+            index=index,
+            type=type_name,
+            codes=part.codes,
+            seconds=draft.seconds,
+            value=None if part.absent else part.value,
+            unit=part.unit,
+            value_codes=() if part.absent else part.value_codes,
+            trouble=whole or part.trouble,
+            recorded=draft.recorded,
+            began=draft.began,
+            confirmed=draft.confirmed,
+        )
+        for part in (draft, *draft.parts)
+        if part.codes
+    ]
 
 
 def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> Draft:

@@ -52,12 +52,11 @@ class View:
 
     def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
         """Those of them that are `wanted`."""
-        systems = self.rules.systems
-        return tuple(
-            written
-            for system, code in pairs(concept)
-            if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in systems
-        )
+        found: tuple[str, ...] = ()
+        for system, code in pairs(concept):
+            if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in self.rules.systems:
+                found += (written,)
+        return found
 
 
 class Draft:

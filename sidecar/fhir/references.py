@@ -41,7 +41,7 @@ def _base(base_url: str) -> Base:
 
 def of(element: object, base_url: str | None = None) -> Reference | None:
     """The same for a Reference element (`{"reference": "Patient/1"}`)."""
-    return parse(element.get("reference"), base_url) if isinstance(element, Mapping) else None
+    return parse(element.get("reference"), base_url) if isinstance(element, dict) else None
 
 
 def identity(resource: Mapping[str, Any]) -> Reference | None:
@@ -50,7 +50,7 @@ def identity(resource: Mapping[str, Any]) -> Reference | None:
     if not is_type_name(type_name) or not is_fhir_id(logical_id):
         return None
     meta = resource.get("meta")
-    version = meta.get("versionId") if isinstance(meta, Mapping) else None
+    version = meta.get("versionId") if isinstance(meta, dict) else None
     return Reference(str(type_name), str(logical_id), version if is_fhir_id(version) else None)
 
 
