@@ -12,7 +12,6 @@ import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from sidecar.errors import Misconfigured, NotStored
 from sidecar.store.engine import HEAD, Row, Statement, Step, Store
@@ -48,7 +47,7 @@ class SqliteStore(Store):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
-        connection.row_factory = _row
+        connection.row_factory = sqlite3.Row
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -86,10 +85,6 @@ class SqliteStore(Store):
             self._lock_file = None
 
 
-def _row(cursor: sqlite3.Cursor, values: tuple[Any, ...]) -> Row:
-    return dict(zip([column[0] for column in cursor.description], values, strict=True))
-
-
 def _read(connection: sqlite3.Connection, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
     try:
         return connection.execute(statement.sql, parameters).fetchall()
@@ -116,7 +111,7 @@ def _migrate(path: Path, connection: sqlite3.Connection) -> None:
     """Bring the schema to `HEAD`; under the file lock, so two starts cannot race."""
     path.chmod(0o600)
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    if known and connection.execute("SELECT version_num FROM alembic_version").fetchone() == {"version_num": HEAD}:
+    if known and connection.execute("SELECT version_num FROM alembic_version").fetchone()["version_num"] == HEAD:
         return
     from sidecar.store.migrate import upgrade_file  # noqa: PLC0415 -- alembic, which only a first start needs
 
