@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 
-from sidecar.manifest import Manifest, in_unit
+from sidecar.manifest import Explanation, Manifest, in_unit
 from sidecar.records import Assessment, Feature
 
 _BY_FEATURE = {
@@ -56,9 +56,12 @@ def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ..
 def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     """What the result comes from, the strongest first: "respiratory rate 26/min (3), supplemental oxygen (2)".
 
-    Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`.
+    Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`, or
+    by how many percentage points the probability would change with that input alone at its typical value.
     """
     by_name = {f.name: f for f in assessment.vector.features}
+    if manifest.explanation:
+        return _changes(assessment, manifest, manifest.explanation, by_name)
     if manifest.result.effect:
         return _multiples(assessment, manifest, by_name)
     scored = sorted(
@@ -81,6 +84,25 @@ def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str,
     said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
     more = f" and {len(terms) - most} more" if len(terms) > most else ""
     return f"{manifest.result.effect} compared with {manifest.result.compared_with}: {', '.join(said)}{more}"
+
+
+def _changes(
+    assessment: Assessment, manifest: Manifest, explanation: Explanation, by_name: Mapping[str, Feature], most: int = 6
+) -> str:
+    """The strongest changes. One that rounds to 0.0 is left out: it would read as none at all."""
+    if not assessment.contributions:
+        return "no probability is given"
+    rounded = {name: round(change * 100, 1) for name, change in assessment.contributions.items()}
+    seen = sorted((n for n in rounded if rounded[n]), key=lambda n: (-abs(assessment.contributions[n]), n))
+    if not seen:
+        return "no input alone changes the probability by 0.1 percentage points, compared with its typical value"
+    said = [
+        f"{manifest.say(n, by_name[n].value)} ({rounded[n]:+.1f} percentage points compared with "
+        f"{manifest.say_value(n, explanation.typical[n])})"
+        for n in seen[:most]
+    ]
+    more = f" and {len(seen) - most} more" if len(seen) > most else ""
+    return f"each input changed alone (occlusion; not additive): {', '.join(said)}{more}"
 
 
 def _multiple(term: float) -> str:

@@ -7,6 +7,11 @@ from sidecar.manifest import Manifest
 from sidecar.records import Assessment, Conclusion, Feature, Outcome, later
 
 GUIDE = "A guide, not a rule."
+OCCLUSION = (
+    "How much each input matters was found by occlusion: the probability was computed again with that input alone at a "
+    "typical value, which the model's author gave. The differences do not add up to the probability and are not "
+    "Shapley values."
+)
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
@@ -69,6 +74,8 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
+    if manifest.explanation and a.probabilities and not ended:
+        parts.append(OCCLUSION)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)
     parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")

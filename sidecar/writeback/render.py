@@ -75,7 +75,7 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
     says "at least", and a reader of numbers finds a reason for the absent one.
 
     Raises:
-        ValueError: a scored assessment without a score.
+        ValueError: a scored assessment without a score or a probability.
     """
     a, e = conclusion.assessment, conclusion.evidence
     if a.outcome is Outcome.INCOMPLETE and links.alone:
@@ -85,10 +85,10 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         }
     elif a.outcome is not Outcome.SCORED:
         return None
-    elif a.score is None:
-        raise ValueError("a scored assessment has no score")
     elif a.probabilities:
         values = _percentages(a, manifest, links)
+    elif a.score is None:
+        raise ValueError("a scored assessment has neither score nor probability")
     else:
         values = {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
     said = note.text(conclusion, manifest, links.status, links.reasons)
