@@ -224,10 +224,10 @@ class Assessment:
 
     `score` is a total of all inputs (of a probability model: its linear predictor, if the graph gives one); `at_least`
     the least it can be when some are missing. They are never both set. `contributions` are the graph's points or terms,
-    which sum to the score, or the `changes` of a graph without them, which sum to nothing. `risk` is the band's code of
-    a total; the bands of `probabilities` follow from the manifest. `urgent` means an incomplete result must still be
-    shown. `tells_birth_date` means that an exact age went in: with the moment, the numbers give the day of birth,
-    whatever else is left out.
+    which sum to the score, or the `changes` of a graph without them, which sum to nothing; `typical` has the values
+    that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
+    manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
+    in: with the moment, the numbers give the day of birth, whatever else is left out.
     """
 
     model: str
@@ -245,6 +245,7 @@ class Assessment:
     consent: Consent = Consent.NOT_EVALUATED
     probabilities: Mapping[str, float] = field(default_factory=dict)
     tells_birth_date: bool = False
+    typical: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

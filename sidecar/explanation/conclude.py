@@ -24,6 +24,7 @@ class Concluded:
     contributions: Mapping[str, float]
     reasons: tuple[str, ...] = ()
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    typical: Mapping[str, float] = field(default_factory=dict)
 
 
 def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Concluded:
@@ -39,8 +40,8 @@ def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Conclud
 
 def _probabilities(manifest: Manifest, vector: FeatureVector, score: Score) -> Concluded:
     """Probabilities of all inputs, or none: with one missing there is no number that would not mislead."""
-    total = score.total if manifest.graph.total else None
-    contributions = score.points if manifest.explanation is None else score.changes
+    opaque = manifest.explanation
+    total, contributions = (None, score.changes) if opaque else (score.total, score.points)
     computed = (*([] if total is None else [total]), *contributions.values(), *score.probabilities.values())
     if vector.reasons or not all(map(math.isfinite, computed)):
         reasons = vector.reasons or ("not_computable",)
@@ -53,6 +54,7 @@ def _probabilities(manifest: Manifest, vector: FeatureVector, score: Score) -> C
         urgent=False,
         contributions=contributions,
         probabilities=score.probabilities,
+        typical=opaque.typical if opaque else {},
     )
 
 

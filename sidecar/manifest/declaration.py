@@ -122,6 +122,8 @@ class Manifest(Closed):
             raise ValueError("the graph's points explain it exactly: leave out either them or [explanation]")
         if result.effect or result.compared_with:
             raise ValueError("result.effect and result.compared_with are about terms, and the graph gives none")
+        if loose := [n for n in self.graph.features if n in self.features and not self.features[n].required]:
+            raise ValueError(f"a graph without terms is never run without an input, so required: {', '.join(loose)}")
         if len(self.outputs) != 1:
             raise ValueError("occlusion explains one probability: give one output, and a model for each other one")
         return self._typical_fits(self.explanation.typical)

@@ -1,7 +1,7 @@
 """A model's graph in the ONNX runtime: checked against its manifest once, then run on one patient at a time.
 
-Only the outputs that the manifest names are asked for: an exported classifier's `label`, for one, has a shape that does
-not hold for several rows, and the runtime warns of it on each run.
+Only the outputs that the manifest names are asked for: an exported classifier's `label`, for one, is often declared in
+a shape that does not hold for several rows, and the runtime would warn of it on each run.
 """
 
 import math
@@ -18,13 +18,16 @@ from sidecar.records import Score
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _ROUNDING = 1e-5
-"""How far outside [0, 1] a sum of float32 parts (a forest's trees) may end without being something else."""
-_MIXES = "gives a row another answer beside other rows than alone"
+"""How far outside [0, 1] a sum of float32 parts (the trees of a forest) may end and still be a probability."""
+
+
+class _Unfit(Exception):
+    """The graph is not the one that its manifest declares; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` belongs to graphs without terms."""
+    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms."""
 
     session: Any
     input: str
@@ -34,7 +37,7 @@ class Graph:
     points: tuple[str, ...]
     outputs: tuple[str, ...]
     columns: tuple[int, ...]
-    typical: Any = None
+    typical: Any
 
     def score(self, values: Sequence[float]) -> Score:
         """Run the graph on one patient's features. NaN in, NaN out: what is missing is never scored as normal.
@@ -49,79 +52,64 @@ class Graph:
 
     def _terms(self, values: Sequence[float]) -> Score:
         """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C]."""
-        total, points, *more = self._run(np.array([values], dtype=self.dtype))
+        total, points, *more = self.run(np.array([values], dtype=self.dtype))
         said = dict(zip(self.points, (float(p) for p in points[0]), strict=True))
-        probabilities = self._probabilities(more[0])[0].tolist() if more else []
+        probabilities = [_probability(float(more[0][0, column])) for column in self.columns]
         return Score(float(total.reshape(-1)[0]), said, dict(zip(self.outputs, probabilities, strict=True)))
 
     def _occluded(self, values: Sequence[float]) -> Score:
-        """Shapes: features [F + 1, F]; probabilities [F + 1, C]."""
-        row = np.array(values, dtype=self.dtype)
+        """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
+        with np.errstate(over="ignore"):  # what is too large for float32 is no number here
+            row = np.array(values, dtype=self.dtype)
         if not np.isfinite(row).all():
-            return Score(math.nan, {}, dict.fromkeys(self.outputs, math.nan))
-        said = self._probabilities(self._run(self.occlusions(row))[0])[:, 0]
-        changes = dict(zip(self.features, (said[0] - said[1:]).tolist(), strict=True))
-        return Score(math.nan, {}, {self.outputs[0]: float(said[0])}, changes)
+            return Score(math.nan, {}, {self.outputs[0]: math.nan})
+        said = self.run(self.occlusions(row))[0][:, self.columns[0]].tolist()
+        if not (min(said) >= 0.0 and max(said) <= 1.0):
+            said = [_probability(p) for p in said]
+        found = said[0]
+        changes = {name: found - other for name, other in zip(self.features, said[1:], strict=True)}
+        return Score(math.nan, {}, {self.outputs[0]: found}, changes)
 
     def occlusions(self, row: Any) -> Any:
         """`row` [F], and below it once for each feature with that one at its typical value: [F + 1, F]."""
         count = len(self.features)
         rows = np.empty((count + 1, count), dtype=self.dtype)
         rows[:] = row
-        # From the second row on, the next place in each next row: a diagonal.
+        # From the second row on, one place further in each: a diagonal.
         rows.reshape(-1)[count :: count + 1] = self.typical
         return rows
 
-    def _run(self, rows: Any) -> Any:
+    def run(self, rows: Any) -> Any:
+        """What the graph gives for `rows` [N, F], in the order of `tensors`."""
         return self.session.run(self.tensors, {self.input: rows})
 
-    def _probabilities(self, table: Any) -> Any:
-        """The columns of the manifest's outputs, in float64."""
-        said = table[:, self.columns].astype(np.float64)
-        if ((said < -_ROUNDING) | (said > 1 + _ROUNDING)).any():  # a NaN is not outside
-            raise ValueError("the graph gives a probability outside [0, 1]")
-        return said.clip(0, 1)
 
-    def check(self, path: Path) -> None:
-        """Run a graph of terms on nothing but NaN: shapes must fit, and neither total nor probability be a number.
-
-        One without terms is run on typical rows: it must give each row what it gives that row alone.
-
-        Raises:
-            Misconfigured: it does not.
-        """
-        try:
-            problem = self._refuses_nan() if self.typical is None else self._keeps_rows_apart()
-        except Exception as error:  # noqa: BLE001 -- the runtime raises a family of its own for a bad graph
-            rows = "" if self.typical is None else f"{len(self.features) + 1} rows of "
-            kind = f"{error}" if type(error) is ValueError else type(error).__name__
-            problem = f"does not take {rows}{len(self.features)} features ({kind})"
-        if problem:
-            raise Misconfigured([f"{path}: the graph {problem}"])
-
-    def _refuses_nan(self) -> str:
-        score = self._terms([math.nan] * len(self.features))
-        numbers = not all(map(math.isnan, (score.total, *score.probabilities.values())))
-        return "scores a patient of whom nothing is known" if numbers else ""
-
-    def _keeps_rows_apart(self) -> str:
-        rows = self.occlusions(self.typical + 1)
-        rows[0] = self.typical
-        together = self._probabilities(self._run(rows)[0])
-        if together.shape != (len(rows), 1):
-            return "gives another number of rows than it is given"
-        if not np.isfinite(together).all():
-            return "gives no probability for explanation.typical"
-        alone = np.concatenate([self._probabilities(self._run(row[np.newaxis])[0]) for row in rows])
-        return "" if np.allclose(together, alone, rtol=0, atol=_ROUNDING) else _MIXES
+def _probability(said: float) -> float:
+    """`said` as a probability; NaN stays NaN."""
+    if said < -_ROUNDING or said > 1 + _ROUNDING:
+        raise ValueError("the graph gives a probability outside [0, 1]")
+    return min(max(said, 0.0), 1.0) if said == said else said  # noqa: PLR0124 -- NaN is not itself
 
 
 def open_graph(content: bytes, manifest: Manifest, path: Path) -> Graph:
-    """Load a graph from verified bytes and check that it is the one that `manifest`, at `path`, declares.
+    """Load a graph from verified bytes, and run it, to see that it is the one that `manifest`, at `path`, declares.
 
     Raises:
-        Misconfigured: the runtime refuses it, or names, types or shapes differ.
+        Misconfigured: the runtime refuses it, names, types or shapes differ, or it answers what it must not.
     """
+    try:
+        session = _session(content)
+        graph = _declared(session, manifest)
+        if graph.typical is None:
+            _refuses_nan(graph)
+        else:
+            _keeps_rows_apart(graph)
+    except _Unfit as problem:
+        raise Misconfigured([f"{path}: {problem}"]) from None
+    return graph
+
+
+def _session(content: bytes) -> Any:
     import onnxruntime as ort  # noqa: PLC0415 -- 0.3 s that --help and status must not pay
 
     options = ort.SessionOptions()
@@ -129,56 +117,91 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> Graph:
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
     try:
-        session = ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # noqa: BLE001 -- the runtime raises a family of its own for a bad graph
-        raise Misconfigured([f"{path}: the runtime refuses the graph ({type(error).__name__})"]) from None
-    declared = manifest.graph
-    named = (declared.total, declared.points, declared.probabilities)
-    tensors = tuple(name for name in named if name)
-    given = {o.name: o for o in session.get_outputs()}
-    if lost := {declared.input, *tensors} - {i.name for i in session.get_inputs()} - set(given):
-        raise Misconfigured([f"{path}: the graph has no tensor named {', '.join(sorted(lost))}"])
-    dtype = _dtype(session, declared.input, path)
-    typical = manifest.explanation and np.array([manifest.explanation.typical[n] for n in declared.features], dtype)
-    graph = Graph(
+        raise _Unfit(f"the runtime refuses the graph ({type(error).__name__})") from None
+
+
+def _declared(session: Any, manifest: Manifest) -> Graph:
+    declared, features = manifest.graph, manifest.graph.features
+    tensors = tuple(name for name in (declared.total, declared.points, declared.probabilities) if name)
+    inputs, outputs = ({t.name: t.type for t in found} for found in (session.get_inputs(), session.get_outputs()))
+    if lost := {declared.input} - set(inputs) | set(tensors) - set(outputs):
+        raise _Unfit(f"the graph has no tensor named {', '.join(sorted(lost))}")
+    if more := set(inputs) - {declared.input}:
+        raise _Unfit(f"the graph has more inputs than {declared.input}: {', '.join(sorted(more))}")
+    for name in tensors:
+        if outputs[name] not in _DTYPES:
+            hint = "export it with zipmap=False" if outputs[name].startswith("seq(") else "make it float or double"
+            raise _Unfit(f"the output {name} is {outputs[name]}; {hint}")
+    kind = inputs[declared.input]
+    if kind not in _DTYPES:
+        raise _Unfit(f"the input {declared.input} is {kind}; make it float or double")
+    # float64 where single precision would move a result, else float32.
+    dtype, typical = _DTYPES[kind], None
+    if manifest.explanation is not None:
+        typical = np.array([manifest.explanation.typical[name] for name in features], dtype=dtype)
+    row = np.full(len(features), math.nan, dtype=dtype) if typical is None else typical
+    answer = _tried(session, tensors, {declared.input: row[np.newaxis]})
+    return Graph(
         session=session,
         input=declared.input,
         tensors=tensors,
         dtype=dtype,
-        features=declared.features,
+        features=features,
         points=declared.point_names,
         outputs=tuple(o.name for o in manifest.outputs),
-        columns=_columns(manifest, given, path),
+        columns=_columns(manifest, answer[-1]) if declared.probabilities else (),
         typical=typical,
     )
-    graph.check(path)
-    return graph
 
 
-def _dtype(session: Any, name: str, path: Path) -> Any:
-    """The type of the input: float64 where single precision would move a result, else float32."""
-    kind = next(i.type for i in session.get_inputs() if i.name == name)
-    if kind not in _DTYPES:
-        raise Misconfigured([f"{path}: the input {name} is {kind}; make it float or double"])
-    return _DTYPES[kind]
+def _tried(session: Any, tensors: tuple[str, ...], inputs: dict[str, Any]) -> Any:
+    """What the graph gives for a row or rows that it must take."""
+    try:
+        return session.run(tensors, inputs)
+    except Exception as error:  # noqa: BLE001 -- as above
+        rows, count = next(iter(inputs.values())).shape
+        many = "" if rows == 1 else f"{rows} rows of "
+        raise _Unfit(f"the graph does not take {many}{count} features ({type(error).__name__})") from None
 
 
-def _columns(manifest: Manifest, given: dict[str, Any], path: Path) -> tuple[int, ...]:
-    """The column of each output. A classifier's first is that there is no event: it is not taken by its place."""
-    name = manifest.graph.probabilities
-    if name is None:
-        return ()
-    tensor = given[name]
-    if tensor.type not in _DTYPES or len(tensor.shape) != 2:
-        hint = "export it with zipmap=False" if tensor.type.startswith("seq(") else "make it float or double [N, C]"
-        raise Misconfigured([f"{path}: the output {name} is {tensor.type} of {len(tensor.shape)} dimensions; {hint}"])
-    width = tensor.shape[1]
-    columns = tuple(i if o.column is None else o.column for i, o in enumerate(manifest.outputs))
-    if not isinstance(width, int):
-        return columns
+def _columns(manifest: Manifest, table: Any) -> tuple[int, ...]:
+    """The column of each output. A classifier's first says that there is no event: none is taken by its place alone."""
+    name, outputs = manifest.graph.probabilities, manifest.outputs
+    if table.ndim != 2 or len(table) != 1:
+        raise _Unfit(f"{name} has the shape {list(table.shape)} for one row; make it [N, C]")
+    width = table.shape[1]
+    columns = tuple(i if o.column is None else o.column for i, o in enumerate(outputs))
+    if outputs[0].column is None and width != len(outputs):
+        raise _Unfit(f"{name} has {width} columns, outputs {len(outputs)}; say which is which with outputs.column")
     if max(columns) >= width:
-        raise Misconfigured([f"{path}: {name} has {width} columns, from 0 to {width - 1}; outputs.column is beyond"])
-    if width != len(columns) and any(o.column is None for o in manifest.outputs):
-        said = f"{name} has {width} columns and there are {len(columns)} outputs"
-        raise Misconfigured([f"{path}: {said}; say which is which with outputs.column"])
+        raise _Unfit(f"{name} has {width} columns, counted from 0; outputs.column is {max(columns)}")
     return columns
+
+
+def _refuses_nan(graph: Graph) -> None:
+    """A graph of terms, run on nothing but NaN, gives points of the manifest's names, and no total or probability."""
+    nothing = [math.nan] * len(graph.features)
+    points = graph.run(np.array([nothing], dtype=graph.dtype))[1]
+    if points.shape != (1, len(graph.points)):
+        raise _Unfit(f"the graph's points have the shape {list(points.shape)}, point_names {len(graph.points)} names")
+    score = graph.score(nothing)
+    if not all(map(math.isnan, (score.total, *score.probabilities.values()))):
+        raise _Unfit("the graph scores a patient of whom nothing is known")
+
+
+def _keeps_rows_apart(graph: Graph) -> None:
+    """A graph without terms must give each of several rows what it gives that row alone, and a probability.
+
+    A softmax over the wrong axis, for one, gives each row a share of all.
+    """
+    rows = graph.occlusions(graph.typical + 1)
+    rows[0] = graph.typical
+    (together,) = _tried(graph.session, graph.tensors, {graph.input: rows})
+    alone = np.concatenate([_tried(graph.session, graph.tensors, {graph.input: r[np.newaxis]})[0] for r in rows])
+    if together.shape != alone.shape or not np.allclose(together, alone, rtol=0, atol=_ROUNDING, equal_nan=True):
+        raise _Unfit("the graph gives a row another answer beside other rows than alone")
+    for said in together[:, graph.columns[0]].tolist():
+        if not -_ROUNDING <= said <= 1 + _ROUNDING:
+            raise _Unfit("the graph gives no probability for explanation.typical, or near it")
