@@ -114,6 +114,7 @@ def conclude(
         consent=consent,
         probabilities=concluded.probabilities,
         tells_birth_date=manifest.uses_exact_age,
+        typical=concluded.typical,
     )
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 

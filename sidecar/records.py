@@ -207,22 +207,27 @@ class FeatureVector:
 class Score:
     """What the graph said: a total (NaN when not computable), the points or terms behind it, and probabilities.
 
-    Points and terms sum to the total. `probabilities` are in [0, 1], by the names of the manifest's outputs.
+    Points and terms sum to the total. `probabilities` are in [0, 1], by the names of the manifest's outputs. Of a graph
+    without terms there is no total (NaN) and no points; `changes` has for each input by how much the probability is
+    higher than with that input at its typical value. They sum to nothing.
     """
 
     total: float
     points: Mapping[str, float]
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    changes: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Assessment:
     """What was concluded, with nothing that identifies anyone.
 
-    `score` is a total of all inputs (of a probability model: its linear predictor); `at_least` the least it can be when
-    some are missing. They are never both set. `risk` is the band's code of a total; the bands of `probabilities` follow
-    from the manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an
-    exact age went in: with the moment, the numbers give the day of birth, whatever else is left out.
+    `score` is a total of all inputs (of a probability model: its linear predictor, if the graph gives one); `at_least`
+    the least it can be when some are missing. They are never both set. `contributions` are the graph's points or terms,
+    which sum to the score, or the `changes` of a graph without them, which sum to nothing; `typical` has the values
+    that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
+    manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
+    in: with the moment, the numbers give the day of birth, whatever else is left out.
     """
 
     model: str
@@ -240,6 +245,7 @@ class Assessment:
     consent: Consent = Consent.NOT_EVALUATED
     probabilities: Mapping[str, float] = field(default_factory=dict)
     tells_birth_date: bool = False
+    typical: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

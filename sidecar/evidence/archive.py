@@ -299,6 +299,7 @@ class Archive:
             consent=Consent(row["consent"]),
             probabilities=numbers["vector"].get("probabilities", {}),
             tells_birth_date="numbers" in sealed,
+            typical=numbers["vector"].get("typical", {}),
         )
         return Stored(
             id=row["id"],
@@ -332,6 +333,8 @@ def _numbers(a: Assessment) -> dict[str, Any]:
     document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
     if a.probabilities:
         document["probabilities"] = dict(a.probabilities)
+    if a.typical:
+        document["typical"] = dict(a.typical)
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

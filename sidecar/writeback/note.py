@@ -7,6 +7,11 @@ from sidecar.manifest import Manifest
 from sidecar.records import Assessment, Conclusion, Feature, Outcome, later
 
 GUIDE = "A guide, not a rule."
+OCCLUSION = (
+    "How much each input matters was found by occlusion: the probability was computed again with that input alone at a "
+    "typical value, which the model's author gave. The differences do not add up to the probability, and they are not "
+    "Shapley values."
+)
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
@@ -45,10 +50,10 @@ def _probabilities(a: Assessment, manifest: Manifest) -> str:
     return "; ".join(said)
 
 
-def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...]) -> str:
+def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...], why: str = "") -> str:
     """Everything a reader needs: result, inputs with their times, assumptions, validity, model, limits.
 
-    That a result does not stand any more is said before the result.
+    That a result does not stand any more is said before the result. `why` is the rationale, where no element holds it.
     """
     a, e = conclusion.assessment, conclusion.evidence
     ended, parts = a.vector.ended, []
@@ -69,6 +74,10 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
+    if why:
+        parts.append(f"What it comes from: {why}.")
+    if a.typical and not ended:
+        parts.append(OCCLUSION)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)
     parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")
