@@ -155,7 +155,7 @@ class GroupWriter:
         if not rows or statement.shared:
             return []
         if statement.returns:
-            return [found for row in rows for found in self._connection.execute(statement.sql, row)]
+            return [found for row in rows for found in rows_of(self._connection.execute(statement.sql, row))]
         if len(rows) > 1 and statement.many:
             self._run_many(statement, rows)
             return []
@@ -176,6 +176,13 @@ class GroupWriter:
             values = [row[name] for row in rows[at : at + size] for name in statement.columns]
             self._connection.execute(statement.of_rows(size), values)
             at += size
+
+
+def rows_of(found: sqlite3.Cursor) -> list[Row]:
+    """All rows, by the names of their columns."""
+    rows = found.fetchall()
+    names = [column[0] for column in found.description] if rows else ()
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 class _Group:

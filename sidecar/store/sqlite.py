@@ -15,7 +15,7 @@ from pathlib import Path
 
 from sidecar.errors import Misconfigured, NotStored
 from sidecar.store.engine import HEAD, Row, Statement, Step, Store
-from sidecar.store.group import GroupWriter
+from sidecar.store.group import GroupWriter, rows_of
 
 
 class SqliteStore(Store):
@@ -47,7 +47,6 @@ class SqliteStore(Store):
 
     def _connect(self) -> sqlite3.Connection:
         connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=512)
-        connection.row_factory = sqlite3.Row
         for pragma in (
             "journal_mode=WAL",
             "synchronous=FULL",
@@ -87,7 +86,7 @@ class SqliteStore(Store):
 
 def _read(connection: sqlite3.Connection, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:
     try:
-        return connection.execute(statement.sql, parameters).fetchall()
+        return rows_of(connection.execute(statement.sql, parameters))
     except sqlite3.Error as error:
         raise NotStored(f"store:{type(error).__name__}") from None
 
@@ -111,7 +110,7 @@ def _migrate(path: Path, connection: sqlite3.Connection) -> None:
     """Bring the schema to `HEAD`; under the file lock, so two starts cannot race."""
     path.chmod(0o600)
     known = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'alembic_version'").fetchone()
-    if known and connection.execute("SELECT version_num FROM alembic_version").fetchone()["version_num"] == HEAD:
+    if known and connection.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD,):
         return
     from sidecar.store.migrate import upgrade_file  # noqa: PLC0415 -- alembic, which only a first start needs
 
