@@ -54,11 +54,11 @@ class View:
 
     def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
         """Those of them that are `wanted`."""
-        found: tuple[str, ...] = ()
+        found = []
         for system, code in pairs(concept):
             if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in self.rules.systems:
-                found += (written,)
-        return found
+                found.append(written)
+        return tuple(found)
 
 
 class Draft(msgspec.Struct):
