@@ -17,8 +17,11 @@ from sidecar.manifest import Manifest
 from sidecar.records import Score
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-_ROUNDING = 1e-5
+_ROUNDING = 1e-4
 """How far outside [0, 1] a sum of float32 parts (the trees of a forest) may end and still be a probability."""
+
+_SAME = 1e-5
+"""How far two answers of a graph about one row may differ, when rows are summed in another order."""
 
 
 class _Unfit(Exception):
@@ -200,7 +203,7 @@ def _keeps_rows_apart(graph: Graph) -> None:
     rows[0] = graph.typical
     (together,) = _tried(graph.session, graph.tensors, {graph.input: rows})
     alone = np.concatenate([_tried(graph.session, graph.tensors, {graph.input: r[np.newaxis]})[0] for r in rows])
-    if together.shape != alone.shape or not np.allclose(together, alone, rtol=0, atol=_ROUNDING, equal_nan=True):
+    if together.shape != alone.shape or not np.allclose(together, alone, rtol=0, atol=_SAME, equal_nan=True):
         raise _Unfit("the graph gives a row another answer beside other rows than alone")
     for said in together[:, graph.columns[0]].tolist():
         if not -_ROUNDING <= said <= 1 + _ROUNDING:
