@@ -93,3 +93,22 @@ def test_a_second_input_is_refused(tmp_path):
     model.graph.node[1].output[0] = "shares"
     model.graph.node.append(helper.make_node("Add", ["shares", "mask"], ["probabilities"]))
     assert "more inputs than features: mask" in refused(tmp_path, model.SerializeToString())
+
+
+def test_a_typical_value_that_the_graph_cannot_hold_is_refused(tmp_path):
+    said = refused(
+        tmp_path, None, MANIFEST.replace("plausible = [20, 250]\n", "").replace("pulse = 80", "pulse = 1e300")
+    )
+    assert "explanation.typical has a value that is too large for features" in said
+
+
+def test_a_graph_that_gives_another_number_of_rows_than_it_takes_is_refused(tmp_path):
+    axis = numpy_helper.from_array(np.array([0], dtype=np.int64), "first")
+    weights = np.array([[0.01, 0.0], [0.0, 0.01], [0.0, 0.0], [0.0, 0.0]], dtype=np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["features", "weights"], ["raw"]),
+        helper.make_node("Softmax", ["raw"], ["shares"], axis=1),
+        helper.make_node("Gather", ["shares", "first"], ["probabilities"], axis=0),
+    ]
+    content = wrapped(nodes, rows="M", initializer=[axis, numpy_helper.from_array(weights, "weights")])
+    assert "another answer beside other rows than alone" in refused(tmp_path, content)
