@@ -3,9 +3,9 @@
 import hashlib
 import json
 import shutil
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 from prometheus_client import generate_latest
 
 from sidecar import metrics

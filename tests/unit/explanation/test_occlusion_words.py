@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace as struct
 
 from sidecar.explanation import rationale
 from tests.unit.kidney import kfre
@@ -61,7 +62,7 @@ def test_a_model_of_terms_that_had_none_before_still_says_how_the_old_result_cam
     a = judge(*readings()).assessment
     aged = {"age": 0.1}
     old = replace(
-        a, vector=replace(a.vector, features=(replace(a.vector.features[0], name="age", value=70.0, unit="a"),))
+        a, vector=replace(a.vector, features=(struct(a.vector.features[0], name="age", value=70.0, unit="a"),))
     )
     assert rationale(replace(old, contributions=aged, typical={"age": 50.0}), kfre().manifest) == BEGINNING + (
         "age 70 years (+10.0 percentage points compared with 50 years)"
@@ -84,7 +85,7 @@ def test_beyond_six_the_rest_is_counted():
     for name in names:
         text += f'\n[features.{name}]\nlabel = "{name}"\nunit = "1"\nmax_age = "4h"\n[[features.{name}.from]]\ncodes = ["a|{name}"]\n'
     manifest = fresh(None, text).manifest
-    more = tuple(replace(a.vector.features[0], name=n, value=1.0) for n in names)
+    more = tuple(struct(a.vector.features[0], name=n, value=1.0) for n in names)
     wide = replace(
         a, vector=replace(a.vector, features=(*a.vector.features, *more)),
         contributions={**a.contributions, **dict.fromkeys(names, 0.01)}, typical={**a.typical, **dict.fromkeys(names, 0.0)},
