@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import shutil
 
 import pytest
@@ -14,6 +15,7 @@ from sidecar.pipeline import conclude
 from sidecar.records import PatientId, PatientSnapshot
 from sidecar.sandbox.capability import ALL_TYPES, Capabilities
 from sidecar.sandbox.ehr import PracticeEhr
+from tests.acceptance.test_exact_age import numbers_in_the_open
 from tests.harness import UNITS, house, now, reading, until
 from tests.unit.chart import NEWS2
 from tests.unit.opaque import FEATURES, MANIFEST, SICK, TYPICAL, classifier, install, probability
@@ -123,6 +125,25 @@ async def test_with_an_input_missing_nothing_is_charted_and_the_reason_is_stored
         assert ours(site) == []
         a = (await stored(site)).conclusion.assessment
         assert (a.outcome.value, a.reasons, dict(a.probabilities)) == ("not_scored", ("missing:spo2",), {})
+
+
+async def test_what_an_exact_age_went_into_is_sealed_with_all_its_changes(tmp_path, models):
+    folder = models / "early_warning" / "1.0.0"
+    text, pulse = (
+        (folder / "manifest.toml").read_text(),
+        MANIFEST[MANIFEST.index("[features.pulse]") : MANIFEST.index("[[outputs]]")],
+    )
+    age = '[features.pulse]\nlabel = "age"\nunit = "a"\nderive = "age"\n\n'
+    (folder / "manifest.toml").write_text(text.replace(pulse, age).replace("pulse = 80", "pulse = 120"))
+    async with house(tmp_path, models__early_warning=SITE) as site:
+        await site.admit("p1")
+        await site.chart(vitals(now(2), pulse=None))
+        await site.settled()
+        a = (await stored(site)).conclusion.assessment
+        telling = [*a.probabilities.values(), *a.contributions.values(), a.vector.features[3].value]
+        assert (len(telling), 0.0 in telling, a.typical["pulse"]) == (6, False, 120.0)
+        plain = await numbers_in_the_open(site)
+        assert [n for n in telling if any(math.isclose(n, p, rel_tol=1e-4) for p in plain)] == []
 
 
 @pytest.mark.usefixtures("models")

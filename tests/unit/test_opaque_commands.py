@@ -7,7 +7,7 @@ from click.testing import CliRunner
 
 from sidecar.cli import main
 from tests.unit.chart import bundle, person, stay
-from tests.unit.opaque import FEATURES, SICK, install, probability, readings
+from tests.unit.opaque import FEATURES, SICK, TYPICAL, install, probability, readings
 
 NAMES = dict(zip(("rr", "spo2", "sbp", "hr"), FEATURES, strict=True))
 
@@ -56,7 +56,7 @@ def test_a_bundle_gives_the_probability_the_changes_and_what_write_back_would_ch
     line = score(tmp_path, *readings())
     assert (line["outcome"], line["score"], line["at_least"], line["risk"]) == ("scored", None, None, None)
     assert line["probabilities"] == {"within_a_day": pytest.approx(probability(SICK), abs=1e-6)}
-    assert set(line["contributions"]) == set(FEATURES)
+    assert (set(line["contributions"]), line["typical"]) == (set(FEATURES), TYPICAL)
     made, risk = line["resources"]
     assert (made["resourceType"], risk["resourceType"]) == ("Device", "RiskAssessment")
     assert risk["prediction"][0]["rationale"].startswith("by occlusion")
