@@ -37,9 +37,9 @@ def refused(tmp_path, text):
         ('method = "occlusion"\n', "", "explanation.method"),
         ("typical =", "typicall =", 'unknown key explanation.typicall; did you mean "typical"?'),
         ("spo2 = 97, ", "", "explanation.typical has no value for: spo2"),
-        ("spo2 = 97", "spo = 97", "explanation.typical has no value for: spo2"),
+        ("spo2 = 97", "spo = 97", 'names what is no input of the graph: spo; did you mean "spo2"?'),
         ("spo2 = 97", "spo2 = 97, pulss = 3", 'names what is no input of the graph: pulss; did you mean "pulse"?'),
-        ("spo2 = 97", "spo2 = 9.7", "explanation.typical.spo2 is outside its own plausible range"),
+        ("spo2 = 97", "spo2 = 9.7", "explanation.typical.spo2 is no value that spo2 can have"),
         ("spo2 = 97", "spo2 = nan", "explanation.typical.spo2"),
         ("spo2 = 97", "spo2 = inf", "explanation.typical.spo2"),
         ('label = "heart rate"', 'label = "heart rate"\nrequired = false', "so required: pulse"),
@@ -95,3 +95,30 @@ def test_what_cannot_work_beside_terms_is_refused_too(tmp_path, changes, said):
         text = text.replace(old, new, 1)
     problems = refused(tmp_path, text)
     assert said in problems, problems
+
+
+SOURCE = 'codes = ["http://loinc.org|8867-4"]'
+
+
+@pytest.mark.parametrize(
+    ("source", "could", "could_not"),
+    [
+        ("plausible = [20, 250]", 80, 1.3),
+        ("above = 100", 0.4, 80),
+        ('values = { "a|yes" = 1, "a|no" = 0 }', 1, 2),
+        ('values = { "a|yes" = 2 }\nambiguous = { "a|maybe" = 3 }', 3, 1),
+    ],
+)
+def test_a_typical_value_is_one_that_a_reading_can_give(tmp_path, source, could, could_not):
+    text = TEXT.replace("plausible = [20, 250]\n", "").replace(SOURCE, f"{SOURCE}\n{source}")
+    (tmp_path / "manifest.toml").write_text(text.replace("pulse = 80", f"pulse = {could}"), encoding="utf-8")
+    assert manifests.load(tmp_path / "manifest.toml").explanation.typical["pulse"] == could
+    said = refused(tmp_path, text.replace("pulse = 80", f"pulse = {could_not}"))
+    assert "explanation.typical.pulse is no value that pulse can have; which unit is it in?" in said
+
+
+@pytest.mark.parametrize("more", ["absent = -1", 'select = "count"\nwindow = "4h"'])
+def test_what_stands_for_absence_and_a_number_of_readings_are_not_measured_by_a_reading(tmp_path, more):
+    text = TEXT.replace("plausible = [20, 250]\n", more + "\n").replace(SOURCE, f"{SOURCE}\nplausible = [20, 250]")
+    (tmp_path / "manifest.toml").write_text(text.replace("pulse = 80", "pulse = -1"), encoding="utf-8")
+    assert manifests.load(tmp_path / "manifest.toml").explanation.typical["pulse"] == -1
