@@ -2,11 +2,13 @@
 
 import contextlib
 import os
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +59,12 @@ class Process:
 
 @contextlib.contextmanager
 def process(folder: Path, name: str, *command: str) -> Iterator[Process]:
-    """`python -m …` from the project's root, ended at the end. A Ctrl-C reaches us alone, and we end it."""
+    """`python …` from the project's root, ended at the end. A Ctrl-C reaches us alone, and we end it."""
     log = folder / f"{name}.log"
     with log.open("ab") as out:
         popen = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=out, stderr=out, cwd=ROOT, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            [sys.executable, *command], stdout=out, stderr=out, cwd=ROOT, start_new_session=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1", "BARE_DB_DIR": str(folder)},
         )  # fmt: skip
     try:
         yield Process(popen, log)
@@ -84,9 +86,9 @@ class Stub:
     chart: Chart
 
     @property
-    def base(self) -> str:
-        """Its FHIR base."""
-        return f"{self.url}/fhir"
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def ask(self, path: str) -> Any:
         """What it says of itself."""
@@ -94,13 +96,13 @@ class Stub:
 
 
 @contextlib.contextmanager
-def ehr(folder: Path, chart: Chart) -> Iterator[Stub]:
-    """Start an EHR whose patients have `chart`."""
+def ehr(folder: Path, size: int, codes: str, *, restless: bool = False) -> Iterator[Stub]:
+    """Start an EHR whose patients have `size` readings of the named `codes`."""
     port = free_port()
-    codes = next(name for name, codes in CODES.items() if codes == chart.codes)
-    command = ("tests.benchmarks.ehr", str(port), chart.now.isoformat(), str(chart.size), codes)
+    url, now = f"http://127.0.0.1:{port}", datetime.now(UTC)
+    command = ("-m", "tests.benchmarks.ehr", str(port), now.isoformat(), str(size), codes, str(int(restless)))
     with process(folder, "ehr", *command) as started:
-        stub = Stub(started, f"http://127.0.0.1:{port}", chart)
+        stub = Stub(started, url, Chart(now, f"{url}/fhir", size, CODES[codes]))
         started.wait_for(lambda: _answers(f"{stub.url}/stats"), "the EHR's start")
         yield stub
 
@@ -132,19 +134,34 @@ Side = Callable[[Path, Stub, Path], contextlib.AbstractContextManager[Running]]
 def yardstick(folder: Path, stub: Stub, graph: Path) -> Iterator[Running]:
     """The least that does the job."""
     port = free_port()
-    with process(folder, "yardstick", "tests.benchmarks.yardstick", str(port), stub.base, str(graph), str(folder)) as p:
+    with process(
+        folder, "yardstick", "-m", "tests.benchmarks.yardstick", str(port), stub.chart.base, str(graph), str(folder)
+    ) as p:
         url = f"http://127.0.0.1:{port}/notify"
         p.wait_for(lambda: _listens(port), "the yardstick's start")
         yield Running(p, Target(url), "s1", 0.0, lambda _: None)
 
 
+def bare(script: Path) -> Side:
+    """A yardstick somebody else wrote, whose `pipe` role takes PORT EHR_PORT and a header with the moment of sending."""
+
+    @contextlib.contextmanager
+    def start(folder: Path, stub: Stub, _: Path) -> Iterator[Running]:
+        port = free_port()
+        with process(folder, "bare", str(script), "pipe", str(port), str(stub.port), "FULL") as p:
+            p.wait_for(lambda: _listens(port), "the bare pipeline's start")
+            yield Running(p, Target(f"http://127.0.0.1:{port}/n", ("x-t0: 0",)), "s1", 0.0, lambda _: None)
+
+    return start
+
+
 @contextlib.contextmanager
 def sidecar(folder: Path, stub: Stub, graph: Path, store: str = "sqlite:///sidecar.db") -> Iterator[Running]:
     """`sidecar serve` with defaults, one promoted model, and a Backport topic."""
-    config = _site(folder, stub.base, graph.parents[2], store)
+    config = _site(folder, stub.chart.base, graph.parents[2], store)
     found = settings.load(config)
     ops = f"http://127.0.0.1:{found.server.ops_port}"
-    with process(folder, "sidecar", "sidecar", "serve", "--config", str(config)) as p:
+    with process(folder, "sidecar", "-m", "sidecar", "serve", "--config", str(config)) as p:
         p.wait_for(lambda: _answers(f"{ops}/readyz"), "the sidecar's start")
         p.wait_for(lambda: _active(ops), "active Subscriptions")
         subscription = next(s for s in stub.ask("subscriptions") if s["criteria"] == TOPIC)
@@ -225,8 +242,6 @@ def _answers(url: str) -> bool:
 
 
 def _listens(port: int) -> bool:
-    import socket  # noqa: PLC0415
-
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False

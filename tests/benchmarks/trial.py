@@ -4,14 +4,12 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 import orjson
 import uvloop
 
 from tests.benchmarks import load, payloads, sides
-from tests.benchmarks.payloads import Chart
 from tests.benchmarks.ratios import percentile
 from tests.benchmarks.sides import Refused, Running, Side, Stub
 
@@ -22,17 +20,17 @@ STILL_S = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is sent: who each notification is about, and when it is due (None: when the last is acknowledged)."""
+    """What is sent: who each notification is about, and when it is due (None: when the last is acknowledged).
+
+    Each patient's chart holds `size` readings of the `codes` that the EHR knows by that name; a `restless` one has
+    another version of its newest reading at each look.
+    """
 
     patients: Sequence[str]
     due_s: Sequence[float] | None = None
     size: int = 50
-    codes: tuple[str, ...] = (*payloads.USED, *payloads.OTHERS)
-
-    @property
-    def chart(self) -> Chart:
-        """What each patient's chart holds."""
-        return Chart(datetime.now(UTC), self.size, self.codes)
+    codes: str = "all"
+    restless: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +49,15 @@ class Trial:
     debounce_s: float
     requests_per_event: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def words(self) -> str:
+        """As progress tells it."""
+        return (
+            f"{self.cpu_us_per_event:.0f} us/event, {self.events_per_s:.0f}/s, ack p99 {self.ack_p99_ms:.1f} ms, "
+            f"result p99 {self.latency_p99_ms:.1f} ms, {sum(self.requests_per_event.values()):.2f} requests/event, "
+            f"{self.rss_mib:.0f} MiB"
+        )
+
 
 def run(side: Side, load_: Load, graph: Path, folder: Path) -> Trial:
     """Measure `side` once, in a folder of its own.
@@ -59,7 +66,10 @@ def run(side: Side, load_: Load, graph: Path, folder: Path) -> Trial:
         Refused: it did not do the job: something unfinished, written twice, or not written.
     """
     folder.mkdir(parents=True)
-    with sides.ehr(folder, load_.chart) as stub, side(folder, stub, graph) as running:
+    with (
+        sides.ehr(folder, load_.size, load_.codes, restless=load_.restless) as stub,
+        side(folder, stub, graph) as running,
+    ):
         _warm_up(stub, running)
         return _measured(stub, running, load_)
 
@@ -107,7 +117,7 @@ def _bodies(stub: Stub, running: Running, patients: Sequence[str], first: int) -
     bodies = []
     for number, who in enumerate(patients, first):
         event = told[who] = told.get(who, -1) + 1
-        told_of = payloads.notification(stub.chart, who, event, number, running.subscription, stub.base)
+        told_of = payloads.notification(stub.chart, who, event, number, running.subscription)
         bodies.append(orjson.dumps(told_of))
     return bodies
 
