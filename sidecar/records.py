@@ -3,6 +3,8 @@
 Identified values (`PatientId`, `Reference`, `PatientSnapshot`, `Evidence`) redact their `repr`, so a log line, an
 exception or a debugger shows their type and nothing else. `extract` accepts only a `DeidentifiedSnapshot`.
 Times named `_at` are aware datetimes or, where a number, seconds since the Unix epoch in UTC.
+What is made by the dozen for each event (`Fact`, `Feature`) is a msgspec struct: a frozen dataclass takes ten times as
+long to make.
 """
 
 import math
@@ -12,6 +14,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
+
+import msgspec
 
 # FHIR R4 id: https://hl7.org/fhir/R4/datatypes.html#id. "." and ".." are legal ids and illegal paths.
 _ID = re.compile(r"[A-Za-z0-9\-.]{1,64}")
@@ -116,8 +120,7 @@ class PatientSnapshot(Redacted):
     at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Fact:
+class Fact(msgspec.Struct, frozen=True):
     """One coded statement after de-identification. `index` points into the snapshot; only write-back resolves it.
 
     `seconds`, `recorded` (when it was charted) and `began` (since when a condition is there, at the latest) are
@@ -166,8 +169,7 @@ class DeidentifiedSnapshot:
     lived_s: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Feature:
+class Feature(msgspec.Struct, frozen=True):
     """One input of a model. `value` is NaN when missing, and then `reason` says why.
 
     `assumed` names the site switch under which an absent value was given one. `seconds` is relative to the

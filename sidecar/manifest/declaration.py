@@ -3,6 +3,7 @@
 import difflib
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -215,22 +216,22 @@ class Manifest(Closed):
         """Whether at most one result of a patient is in force: the one of the newest readings."""
         return self.kind == "probability" if self.replaced_by_newer is None else self.replaced_by_newer
 
-    @property
+    @cached_property
     def uses_exact_age(self) -> bool:
         """Whether the day of birth can be computed from what goes in and what comes out."""
         return any(f.derive == "age" for f in self.features.values()) or any(s.derive for s in self._sources())
 
-    @property
+    @cached_property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
         return frozenset(n for n, f in self.features.items() if f.in_set)
 
-    @property
+    @cached_property
     def observation_codes(self) -> frozenset[str]:
         """Every Observation code a feature reads; a new Observation with one of them triggers the model."""
         return self.codes_of("Observation")
 
-    @property
+    @cached_property
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))

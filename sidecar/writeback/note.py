@@ -1,6 +1,7 @@
 """The note of a result: what a clinician must know to use the result, in plain words. Pure."""
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sidecar.manifest import Manifest
@@ -67,8 +68,10 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     parts.append(f"Until then: {said}" if ended else said)
     if not ended and any(o.band(a.probabilities[o.name]) for o in manifest.outputs if o.name in a.probabilities):
         parts.append(GUIDE)
+    taken = {f.seconds for f in a.vector.features if f.seconds is not None}  # many inputs have one moment
+    at = {seconds: _when(later(e.at, timedelta(seconds=seconds))) for seconds in taken}
     inputs = [
-        _input(f, manifest, e.at, None if a.probabilities else a.contributions.get(f.name))
+        _input(f, manifest, at, None if a.probabilities else a.contributions.get(f.name))
         for f in a.vector.features
         if f.reason is None and not math.isnan(f.value)
     ]
@@ -88,12 +91,12 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     return " ".join(parts)
 
 
-def _input(feature: Feature, manifest: Manifest, at: datetime, points: float | None) -> str:
+def _input(feature: Feature, manifest: Manifest, at: Mapping[float, str], points: float | None) -> str:
     said = manifest.say(feature.name, feature.value)
     if points is not None:
         said += f", {points:g} point" + ("" if points == 1 else "s")
     if feature.seconds is not None:
-        said += f", at {_when(later(at, timedelta(seconds=feature.seconds)))}"
+        said += f", at {at[feature.seconds]}"
     return said
 
 
