@@ -5,7 +5,7 @@ real server does: patient, code, date, _id, _sort, _count with next links, and _
 finds nothing: the charts do not say what was written when. What is written is counted, timed and forgotten.
 
 `GET /stats` counts what was asked and written since `GET /reset`; `GET /written` says when each patient's first result
-was, by the machine's monotonic clock.
+was, by the machine's monotonic clock; `GET /result/{patient}` is the newest.
 """
 
 import asyncio
@@ -54,13 +54,14 @@ class Ehr:
         self.requests: Counter[str] = Counter()
         self.written: dict[str, float] = {}
         self.held: dict[str, tuple[str, int]] = {}
+        self.results: dict[str, bytes] = {}
         self.duplicates = 0
 
     async def answer(self, request: web.BaseRequest) -> web.Response:
         """Any request."""
         url = urlsplit(request.path_qs)
         kind, _, rest = url.path.removeprefix("/fhir").strip("/").partition("/")
-        if request.method == "GET" and (own := self._own(kind)) is not None:
+        if request.method == "GET" and (own := self._own(kind, rest)) is not None:
             return web.Response(body=own)
         self.requests[_kind(request.method, kind, rest)] += 1
         if request.method != "GET":
@@ -71,13 +72,15 @@ class Ehr:
         status, body = self._read(kind, rest, query)
         return web.Response(status=status, body=body, headers=FHIR_JSON)
 
-    def _own(self, kind: str) -> bytes | None:
+    def _own(self, kind: str, rest: str) -> bytes | None:
         """What the benchmark asks for itself."""
         if kind == "stats":
             seen = {"requests": self.requests, "patients": len(self.written), "held": len(self.held)}
             return orjson.dumps(seen | {"duplicates": self.duplicates})
         if kind == "written":
             return orjson.dumps(self.written)
+        if kind == "result":
+            return self.results.get(rest, b"null")
         if kind == "subscriptions":
             return orjson.dumps(list(self._subscriptions.values()))
         if kind == "reset":
@@ -165,7 +168,9 @@ class Ehr:
         if before is not None and (before[0] != logical_id or before == now):
             self.duplicates += 1
         self.held[key] = now
-        self.written.setdefault(resource["subject"]["reference"].removeprefix("Patient/"), time.monotonic())
+        who = resource["subject"]["reference"].removeprefix("Patient/")
+        self.written.setdefault(who, time.monotonic())
+        self.results[who] = body
 
     def _subscribe(self, resource: dict[str, Any], logical_id: str) -> web.Response:
         known = logical_id or f"s{len(self._subscriptions) + 1}"

@@ -1,6 +1,7 @@
 """The scenarios: what is measured under which name, in alternating rounds of both sides."""
 
 import contextlib
+import itertools
 import json
 import random
 import subprocess
@@ -22,6 +23,8 @@ MOST_REFUSED = 3
 SLOW_PER_S = 50.0
 SHARE_OF_SATURATION = 0.4
 BURST, BURST_S, BURSTS_PER_S = 10, 0.2, 5.0
+INSERTS = 5
+"""Of the durable insert, for each event of the other scenarios: one is done in microseconds."""
 Tell = Callable[[str], None]
 
 
@@ -49,12 +52,11 @@ class Bench:
     saturated: dict[str, list[Trial]] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    _folders: int = 0
+    _folders: Iterator[int] = field(default_factory=itertools.count)
 
     def folder(self) -> Path:
         """A new name below the scratch folder."""
-        self._folders += 1
-        return self.scratch / f"trial-{self._folders}"
+        return self.scratch / f"trial-{next(self._folders)}"
 
     def rng(self, round_: int) -> random.Random:
         """The same moments for both sides of a round."""
@@ -171,7 +173,8 @@ def on_postgres(bench: Bench) -> Iterator[Figure]:
     if (lacking := postgres.missing()) is not None:
         bench.skipped.append(f"postgres_cpu_ratio: {lacking}")
         return
-    cluster = postgres.Cluster()
+    with sides.uninterrupted():
+        cluster = postgres.Cluster()
     server: list[float] = []
 
     @contextlib.contextmanager
@@ -201,7 +204,7 @@ def durable(bench: Bench) -> Iterator[Figure]:
     for number in range(bench.rounds):
         order = ("sidecar", "yardstick") if number % 2 == 0 else ("yardstick", "sidecar")
         for side in order:
-            one = _inserted({"sidecar": "record"}.get(side, side), 2 * bench.events, bench.folder())
+            one = _inserted({"sidecar": "record"}.get(side, side), INSERTS * bench.events, bench.folder())
             bench.tell(
                 f"durable insert {number + 1}/{bench.rounds} {side}: {one['cpu_us_per_event']:.0f} us/event, "
                 f"{one['events_per_s']:.0f}/s, p99 {one['p99_ms']:.1f} ms"

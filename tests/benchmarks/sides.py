@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -58,23 +59,43 @@ class Process:
 
 
 @contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM while something is begun that must be ended; they come right afterwards."""
+    held: list[int] = []
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda came, _: held.append(came)) for number in both}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for number in held:
+        signal.raise_signal(number)
+
+
+@contextlib.contextmanager
 def process(folder: Path, name: str, *command: str) -> Iterator[Process]:
     """`python …` from the project's root, ended at the end. A Ctrl-C reaches us alone, and we end it."""
-    log = folder / f"{name}.log"
-    with log.open("ab") as out:
-        popen = subprocess.Popen(
-            [sys.executable, *command], stdout=out, stderr=out, cwd=ROOT, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1", "BARE_DB_DIR": str(folder)},
-        )  # fmt: skip
+    log, popen = folder / f"{name}.log", None
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "BARE_DB_DIR": str(folder)}
     try:
+        with log.open("ab") as out, uninterrupted():
+            popen = subprocess.Popen(
+                [sys.executable, *command], stdout=out, stderr=out, cwd=ROOT, env=environment, start_new_session=True
+            )
         yield Process(popen, log)
     finally:
-        popen.terminate()
-        try:
-            popen.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            popen.kill()
-            popen.wait()
+        if popen is not None:
+            _end(popen)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.terminate()
+    try:
+        popen.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait()
 
 
 @dataclass(frozen=True, slots=True)
