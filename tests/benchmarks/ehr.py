@@ -100,8 +100,8 @@ class Ehr:
         if kind == "Subscription":
             logical_id, _, operation = rest.partition("/")
             found = self._subscriptions.get(logical_id)
-            if found is not None and not operation:
-                return 200, orjson.dumps(found)
+            if found is not None:
+                return 200, orjson.dumps(_status(logical_id) if operation == "$status" else found)
         return 404, orjson.dumps({"resourceType": "OperationOutcome", "issue": [{"severity": "error"}]})
 
     @lru_cache(4096)  # noqa: B019 -- one server a process
@@ -176,6 +176,17 @@ class Ehr:
         known = logical_id or f"s{len(self._subscriptions) + 1}"
         self._subscriptions[known] = resource | {"id": known, "status": "active"}
         return web.Response(status=201, headers={"Location": f"{self._base}/Subscription/{known}"})
+
+
+def _status(logical_id: str) -> dict[str, Any]:
+    """What `$status` says of a Subscription: that it is active. This server does not count its events."""
+    said = [
+        {"name": "subscription", "valueReference": {"reference": f"Subscription/{logical_id}"}},
+        {"name": "status", "valueCode": "active"},
+        {"name": "type", "valueCode": "query-status"},
+    ]
+    entry = {"resource": {"resourceType": "Parameters", "parameter": said}}
+    return {"resourceType": "Bundle", "type": "searchset", "entry": [entry]}
 
 
 def _less(resource: dict[str, Any], elements: str) -> dict[str, Any]:

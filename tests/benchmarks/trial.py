@@ -88,8 +88,10 @@ def _measured(stub: Stub, running: Running, load_: Load, before_it: int) -> Tria
     sent = uvloop.run(load.send(running.target, bodies, load_.due_s))
     used = _drained(stub, running, len(set(load_.patients))) - before
     seen, written, count = stub.ask("stats"), stub.ask("written"), len(bodies)
-    if seen["duplicates"] or seen["patients"] != len(set(load_.patients)):
-        raise Refused(f"{seen['duplicates']} duplicates, results of {seen['patients']} patients")
+    patients = len(set(load_.patients))
+    results = patients if patients == count else seen["held"]
+    if seen["duplicates"] or (seen["patients"], seen["held"]) != (patients, results):
+        raise Refused(f"{seen['duplicates']} duplicates; {seen['held']} results of {seen['patients']} patients")
     running.finished(before_it + count)
     first_sent: dict[str, float] = {}
     for who, at in zip(load_.patients, sent.at, strict=True):
