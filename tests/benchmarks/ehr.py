@@ -1,7 +1,7 @@
 """An EHR that costs as little as it can: `python -m tests.benchmarks.ehr PORT NOW SIZE CODES RESTLESS`, on loopback.
 
 Charts are made from ids (`payloads`), answers from prebuilt bytes with the patient's id put in. Searches honour what a
-real server does: patient, code, date, _id, _sort, _count with next links, and _elements. A search that names no patient
+real server does: patient, code, date, _id, _sort, _count with next links, _include and _elements. A search that names no patient
 finds nothing: the charts do not say what was written when. What is written is counted, timed and forgotten.
 
 `GET /stats` counts what was asked and written since `GET /reset`; `GET /written` says when each patient's first result
@@ -33,6 +33,7 @@ FHIR_JSON = {"Content-Type": "application/fhir+json"}
 ALWAYS = {"resourceType", "id", "meta", "status", "code"}
 """What `_elements` never leaves out: identity, and what an Observation must have."""
 SUBSETTED = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED"}
+INCLUDE = "Observation:patient"
 READING = re.compile(r"o-(.+)-(\d+)")
 Query = Mapping[str, list[str]]
 
@@ -148,7 +149,11 @@ class Ehr:
             more = f"{self._base}/Observation?{urlencode(rest, safe='~')}"
         page = [self._chart.reading(WHO, k, 1 if k else version) for k in numbers[at : at + count]]
         found = [_less(reading, query.get("_elements", "")) for reading in page]
-        return orjson.dumps(payloads.searchset(self._base, "Observation", found, more))
+        bundle = payloads.searchset(self._base, "Observation", found, more)
+        if query.get("_include") == INCLUDE and found:
+            person = {"fullUrl": f"{self._base}/Patient/{WHO}", "resource": orjson.loads(self._person)}
+            bundle["entry"].append({**person, "search": {"mode": "include"}})
+        return orjson.dumps(bundle)
 
     def _write(self, method: str, kind: str, rest: str, body: bytes) -> web.Response:
         resource = orjson.loads(body)
@@ -221,6 +226,7 @@ def _capability() -> dict[str, Any]:
             "interaction": every,
             "updateCreate": True,
             "searchParam": [{"name": n, "type": "token"} for n in names],
+            "searchInclude": [INCLUDE] if name == "Observation" else [],
         }
         for name, names in search.items()
     ]
