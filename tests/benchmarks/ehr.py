@@ -96,8 +96,8 @@ class Ehr:
             return 200, self._search(kind, query)
         if kind == "Patient":
             return 200, self._person.replace(WHO.encode(), rest.encode())
-        if kind == "Observation" and READING.fullmatch(rest):
-            return 200, self._reading(rest)
+        if kind == "Observation" and (known := READING.fullmatch(rest)):
+            return 200, self._reading(known)
         if kind == "Subscription":
             logical_id, _, operation = rest.partition("/")
             found = self._subscriptions.get(logical_id)
@@ -109,8 +109,8 @@ class Ehr:
     def _template(self, k: int, version: int) -> bytes:
         return orjson.dumps(self._chart.reading(WHO, k, version))
 
-    def _reading(self, logical_id: str) -> bytes:
-        who, k = READING.fullmatch(logical_id).groups()
+    def _reading(self, known: re.Match[str]) -> bytes:
+        who, k = known.groups()
         version = self._version(who) if k == "0" else 1
         return self._template(int(k), version).replace(WHO.encode(), who.encode())
 
@@ -120,8 +120,9 @@ class Ehr:
 
     def _search(self, kind: str, query: Query) -> bytes:
         if kind == "Observation" and "_id" in query:
-            wanted = [i for i in query["_id"][0].split(",") if READING.fullmatch(i)]
-            found = [_less(orjson.loads(self._reading(i)), query.get("_elements", [""])[0]) for i in wanted]
+            wanted, elements = query["_id"][0].split(","), query.get("_elements", [""])[0]
+            known = [reading for i in wanted if (reading := READING.fullmatch(i))]
+            found = [_less(orjson.loads(self._reading(reading)), elements) for reading in known]
             return orjson.dumps(payloads.searchset(self._base, kind, found, None))
         if kind == "Observation" and "patient" in query:
             who = query["patient"][0].removeprefix("Patient/")

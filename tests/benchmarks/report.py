@@ -38,6 +38,7 @@ def as_json(bench: Bench, figures: Sequence[Figure]) -> dict[str, Any]:
         "remarks": {f.name: f.remark for f in figures if f.remark},
         "refused": bench.refused,
         "skipped": bench.skipped,
+        "failed": bench.failed,
         "asked": {"rounds": bench.rounds, "events": bench.events, "seed": bench.seed},
         "versions": versions(),
     }
@@ -87,7 +88,8 @@ def show(bench: Bench, figures: Sequence[Figure]) -> None:
     for table in (ratios, absolute, asked):
         if table.row_count:
             console.print(table)
-    for line in (*bench.skipped, *(f"refused: {r}" for r in bench.refused)):
+    told = {"skipped": bench.skipped, "refused": bench.refused, "not measured": bench.failed}
+    for line in (f"{what}: {one}" for what, all_ in told.items() for one in all_):
         console.print(line, highlight=False)
 
 

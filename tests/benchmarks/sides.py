@@ -70,8 +70,8 @@ def uninterrupted() -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-    for number in held:
-        signal.raise_signal(number)
+    for came in held:
+        signal.raise_signal(came)
 
 
 @contextlib.contextmanager

@@ -35,7 +35,11 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """What one side did. `latency` is from (intended) sending to the result in the chart, without the debounce."""
+    """What one side did.
+
+    `latency` is from (intended) sending to the patient's first result in the chart, and `events_per_s` is over the time
+    from the first sending to the last such result, both without the debounce.
+    """
 
     events: int
     cpu_us_per_event: float
@@ -85,7 +89,10 @@ def _warm_up(stub: Stub, running: Running, events: int) -> None:
 def _measured(stub: Stub, running: Running, load_: Load, before_it: int) -> Trial:
     bodies = bodies_for(stub, running, load_.patients, before_it + 1)
     before = running.cpu_s()
-    sent = uvloop.run(load.send(running.target, bodies, load_.due_s))
+    try:
+        sent = uvloop.run(load.send(running.target, bodies, load_.due_s))
+    except ExceptionGroup as failed:
+        raise Refused(f"a notification was not taken: {failed.exceptions[0]!r}") from None
     used = _drained(stub, running, len(set(load_.patients))) - before
     seen, written, count = stub.ask("stats"), stub.ask("written"), len(bodies)
     patients = len(set(load_.patients))
