@@ -47,10 +47,11 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
 	@for script in models/*/*/build.py models/*/*/reference.py; do echo $$script; $(BIN)/python $$script || exit 1; done
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers), seeded and bounded
+campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers, slow clients), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
 	$(BIN)/python -m tests.campaigns.notifications --runs 300
 	$(BIN)/python -m tests.campaigns.workers --points 200
+	$(BIN)/python -m tests.campaigns.slow_clients --seconds 120
 
 clean: ## remove what was built
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
