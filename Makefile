@@ -50,10 +50,11 @@ models: $(VENV)/ready ## build the shipped graphs again; the bytes must not chan
 bench: $(VENV)/ready ## the sidecar beside the least that does the job: CPU, latency, requests; about an hour
 	$(BIN)/python -m tests.benchmarks
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers), seeded and bounded
+campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers, slow clients), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
 	$(BIN)/python -m tests.campaigns.notifications --runs 300
 	$(BIN)/python -m tests.campaigns.workers --points 200
+	$(BIN)/python -m tests.campaigns.slow_clients --seconds 120
 
 clean: ## remove what was built
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
