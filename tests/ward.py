@@ -40,10 +40,10 @@ class Ward:
         await self.ehr.write({"resourceType": "Patient", "id": key, "name": [{"family": name}], **patient})
         await self.stay(key, "in-progress", {"start": ago(hours)})
 
-    async def stay(self, key: str, status: str, period: dict[str, str]) -> None:
-        reason = [{"text": f"reason of {key}"}]
+    async def stay(self, key: str, status: str, period: dict[str, str], reason: str = "") -> None:
+        said = [{"text": reason or f"reason of {key}"}]
         encounter = {"resourceType": "Encounter", "id": f"e-{key}", "status": status, "class": {"code": "IMP"}}
-        await self.ehr.write(encounter | {"subject": _ref(key), "period": period, "reasonCode": reason})
+        await self.ehr.write(encounter | {"subject": _ref(key), "period": period, "reasonCode": said})
 
     async def reading(self, key: str, code: str, value: float, unit: str, hours: float = 1) -> str:
         quantity = {"value": value, "unit": unit, "system": UCUM, "code": unit}

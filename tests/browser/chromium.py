@@ -2,13 +2,20 @@
 
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import orjson
 from playwright.async_api import Browser, BrowserContext, Playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
+NO_SCRIPTS = {"profile": {"default_content_setting_values": {"javascript": 2}}}
+
+
+def text_size(px: int) -> dict[str, Any]:
+    """Settings of a reader whose text is `px` and not 16."""
+    return {"webkit": {"webprefs": {"default_font_size": px}}}
 
 
 def found() -> str | None:
@@ -32,14 +39,14 @@ async def launched(playwright: Playwright) -> AsyncIterator[Browser]:
 
 
 @contextlib.asynccontextmanager
-async def with_text_size(playwright: Playwright, profile: Path, px: int, width: int) -> AsyncIterator[BrowserContext]:
-    """Start it for a reader whose text size, as set in the browser, is `px` and not 16."""
-    settings = profile / "Default" / "Preferences"
-    settings.parent.mkdir(parents=True)
-    settings.write_bytes(orjson.dumps({"webkit": {"webprefs": {"default_font_size": px}}}))
-    context = await playwright.chromium.launch_persistent_context(
-        profile, executable_path=found(), viewport={"width": width, "height": 800}
-    )
+async def with_settings(
+    playwright: Playwright, profile: Path, settings: Mapping[str, Any], viewport: Any
+) -> AsyncIterator[BrowserContext]:
+    """Start it as set up by a person: what they chose in the browser's own settings."""
+    file = profile / "Default" / "Preferences"
+    file.parent.mkdir(parents=True)
+    file.write_bytes(orjson.dumps(settings))
+    context = await playwright.chromium.launch_persistent_context(profile, executable_path=found(), viewport=viewport)
     try:
         yield context
     finally:

@@ -1,25 +1,29 @@
 """One Chromium for all tests of the ward page; every page is watched for what no page may do."""
 
 import contextlib
-import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
-import pytest
 import pytest_asyncio
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser, Playwright, async_playwright
 
-from tests.browser.chromium import launched, why_missing
-from tests.browser.reader import Reader, reading
+from tests.browser.chromium import launched, why_missing, with_settings
+from tests.browser.reader import DESK, Reader, reading
 from tests.ward import Ward, open_ward
 
-Open = Callable[..., Any]
+Read = Callable[..., Awaitable[Reader]]
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def chromium() -> AsyncIterator[Browser]:
+async def driver() -> AsyncIterator[Playwright]:
     assert why_missing() is None, why_missing()
-    async with async_playwright() as playwright, launched(playwright) as browser:
+    async with async_playwright() as playwright:
+        yield playwright
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def chromium(driver: Playwright) -> AsyncIterator[Browser]:
+    async with launched(driver) as browser:
         yield browser
 
 
@@ -30,11 +34,21 @@ async def ward() -> AsyncIterator[Ward]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def read(chromium: Browser) -> AsyncIterator[Open]:
-    """Open an address in a context of its own, made with the keyword arguments; what it did wrong fails the test."""
+async def read(chromium: Browser, driver: Playwright, tmp_path_factory) -> AsyncIterator[Read]:
+    """Open an address as a reader with these `settings` of the browser, or in a context made of the other arguments.
+
+    What the page did wrong fails the test at its end.
+    """
     async with contextlib.AsyncExitStack() as stack:
 
-        async def open_(url: str, **context: Any) -> Reader:
-            return await stack.enter_async_context(reading(chromium, url, **context))
+        async def open_(url: str, settings: Any = None, **more: Any) -> Reader:
+            more = {"viewport": DESK, **more}
+            if settings is None:
+                context = await chromium.new_context(**more)
+                stack.push_async_callback(context.close)
+            else:
+                profile = tmp_path_factory.mktemp("profile")
+                context = await stack.enter_async_context(with_settings(driver, profile, settings, more["viewport"]))
+            return await stack.enter_async_context(reading(context, url))
 
         yield open_

@@ -21,7 +21,10 @@ class Cut:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Join one connection to one of the server's."""
         theirs_in, theirs_out = await asyncio.open_connection(self._host, self._port)
-        pair = [asyncio.ensure_future(self._pass(reader, theirs_out)), asyncio.ensure_future(self._pass(theirs_in, writer))]
+        pair = [
+            asyncio.ensure_future(self._pass(reader, theirs_out)),
+            asyncio.ensure_future(self._pass(theirs_in, writer)),
+        ]
         self._tasks.update(pair)
         await asyncio.wait(pair, return_when=asyncio.FIRST_COMPLETED)
         for end in (writer, theirs_out):

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import BrowserContext, Page, expect
 
 DESK = {"width": 1280, "height": 900}
 PHONE = {"width": 320, "height": 640}
@@ -70,17 +70,11 @@ class Reader:
 
 
 @contextlib.asynccontextmanager
-async def reading(browser: Browser, url: str, **context: Any) -> AsyncIterator[Reader]:
+async def reading(context: BrowserContext, url: str) -> AsyncIterator[Reader]:
     """Open `url`; at the end it must have behaved."""
     parts = urlsplit(url)
-    opened = await browser.new_context(**{"viewport": DESK, **context})
-    try:
-        if context.get("java_script_enabled", True):
-            await opened.add_init_script(VIOLATIONS)
-        reader = Reader(await opened.new_page(), f"{parts.scheme}://{parts.netloc}")
-        await reader.page.goto(url)
-        yield reader
-        if context.get("java_script_enabled", True):
-            await reader.behaved()
-    finally:
-        await opened.close()
+    await context.add_init_script(VIOLATIONS)
+    reader = Reader(await context.new_page(), f"{parts.scheme}://{parts.netloc}")
+    await reader.page.goto(url)
+    yield reader
+    await reader.behaved()

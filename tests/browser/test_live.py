@@ -7,7 +7,7 @@ import pytest
 from playwright.async_api import expect
 
 from sidecar.sandbox.ward_page import Unscored
-from tests.browser.chromium import why_missing
+from tests.browser.chromium import NO_SCRIPTS, why_missing
 from tests.browser.cut import cut_before
 from tests.peers.conftest import skip_without_peer
 from tests.ports import free_port
@@ -129,8 +129,8 @@ async def test_a_page_whose_script_does_not_come_says_that_it_is_not_live(ward, 
 async def test_without_scripts_the_page_shows_the_state_and_renews_itself(ward, read):
     await ward.admit("p1")
     await ward.total("p1", 7, "high")
-    page = await read(ward.url("/ward"), java_script_enabled=False)
-    await expect(page.page.locator("#link")).to_have_text("reloads every 10 s")
+    page = await read(ward.url("/ward"), settings=NO_SCRIPTS)
+    await expect(page.page.locator("#link")).to_have_text("reloads every 10 s", use_inner_text=True)
     await expect(page.page.locator("#stale")).to_be_hidden()
     await page.sees("p1", "high: emergency response")
     await ward.total("p1", 5, "medium", hours=0.5)
