@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts lock models campaign clean
+.PHONY: help demo test check format lint types contracts lock models picture campaign clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +46,9 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 
 models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
 	@for script in models/*/*/build.py models/*/*/reference.py; do echo $$script; $(BIN)/python $$script || exit 1; done
+
+picture: $(VENV)/ready ## take the README's picture of the ward again, from a real demo; needs Chromium
+	$(BIN)/python -m tests.browser.picture
 
 campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers), seeded and bounded
 	$(BIN)/python -m tests.campaigns.kill --points 200
