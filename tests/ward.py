@@ -62,8 +62,17 @@ class Ward:
         note = f"NEWS2 total {points} ({WORDS[band]}). Inputs: all."
         return await self.ehr.write(_assessment(key, hours, risk, note) | {"basis": basis} | more)
 
-    async def incomplete(self, key: str, least: int, band: str, hours: float = 1, *, urgent: bool = False) -> None:
-        text = f"NEWS2 at least {least}, incomplete: temperature not charted. This is not a total. Inputs: some."
+    async def incomplete(
+        self,
+        key: str,
+        least: int,
+        band: str,
+        hours: float = 1,
+        *,
+        urgent: bool = False,
+        why: str = "temperature not charted",
+    ) -> None:
+        text = f"NEWS2 at least {least}, incomplete: {why}. This is not a total. Inputs: some."
         risk = {"text": f"incomplete: at least {WORDS[band]}"}
         note = f"{'URGENT: ' if urgent else ''}{text}"
         await self.ehr.write(_assessment(key, hours, risk, note) | {"status": "preliminary"})

@@ -24,6 +24,7 @@ _RANKS = {4: 0, 3: 1, 2: 2, 0: 3, 1: 4}
 """Order of rows by level: who has no current score comes before who is known to be low."""
 _LEFT = 5
 _INCOMPLETE = re.compile(r"(URGENT: )?NEWS2 at least ([\d.]+), incomplete: (.*?)\. This is not a total\.")
+_BEFELL = re.compile(r"(.+?)( not charted| too old for this observation set)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +196,7 @@ class _Moment:
         if result is not None and result.status == "preliminary" and not self._lapsed(status, result):
             return self._incomplete(result, because)
         if result is None or because:
-            return Verdict("none", "—", "No current score", "; ".join(because))
+            return Verdict("none", "—", "No current score", "; ".join(_gathered(because)))
         points = "?" if total is None else f"{total:g}"
         says = result.risk or result.band or "band not stated"
         corrected = f" ({result.status})" if result.status in {"corrected", "amended"} else ""
@@ -226,10 +227,10 @@ class _Moment:
         found = _INCOMPLETE.search(result.note)
         urgent = bool(found and found[1]) or "at least high" in result.risk or "at least medium" in result.risk
         says = f"at least {found[2]}, incomplete" if found else result.risk or "incomplete"
-        why = [found[3]] if found else []
+        why = found[3].split("; ") if found else []
         why += [each for each in because if each not in why]
         points = f"≥ {found[2]}" if found else "…"
-        return Verdict("incomplete", points, says, "; ".join(why), None, URGENT if urgent else 0, urgent)
+        return Verdict("incomplete", points, says, "; ".join(_gathered(why)), None, URGENT if urgent else 0, urgent)
 
     def when(self, at: datetime) -> str:
         """Write a time of today as a time, any other with its day."""
@@ -246,6 +247,18 @@ class _Moment:
             return f"{minutes} min" if minutes else "now"
         hours, rest = divmod(minutes, 60)
         return f"{hours} h {rest:02}" if hours < 48 else f"{hours // 24} d"
+
+
+def _gathered(reasons: Sequence[str]) -> list[str]:
+    """Say what befell several inputs once: "pulse and temperature not charted"."""
+    inputs: dict[str, list[str]] = {}
+    for reason in dict.fromkeys(reasons):
+        found = _BEFELL.fullmatch(reason)
+        inputs.setdefault(found[2] if found else reason, []).append(found[1] if found else "")
+    return [
+        f"{', '.join(names[:-1])} and {names[-1]}{befell}" if len(names) > 1 else f"{names[0]}{befell}"
+        for befell, names in inputs.items()
+    ]
 
 
 def duration(seconds: float) -> str:

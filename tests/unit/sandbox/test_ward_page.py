@@ -95,6 +95,17 @@ async def test_an_urgent_incomplete_result_is_not_silenced_by_a_failure_to_score
     assert (row["kind"], row["urgent"], row["because"]) == ("incomplete", True, "temperature not charted")
 
 
+async def test_reasons_are_said_once_and_together(ward):
+    await ward.admit("p1")
+    reasons = ("respiratory rate too old for this observation set", "pulse too old for this observation set")
+    await ward.incomplete("p1", 5, "medium", urgent=True, why="; ".join(reasons))
+    ward.unscored["p1"] = Unscored((*reasons, "temperature not charted"), NOON)
+    said = "respiratory rate and pulse too old for this observation set; temperature not charted"
+    assert (await ward.row("p1"))["because"] == said
+    ward.now += timedelta(hours=6)
+    assert (await ward.row("p1"))["because"] == f"{said}; the last result held until 17:00"
+
+
 async def test_an_incomplete_result_expires_as_a_total_does(ward):
     await ward.admit("p1")
     await ward.incomplete("p1", 8, "high", urgent=True)
