@@ -27,7 +27,9 @@ QUICK_ROUNDS, QUICK_EVENTS = 1, 60
 
 
 def _asked(arguments: list[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=(__doc__ or "").splitlines()[2])
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.benchmarks", description="The sidecar beside the least that does the job."
+    )
     parser.add_argument("what", nargs="?", choices=["yardstick"], help="compare the yardstick with another one instead")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--events", type=int, default=EVENTS, help="notifications a side and round")
