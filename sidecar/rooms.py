@@ -73,5 +73,8 @@ class Rooms:
 
     async def ready_to_search(self) -> None:
         """The same, and there is room for what a search for missed events finds."""
-        await self.inflow.room()
-        await self.ready()
+        while True:
+            await self.ready()
+            if self.inflow.has_room:
+                return
+            await self.inflow.room()

@@ -111,9 +111,14 @@ class Inflow:
         finally:
             self._under_way -= count
 
+    @property
+    def has_room(self) -> bool:
+        """Whether the inbox takes what a search finds."""
+        return not (self._is_disk_short() or self._is_shut("", self._waiting(), self._bounds.events))
+
     async def room(self) -> None:
-        """Wait until the inbox has room for what a search finds."""
-        while self._is_disk_short() or self._is_shut("", self._waiting(), self._bounds.events):
+        """Wait until it does."""
+        while not self.has_room:
             self._room.clear()
             await self._room.wait()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from tests.harness import (
 
 GOOD = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
 SMALL = Bounds(events=40, source_share=0.5)
+LATER = "UPDATE event SET due_at = :due_at WHERE state = 'pending' AND focus_type IS NOT NULL"
 PATIENTS = [f"p{n}" for n in range(6)]
 
 
@@ -128,18 +130,18 @@ async def test_a_search_waits_for_room_so_that_it_cannot_overfill_the_inbox(tmp_
             await tell(client, patient(f"x{n}", meta={"versionId": "1"}))
         answer = await client.post("/notify/observation")  # an empty ping asks for a search, and is remembered
         assert answer.status_code == 200
-        most = 0
+        await site.sidecar.rooms.store.commit(Step(Statement("test", LATER), [{"due_at": time.time() + 3600}]))
         site.ehr.faults.clear()
 
-        async def done() -> bool:
-            nonlocal most
-            row = (await site.rows("SELECT count(*) AS n FROM event WHERE state IN ('pending', 'routed')"))[0]
-            most = max(most, row["n"])
-            return len(site.risk_assessments()) == len(PATIENTS)
+        async def overfull() -> bool:
+            return (await site.rows("SELECT count(*) AS n FROM event WHERE state = 'pending'"))[0]["n"] > most
 
-        await until(done, 60)
-        await site.settled(60)
-        assert most <= SMALL.events + len(readings(site))
+        most = SMALL.events + len(site.sidecar.rooms.sources)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(4):
+                await until(overfull)
+        await site.sidecar.rooms.store.commit(Step(Statement("test", LATER), [{"due_at": 0}]))
+        await scored(site)
 
 
 async def test_a_server_that_is_full_stays_ready_and_says_that_it_is_full(tmp_path, capsys):

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -23,11 +24,11 @@ Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @contextlib.asynccontextmanager
-async def strict(folder: Path) -> AsyncIterator[House]:
-    """A house with little patience, whose EHR has gone silent and holds no connection."""
-    async with house(folder, limits=QUICK) as site:
+async def strict(folder: Path, **more: float) -> AsyncIterator[House]:
+    """A house with little patience, whose EHR has gone silent."""
+    async with house(folder, limits=replace(QUICK, **more)) as site:
         site.ehr.faults.mute = True
-        await until(lambda: connections("hook") == 0)
+        await until(lambda: bool(more) or connections("hook") == 0)
         yield site
 
 
@@ -83,13 +84,15 @@ async def test_a_connection_that_says_nothing_is_cut_off(tmp_path):
 
 
 async def test_a_second_head_that_comes_byte_by_byte_is_cut_off(tmp_path):
-    async with strict(tmp_path) as site:
+    async with strict(tmp_path, idle_s=60) as site:
+        before = cut("head")
         reader, writer = await connect(site)
         writer.write(f"{HEAD}{GOOD}Content-Length: {len(BODY)}\r\n\r\n".encode() + BODY)
         assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         sending = asyncio.create_task(trickle(writer, b"PUT /", b"x"))
         assert await everything(reader) == b""
         await sending
+        assert cut("head") == before + 1
         writer.close()
 
 
