@@ -1,0 +1,216 @@
+"""An EHR that costs as little as it can: `python -m tests.benchmarks.ehr PORT NOW SIZE CODES`, on loopback.
+
+Charts are made from ids (`payloads`), answers from prebuilt bytes with the patient's id put in. Searches honour what a
+real server does: patient, code, date, _id, _sort, _count with next links, and _elements. A search that names no patient
+finds nothing: the charts do not say what was written when. What is written is counted, timed and forgotten.
+
+`GET /stats` counts what was asked and written since `GET /reset`; `GET /written` says when each patient's first result
+was, by the machine's monotonic clock.
+"""
+
+import asyncio
+import re
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit
+
+import orjson
+import uvloop
+from aiohttp import web
+
+from tests.benchmarks import payloads
+from tests.benchmarks.payloads import OTHERS, USED, Chart
+
+WHO = "~~"
+"""Stands for the patient's id in prebuilt bytes."""
+CODES = {"used": tuple(USED), "all": (*USED, *OTHERS)}
+FHIR_JSON = {"Content-Type": "application/fhir+json"}
+ALWAYS = {"resourceType", "id", "meta", "status", "code"}
+"""What `_elements` never leaves out: identity, and what an Observation must have."""
+READING = re.compile(r"o-(.+)-(\d+)")
+Query = Mapping[str, list[str]]
+
+
+class Ehr:
+    """One server: what it answers, and what it has seen."""
+
+    def __init__(self, chart: Chart, base: str) -> None:
+        self._chart, self._base = chart, base
+        self._person = orjson.dumps(payloads.patient(WHO))
+        self._metadata = orjson.dumps(_capability())
+        self._subscriptions: dict[str, dict[str, Any]] = {}
+        self._found = lru_cache(4096)(self._build)
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget what was seen, not who subscribed."""
+        self.requests: Counter[str] = Counter()
+        self.written: dict[str, float] = {}
+        self.held: dict[str, tuple[str, int]] = {}
+        self.duplicates = 0
+
+    async def answer(self, request: web.BaseRequest) -> web.Response:
+        """Any request."""
+        url = urlsplit(request.path_qs)
+        kind, _, rest = url.path.removeprefix("/fhir").strip("/").partition("/")
+        if request.method == "GET" and (own := self._own(kind)) is not None:
+            return web.Response(body=own)
+        self.requests[_kind(request.method, kind, rest)] += 1
+        if request.method != "GET":
+            return self._write(request.method, kind, rest, await request.read())
+        query: dict[str, list[str]] = {}
+        for name, value in parse_qsl(url.query):
+            query.setdefault(name, []).append(value)
+        status, body = self._read(kind, rest, query)
+        return web.Response(status=status, body=body, headers=FHIR_JSON)
+
+    def _own(self, kind: str) -> bytes | None:
+        """What the benchmark asks for itself."""
+        if kind == "stats":
+            seen = {"requests": self.requests, "patients": len(self.written), "held": len(self.held)}
+            return orjson.dumps(seen | {"duplicates": self.duplicates})
+        if kind == "written":
+            return orjson.dumps(self.written)
+        if kind == "subscriptions":
+            return orjson.dumps(list(self._subscriptions.values()))
+        if kind == "reset":
+            self.reset()
+            return b"{}"
+        return None
+
+    def _read(self, kind: str, rest: str, query: Query) -> tuple[int, bytes]:
+        if kind == "metadata":
+            return 200, self._metadata
+        if not rest:
+            return 200, self._search(kind, query)
+        if kind == "Patient":
+            return 200, self._person.replace(WHO.encode(), rest.encode())
+        if kind == "Observation" and (known := READING.fullmatch(rest)):
+            return 200, self._reading(known[1], int(known[2]))
+        if kind == "Subscription":
+            logical_id, _, operation = rest.partition("/")
+            found = self._subscriptions.get(logical_id)
+            if found is not None and not operation:
+                return 200, orjson.dumps(found)
+        return 404, orjson.dumps({"resourceType": "OperationOutcome", "issue": [{"severity": "error"}]})
+
+    @lru_cache(512)  # noqa: B019 -- one server a process
+    def _template(self, k: int) -> bytes:
+        return orjson.dumps(self._chart.reading(WHO, k, self._base))
+
+    def _reading(self, who: str, k: int) -> bytes:
+        return self._template(k).replace(WHO.encode(), who.encode())
+
+    def _search(self, kind: str, query: Query) -> bytes:
+        if kind == "Observation" and "_id" in query:
+            wanted = [READING.fullmatch(i) for i in query["_id"][0].split(",")]
+            found = [orjson.loads(self._reading(m[1], int(m[2]))) for m in wanted if m]
+            return orjson.dumps(payloads.searchset(self._base, kind, found, None))
+        if kind == "Observation" and "patient" in query:
+            who = query["patient"][0].removeprefix("Patient/")
+            since, until = _span(query.get("date", []))
+            key = tuple((n, v[0]) for n, v in sorted(query.items()) if n not in {"patient", "date"})
+            k = range(self._chart.size)
+            newest = sum(1 for i in k if until is not None and self._chart.at(i) > until)
+            oldest = sum(1 for i in k if since is None or self._chart.at(i) >= since)
+            return self._found(key, newest, oldest).replace(WHO.encode(), who.encode())
+        return orjson.dumps(payloads.searchset(self._base, kind, [], None))
+
+    def _build(self, key: tuple[tuple[str, str], ...], newest: int, oldest: int) -> bytes:
+        """A page of a patient's readings from `newest` to before `oldest`; `key` is the rest of the query."""
+        query = dict(key)
+        wanted = {code.rpartition("|")[2] for code in query["code"].split(",")} if "code" in query else None
+        numbers = [k for k in range(newest, oldest) if wanted is None or self._chart.code(k) in wanted]
+        if query.get("_sort") == "date":
+            numbers.reverse()
+        count, at = int(query.get("_count", "100")), int(query.get("_offset", "0"))
+        more = None
+        if at + count < len(numbers):
+            rest = {**query, "patient": WHO, "_offset": str(at + count)}
+            more = f"{self._base}/Observation?{urlencode(rest, safe='~')}"
+        found = [self._chart.reading(WHO, k, self._base) for k in numbers[at : at + count]]
+        if "_elements" in query:
+            kept = ALWAYS | set(query["_elements"].split(","))
+            found = [{n: v for n, v in r.items() if n in kept} for r in found]
+        return orjson.dumps(payloads.searchset(self._base, "Observation", found, more))
+
+    def _write(self, method: str, kind: str, rest: str, body: bytes) -> web.Response:
+        resource = orjson.loads(body)
+        if kind == "Subscription":
+            return self._subscribe(resource, rest)
+        logical_id = rest or f"{kind.lower()}-{len(self.held)}"
+        if kind in {"RiskAssessment", "Observation"}:
+            self._remember(resource, logical_id, body)
+        location = {"Location": f"{self._base}/{kind}/{logical_id}/_history/1"}
+        created = 201 if method == "POST" or kind != "Device" else 200
+        return web.Response(status=created, headers=location)
+
+    def _remember(self, resource: Mapping[str, Any], logical_id: str, body: bytes) -> None:
+        """A second resource of one identifier is a duplicate, and so is a write that changes nothing."""
+        key = resource["identifier"][0]["value"]
+        now = (logical_id, hash(body))
+        before = self.held.get(key)
+        if before is not None and (before[0] != logical_id or before == now):
+            self.duplicates += 1
+        self.held[key] = now
+        self.written.setdefault(resource["subject"]["reference"].removeprefix("Patient/"), time.monotonic())
+
+    def _subscribe(self, resource: dict[str, Any], logical_id: str) -> web.Response:
+        known = logical_id or f"s{len(self._subscriptions) + 1}"
+        self._subscriptions[known] = resource | {"id": known, "status": "active"}
+        return web.Response(status=201, headers={"Location": f"{self._base}/Subscription/{known}"})
+
+
+def _kind(method: str, kind: str, rest: str) -> str:
+    what = {"PUT": "update", "POST": "create"}.get(method, "read" if rest or kind == "metadata" else "search")
+    return f"{what} {kind}"
+
+
+def _span(dates: list[str]) -> tuple[datetime | None, datetime | None]:
+    since = [datetime.fromisoformat(d[2:]) for d in dates if d.startswith("ge")]
+    until = [datetime.fromisoformat(d[2:]) for d in dates if d.startswith("le")]
+    return max(since, default=None), min(until, default=None)
+
+
+def _capability() -> dict[str, Any]:
+    """What the server says it can do: updates that create, so that a client may choose its ids."""
+    search = {"Observation": ["patient", "code", "date"], "Patient": ["_id"], "Encounter": ["patient"],
+              "Condition": ["patient", "code"], "Subscription": ["url"], "RiskAssessment": ["identifier", "patient"],
+              "Device": ["identifier"]}  # fmt: skip
+    every = [{"code": code} for code in ("read", "create", "update", "search-type")]
+    types = [
+        {
+            "type": name,
+            "interaction": every,
+            "updateCreate": True,
+            "searchParam": [{"name": n, "type": "token"} for n in names],
+        }
+        for name, names in search.items()
+    ]
+    return {
+        "resourceType": "CapabilityStatement",
+        "status": "active",
+        "kind": "instance",
+        "fhirVersion": "4.0.1",
+        "format": ["json"],
+        "rest": [{"mode": "server", "resource": types}],
+    }
+
+
+async def serve(port: int, chart: Chart) -> None:
+    """Answer until the process ends."""
+    ehr = Ehr(chart, f"http://127.0.0.1:{port}/fhir")
+    runner = web.ServerRunner(web.Server(ehr.answer, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", port, backlog=1024).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    at, moment, size, codes = sys.argv[1:]
+    uvloop.run(serve(int(at), Chart(datetime.fromisoformat(moment), int(size), CODES[codes])))
