@@ -89,7 +89,7 @@ def conclude(
     consent = Consent.NOT_EVALUATED
     patient = PatientId(str(snapshot.patient.get("id")))
     try:
-        clean = deidentify(snapshot, rules)
+        clean = deidentify(snapshot, rules, model.extractor.reads)
     except Rejected as refusal:
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
     vector, facts = model.extractor.run(clean)
@@ -114,6 +114,7 @@ def conclude(
         consent=consent,
         probabilities=concluded.probabilities,
         tells_birth_date=manifest.uses_exact_age,
+        typical=concluded.typical,
     )
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 

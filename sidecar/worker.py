@@ -25,7 +25,9 @@ from sidecar.rooms import Rooms
 from sidecar.store import Statement, Step
 from sidecar.writeback import is_chartable
 
-NEXT_DUE = Statement("next_due", "SELECT min(due_at) AS due FROM work WHERE lease_until <= :now")
+NEXT_DUE = Statement(
+    "next_due", "SELECT due_at AS due FROM work WHERE lease_until <= :now ORDER BY due_at LIMIT 1", quick=True
+)
 CLOCK_SKEW = timedelta(minutes=5)
 SAME_MOMENT = timedelta(milliseconds=1)
 REPLACED = "replaced by newer results"
@@ -88,8 +90,7 @@ class Worker:
 
     async def _next_due(self) -> float | None:
         rows = await self._rooms.store.read(NEXT_DUE, now=time.time())
-        due: float | None = rows[0]["due"]
-        return due
+        return float(rows[0]["due"]) if rows else None
 
     async def _run(self, item: WorkItem) -> None:
         try:
@@ -127,9 +128,13 @@ class Worker:
         model = rooms.models.get(item.claim.model)
         if model is None:
             raise Rejected("unknown_model")
-        conclusion = await pipeline.assess(
-            rooms.reader, item.patient, model, rooms.rules, rooms.clock(), lambda seen: self._must_show(item, seen)
-        )
+        asked_at = time.monotonic()
+
+        def seen(snapshot: PatientSnapshot) -> None:
+            self._must_show(item, snapshot)
+            rooms.deliverer.saw(snapshot, asked_at)
+
+        conclusion = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock(), seen)
         assessment_id, steps, new = await self._concluded(conclusion, item, model)
         outcome = conclusion.assessment.outcome
         started = time.perf_counter()
@@ -206,14 +211,16 @@ class Worker:
         """
         if not item.expected or item.attempts > NOT_YET_VISIBLE:
             return
-        shown = {
-            self._rooms.archive.resource_key(r): r.version
-            for resource in snapshot.resources
-            if (r := references.identity(resource)) is not None
-        }
-        for key, version in item.expected.items():
-            if key not in shown or _is_older(shown[key], version):
+        missing = dict(item.expected)
+        for resource in snapshot.resources:  # what was charted last comes first: few are looked at
+            own = references.identity(resource)
+            key = self._rooms.archive.resource_key(own) if own is not None else None
+            version = missing.pop(key, None) if key is not None else None
+            if own is not None and version is not None and _is_older(own.version, version):
                 raise Retryable("not_yet_visible", 0.5)
+            if not missing:
+                return
+        raise Retryable("not_yet_visible", 0.5)
 
     async def _end(self, old: Stored, ending: "_Ending", item: WorkItem, model: RunningModel) -> list[Step]:
         """End a result that holds: no surface may go on showing it as current."""

@@ -11,7 +11,7 @@ import orjson
 
 from sidecar.app import running_model, shipped
 from sidecar.context import from_bundle
-from sidecar.deid import load_rules
+from sidecar.deid import Rules, load_rules
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.explanation import rationale, reason_in_words
 from sidecar.pipeline import RunningModel, conclude
@@ -35,19 +35,27 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     choices = _choices(options["choices"])
     model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True), choices=choices))
     rules = load_rules()
-    codes = model.loaded.manifest.set_codes
     failed = False
     for bundle in _bundles(file):
         try:
             if isinstance(bundle, Rejected):
                 raise bundle
-            conclusion = conclude(from_bundle(bundle, codes, at, tz), model, rules)
-            line = _line(conclusion, model)
+            line = line_of(bundle, model, rules, at, tz)
         except Rejected as refusal:
             failed = True
             line = _refused(model, refusal.reason)
         sys.stdout.write(orjson.dumps(line).decode() + "\n")
     return 1 if failed else 0
+
+
+def line_of(bundle: object, model: RunningModel, rules: Rules, at: datetime | None, tz: ZoneInfo) -> dict[str, Any]:
+    """What is said of one Bundle, with the resources that write-back would put into the chart.
+
+    Raises:
+        Rejected: see `from_bundle`.
+    """
+    snapshot = from_bundle(bundle, model.loaded.manifest.set_codes, at, tz)
+    return _line(conclude(snapshot, model, rules), model)
 
 
 def _bundles(file: BinaryIO) -> Iterator[object]:

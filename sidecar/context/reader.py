@@ -226,12 +226,15 @@ def _query(patient: PatientId, codes: Iterable[str], span: _Span, most: int) -> 
 def current_encounter(readings: Iterable[Mapping[str, Any]], base_url: str | None, at: datetime) -> Reference | None:
     """The encounter that the latest reading up to `at` names; readings that never were do not count."""
     latest: tuple[float, Reference] | None = None
+    now = at.timestamp()
     for resource in readings:
-        encounter = references.of(resource.get("encounter"), base_url)
         moment = _epoch(resource.get("effectiveDateTime") or resource.get("effectiveInstant"))
-        if encounter is None or encounter.type != "Encounter" or moment is None or moment > at.timestamp():
+        if moment is None or moment > now or (latest is not None and moment < latest[0]):
             continue
         if resource.get("status") in ("entered-in-error", "cancelled"):
+            continue
+        encounter = references.of(resource.get("encounter"), base_url)
+        if encounter is None or encounter.type != "Encounter":
             continue
         if latest is None or (moment, encounter.id) > (latest[0], latest[1].id):
             latest = (moment, encounter)

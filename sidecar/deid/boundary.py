@@ -6,12 +6,11 @@ the trigger. What has a meaning we do not interpret makes its statement unusable
 """
 
 import math
-from collections.abc import Callable, Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
-from sidecar.deid.draft import Draft, codings, midnight_s, pairs, seconds_to
+from sidecar.deid.draft import Draft, Reads, View, pairs
 from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
@@ -28,23 +27,22 @@ _ENDED = {"finished", "cancelled", "entered-in-error"}
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
-Action = Callable[[Draft, Any, Rule, Rules], None]
+Action = Callable[[Draft, Any, Rule], None]
 
 
-def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
-    """What of `snapshot` may be computed with.
+def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> DeidentifiedSnapshot:
+    """What of `snapshot` may be computed with by a model that reads the codes `reads`.
 
     Raises:
         Rejected: the Patient or Encounter itself carries a modifier that we do not interpret.
     """
-    patient = _walk("Patient", snapshot.patient, snapshot.at, rules)
-    stay = _walk("Encounter", snapshot.encounter, snapshot.at, rules) if snapshot.encounter else None
+    view = View(rules, reads, snapshot.at)
+    patient = _walk(Draft(view), rules.types["Patient"], snapshot.patient)
+    stay = _walk(Draft(view), rules.types["Encounter"], snapshot.encounter) if snapshot.encounter else None
     for name, draft in (("patient", patient), ("encounter", stay)):
         if draft is not None and draft.trouble:
             raise Rejected(f"{draft.trouble}:{name}")
-    facts: list[Fact] = []
-    for index, resource in enumerate(snapshot.resources):
-        facts.extend(_facts(index, resource, snapshot.at, rules))
+    facts = [fact for index, resource in enumerate(snapshot.resources) for fact in _facts(index, resource, view)]
     return DeidentifiedSnapshot(
         age_years=patient.age,
         deceased=patient.deceased,
@@ -57,20 +55,22 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules) -> DeidentifiedSnapshot:
     )
 
 
-def _sex(said: set[Sex]) -> Sex:
+def _sex(said: frozenset[Sex]) -> Sex:
     """One answer, or none: gender and birth sex that differ are for a person to settle."""
     if not said:
         return Sex.UNKNOWN
-    return said.pop() if len(said) == 1 else Sex.CONTRADICTORY
+    return next(iter(said)) if len(said) == 1 else Sex.CONTRADICTORY
 
 
-def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) -> list[Fact]:
+def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact]:
     type_name = str(resource.get("resourceType"))
-    if type_name not in rules.types or type_name in {"Patient", "Encounter"}:
-        return []
-    draft = _walk(type_name, resource, at, rules)
-    if draft.void:
-        return []
+    table, wanted = view.rules.types.get(type_name), view.reads.get(type_name)
+    if not table or not wanted:
+        return ()
+    draft = _walk(Draft(view, wanted), table, resource)
+    if draft.void or draft.unread:
+        return ()
+    whole = draft.trouble if draft.trouble in _WHOLE else None
     return [
         Fact(
             index=index,
@@ -80,7 +80,7 @@ def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) 
             value=None if part.absent else part.value,
             unit=part.unit,
             value_codes=() if part.absent else part.value_codes,
-            trouble=(draft.trouble if draft.trouble in _WHOLE else None) or part.trouble,
+            trouble=whole or part.trouble,
             recorded=draft.recorded,
             began=draft.began,
             confirmed=draft.confirmed,
@@ -90,13 +90,17 @@ def _facts(index: int, resource: Mapping[str, Any], at: datetime, rules: Rules) 
     ]
 
 
-def _walk(type_name: str, resource: Mapping[str, Any], at: datetime, rules: Rules) -> Draft:
-    """Apply the rules in the policy's order, so that the order of elements in the JSON changes nothing."""
-    draft = Draft(at)
-    for name, rule in rules.types[type_name].items():
+def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> Draft:
+    """Apply the rules in the policy's order, so that the order of elements in the JSON changes nothing.
+
+    What a statement is about comes first: one that the model does not read is looked at no further.
+    """
+    for name, rule in table.items():
         value = resource.get(name)
         if value is not None:
-            _ACTIONS[rule.do](draft, value, rule, rules)
+            _ACTIONS[rule.do](draft, value, rule)
+            if draft.unread:
+                break
     return draft
 
 
@@ -109,18 +113,26 @@ def _is_open(stay: Draft | None) -> bool | None:
     return stay.ended_at is not None and stay.ended_at >= 0
 
 
-def _codes(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
-    draft.codes = codings(value, rules)
+def _components(draft: Draft, value: Any, _: Rule) -> None:
+    listed = value if isinstance(value, list) else ()
+    view, table = draft.view, draft.view.rules.of_component
+    parts = (_walk(Draft(view, draft.wanted), table, each) for each in listed if isinstance(each, dict))
+    draft.parts = tuple(part for part in parts if part.codes)
 
 
-def _value_codes(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
-    draft.value_codes = codings(value, rules)
+def _codes(draft: Draft, value: Any, _: Rule) -> None:
+    draft.codes = draft.view.codes_of(value, draft.wanted)
+    draft.unread = not draft.codes and not draft.parts
+
+
+def _value_codes(draft: Draft, value: Any, _: Rule) -> None:
+    draft.value_codes = draft.view.codings(value)
     if not draft.value_codes:
         draft.trouble = draft.trouble or "unmapped"
 
 
-def _quantity(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
-    if not isinstance(value, Mapping):
+def _quantity(draft: Draft, value: Any, _: Rule) -> None:
+    if not isinstance(value, dict):
         draft.trouble = "shape"
         return
     if value.get("comparator") is not None:
@@ -129,7 +141,7 @@ def _quantity(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
     if number is None:
         return
     _take_number(draft, number)
-    draft.unit = _unit(value, rules)
+    draft.unit = _unit(value, draft.view.rules)
 
 
 def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
@@ -140,7 +152,7 @@ def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
     return written if isinstance(written, str) and written in rules.units else "unknown"
 
 
-def _number(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _number(draft: Draft, value: Any, _: Rule) -> None:
     _take_number(draft, value)
     draft.unit = "{count}"
 
@@ -152,21 +164,21 @@ def _take_number(draft: Draft, number: object) -> None:
         draft.trouble = "shape"
 
 
-def _time(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
-    draft.seconds = seconds_to(draft, value)
+def _time(draft: Draft, value: Any, _: Rule) -> None:
+    draft.seconds = draft.view.seconds_to(value)
 
 
-def _period(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
-    if isinstance(value, Mapping):
-        draft.seconds = seconds_to(draft, value.get("end") or value.get("start"))
+def _period(draft: Draft, value: Any, _: Rule) -> None:
+    if isinstance(value, dict):
+        draft.seconds = draft.view.seconds_to(value.get("end") or value.get("start"))
 
 
-def _recorded(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
-    seconds = seconds_to(draft, value)
+def _recorded(draft: Draft, value: Any, _: Rule) -> None:
+    seconds = draft.view.seconds_to(value)
     draft.recorded = -math.inf if seconds is None else seconds
 
 
-def _status(draft: Draft, value: Any, rule: Rule, _: Rules) -> None:
+def _status(draft: Draft, value: Any, rule: Rule) -> None:
     code = value if isinstance(value, str) else ""
     if code in rule.void:
         draft.void = True
@@ -174,47 +186,41 @@ def _status(draft: Draft, value: Any, rule: Rule, _: Rules) -> None:
         draft.trouble = draft.trouble or "status"
 
 
-def _components(draft: Draft, value: Any, _: Rule, rules: Rules) -> None:
-    for component in value if isinstance(value, list) else ():
-        if isinstance(component, Mapping):
-            draft.parts.append(_walk("Observation", {**component, "component": None}, draft.at, rules))
-
-
-def _absent(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _absent(draft: Draft, _: Any, __: Rule) -> None:
     draft.absent = True
 
 
-def _uninterpreted(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _uninterpreted(draft: Draft, _: Any, __: Rule) -> None:
     draft.trouble = draft.trouble or "shape"
 
 
-def _limit(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _limit(draft: Draft, value: Any, _: Rule) -> None:
     concepts = value if isinstance(value, list) else ()
     if any(code in _LIMITS for concept in concepts for _system, code in pairs(concept) if isinstance(code, str)):
         draft.trouble = draft.trouble or "comparator"
 
 
-def _refuse(draft: Draft, _: Any, __: Rule, ___: Rules) -> None:
+def _refuse(draft: Draft, _: Any, __: Rule) -> None:
     draft.trouble = "modifier"
 
 
-def _age(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _age(draft: Draft, value: Any, _: Rule) -> None:
     span = days(value)
     if span is not None:
-        today = draft.at.date()
+        today = draft.view.at.date()
         draft.age = (years_between(span[1], today), years_between(span[0], today))
         if span[0] == span[1]:
-            draft.lived_s = -midnight_s(draft, span[0])
+            draft.lived_s = -draft.view.midnight_s(span[0])
 
 
-def _gender(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _gender(draft: Draft, value: Any, _: Rule) -> None:
     _says_sex(draft, value)
 
 
-def _birth_sex(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _birth_sex(draft: Draft, value: Any, _: Rule) -> None:
     """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
     for extension in value if isinstance(value, list) else ():
-        if isinstance(extension, Mapping) and extension.get("url") == BIRTH_SEX:
+        if isinstance(extension, dict) and extension.get("url") == BIRTH_SEX:
             _says_sex(draft, extension.get("valueCode"))
 
 
@@ -222,39 +228,39 @@ def _says_sex(draft: Draft, code: object) -> None:
     """An answer that is neither (`other`, or no code of FHIR) is an answer too, and contradicts male and female."""
     said = code if isinstance(code, str) else ""
     if said not in _SAYS_NOTHING:
-        draft.sexes.add(_SEXES.get(said, Sex.UNKNOWN))
+        draft.sexes |= {_SEXES.get(said, Sex.UNKNOWN)}
 
 
-def _deceased(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _deceased(draft: Draft, value: Any, _: Rule) -> None:
     """Dead at the trigger? A day counts from its beginning; what cannot be read counts as dead."""
     if not isinstance(value, str):
         draft.deceased = value is True
     elif (moment := instant(value)) is not None:
-        draft.deceased = moment <= draft.at
+        draft.deceased = moment <= draft.view.at
     else:
         span = days(value)
-        draft.deceased = span is None or span[0] <= draft.at.date()
+        draft.deceased = span is None or span[0] <= draft.view.at.date()
 
 
-def _inactive(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _inactive(draft: Draft, value: Any, _: Rule) -> None:
     draft.inactive = draft.inactive or value is False
 
 
-def _merged(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _merged(draft: Draft, value: Any, _: Rule) -> None:
     links = value if isinstance(value, list) else ()
     draft.inactive = draft.inactive or any(
-        isinstance(link, Mapping) and link.get("type") == "replaced-by" for link in links
+        isinstance(link, dict) and link.get("type") == "replaced-by" for link in links
     )
 
 
-def _open_status(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def _open_status(draft: Draft, value: Any, _: Rule) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
 
 
-def _open_until(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
-    end = value.get("end") if isinstance(value, Mapping) else None
-    draft.ended_at = seconds_to(draft, end)
+def _open_until(draft: Draft, value: Any, _: Rule) -> None:
+    end = value.get("end") if isinstance(value, dict) else None
+    draft.ended_at = draft.view.seconds_to(end)
 
 
 _ACTIONS: Mapping[str, Action] = {

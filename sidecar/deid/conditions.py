@@ -4,45 +4,44 @@ https://hl7.org/fhir/R4/condition.html
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
-from sidecar.deid.draft import Draft, codings, midnight_s, seconds_to
-from sidecar.deid.rules import Rule, Rules
+from sidecar.deid.draft import Draft
+from sidecar.deid.rules import Rule
 from sidecar.deid.times import days
 
 FAR_FUTURE_S = 3_600.0
 """A time up to this far ahead may be one clock running before another; what begins later is planned, or a slip."""
 
 
-def onset(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def onset(draft: Draft, value: Any, _: Rule) -> None:
     """When it counts, if the time of day is known; since when it is there, whatever part of a date is known."""
-    draft.seconds = seconds_to(draft, value)
+    draft.seconds = draft.view.seconds_to(value)
     _there_since(draft, value)
     _not_yet(draft, value)
 
 
-def onset_period(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def onset_period(draft: Draft, value: Any, _: Rule) -> None:
     """The same, by the start of a period; its end alone says only when it counts."""
-    if isinstance(value, Mapping):
-        draft.seconds = seconds_to(draft, value.get("start") or value.get("end"))
+    if isinstance(value, dict):
+        draft.seconds = draft.view.seconds_to(value.get("start") or value.get("end"))
         _there_since(draft, value.get("start"))
         _not_yet(draft, value.get("start"))
 
 
 def _not_yet(draft: Draft, value: object) -> None:
     """A condition that begins after the trigger, or on a later day, is not there yet."""
-    seconds, span = seconds_to(draft, value), days(value)
+    seconds, span = draft.view.seconds_to(value), days(value)
     if seconds is not None:
         draft.void = draft.void or seconds > FAR_FUTURE_S
     elif span is not None:
-        draft.void = draft.void or span[0] > draft.at.date()
+        draft.void = draft.void or span[0] > draft.view.at.date()
 
 
-def abated(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def abated(draft: Draft, value: Any, _: Rule) -> None:
     """What is over is not there any more, unless a clinical status says that it is: then nobody knows."""
-    seconds, span = seconds_to(draft, value), days(value)
-    today = draft.at.date()
+    seconds, span = draft.view.seconds_to(value), days(value)
+    today = draft.view.at.date()
     if seconds is not None:
         over, ahead = seconds <= 0, seconds > 0
     elif span is not None:
@@ -55,41 +54,41 @@ def abated(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
         draft.trouble = draft.trouble or "status"
 
 
-def abated_period(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+def abated_period(draft: Draft, value: Any, rule: Rule) -> None:
     """The same, by the end of a period, else its start."""
-    if isinstance(value, Mapping):
-        abated(draft, value.get("end") or value.get("start"), rule, rules)
+    if isinstance(value, dict):
+        abated(draft, value.get("end") or value.get("start"), rule)
 
 
-def charted(draft: Draft, value: Any, _: Rule, __: Rules) -> None:
+def charted(draft: Draft, value: Any, _: Rule) -> None:
     """When it was recorded: it was there by then."""
-    seconds = seconds_to(draft, value)
+    seconds = draft.view.seconds_to(value)
     draft.recorded = -math.inf if seconds is None else seconds
     _there_since(draft, value)
 
 
 def _there_since(draft: Draft, value: object) -> None:
     """The latest moment that a (partial) date may mean; of several, the earliest proves the longest time."""
-    seconds, span = seconds_to(draft, value), days(value)
+    seconds, span = draft.view.seconds_to(value), days(value)
     if seconds is None and span is not None:
-        seconds = midnight_s(draft, span[1]) + 86_400.0
+        seconds = draft.view.midnight_s(span[1]) + 86_400.0
     if seconds is not None:
         draft.began = seconds if draft.began is None else min(draft.began, seconds)
 
 
-def clinical_status(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+def clinical_status(draft: Draft, value: Any, rule: Rule) -> None:
     """Whether it is active, as far as anybody says."""
     draft.stated = True
-    _coded_status(draft, value, rule, rules)
+    _coded_status(draft, value, rule)
 
 
-def verification(draft: Draft, value: Any, rule: Rule, rules: Rules) -> None:
+def verification(draft: Draft, value: Any, rule: Rule) -> None:
     """Whether it is more than a suspicion."""
-    draft.confirmed = not _coded_status(draft, value, rule, rules) & rule.doubtful
+    draft.confirmed = not _coded_status(draft, value, rule) & rule.doubtful
 
 
-def _coded_status(draft: Draft, value: Any, rule: Rule, rules: Rules) -> set[str]:
-    codes = {code.rpartition("|")[2] for code in codings(value, rules)}
+def _coded_status(draft: Draft, value: Any, rule: Rule) -> set[str]:
+    codes = {code.rpartition("|")[2] for code in draft.view.codings(value)}
     if codes & rule.void:
         draft.void = True
     elif not codes & (rule.usable | rule.doubtful):

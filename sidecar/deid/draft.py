@@ -1,24 +1,67 @@
-"""What the rules have gathered of one resource so far, and how codes and times are read into it. Pure."""
+"""How one snapshot is looked at, and what the rules have gathered of one resource so far. Pure."""
 
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
+from typing import Any
 
 from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 from sidecar.records import Sex
 
+Reads = Mapping[str, frozenset[str]]
+"""The codes (`system|code`) that a model reads, by resource type. A statement of no other code is looked at."""
+
 # What a code of a known system looks like. FHIR allows spaces in a code; no system we read has any, and a name does.
 _CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
 
 
-@dataclass(slots=True)
+class View:
+    """A snapshot as one model may see it: by the policy, of what it reads, from the trigger.
+
+    Each written time is parsed once, however many statements were charted at it.
+    """
+
+    def __init__(self, rules: Rules, reads: Reads, at: datetime) -> None:
+        self.rules, self.reads, self.at = rules, reads, at
+        self._utc = at.astimezone(UTC)
+        self._seconds: dict[str, float | None] = {}
+
+    def seconds_to(self, value: object) -> float | None:
+        """The seconds from the trigger to the moment that `value` names; None without a time of day."""
+        if not isinstance(value, str):
+            return None
+        if value not in self._seconds:
+            moment = instant(value)
+            self._seconds[value] = None if moment is None else (moment - self._utc).total_seconds()
+        return self._seconds[value]
+
+    def midnight_s(self, day: date) -> float:
+        """The beginning of a local day, relative to the trigger: a difference of instants, whatever the clocks did."""
+        return (datetime.combine(day, time(), self.at.tzinfo) - self._utc).total_seconds()
+
+    def codings(self, concept: object) -> tuple[str, ...]:
+        """The `system|code` of the systems that may cross."""
+        systems = self.rules.systems
+        return tuple(
+            f"{system}|{code}"
+            for system, code in pairs(concept)
+            if isinstance(system, str) and system in systems and isinstance(code, str) and _CODE.fullmatch(code)
+        )
+
+    def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
+        """Those of them that are `wanted`."""
+        found: tuple[str, ...] = ()
+        for system, code in pairs(concept):
+            if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in self.rules.systems:
+                found += (written,)
+        return found
+
+
 class Draft:
     """What the rules have gathered of one resource so far."""
 
-    at: datetime
     codes: tuple[str, ...] = ()
     seconds: float | None = None
     recorded: float = -math.inf
@@ -31,38 +74,21 @@ class Draft:
     trouble: str | None = None
     void: bool = False
     absent: bool = False
-    parts: list["Draft"] = field(default_factory=list)
+    unread: bool = False
+    parts: tuple["Draft", ...] = ()
     age: tuple[int, int] | None = None
     lived_s: float | None = None
-    sexes: set[Sex] = field(default_factory=set)
+    sexes: frozenset[Sex] = frozenset()
     deceased: bool = False
     inactive: bool = False
     open: bool | None = None
     ended_at: float | None = None
 
-
-def codings(concept: object, rules: Rules) -> tuple[str, ...]:
-    """The `system|code` of the systems that may cross."""
-    return tuple(
-        f"{system}|{code}"
-        for system, code in pairs(concept)
-        if isinstance(system, str) and system in rules.systems and isinstance(code, str) and _CODE.fullmatch(code)
-    )
+    def __init__(self, view: View, wanted: frozenset[str] = frozenset()) -> None:
+        self.view, self.wanted = view, wanted
 
 
-def pairs(concept: object) -> list[tuple[object, object]]:
+def pairs(concept: Any) -> list[tuple[Any, Any]]:
     """System and code of every coding, whatever they are."""
-    codings = concept.get("coding") if isinstance(concept, Mapping) else None
-    listed = codings if isinstance(codings, list) else ()
-    return [(c.get("system"), c.get("code")) for c in listed if isinstance(c, Mapping)]
-
-
-def seconds_to(draft: Draft, value: object) -> float | None:
-    """The seconds from the trigger to the moment that `value` names; None without a time of day."""
-    moment = instant(value)
-    return None if moment is None else (moment - draft.at).total_seconds()
-
-
-def midnight_s(draft: Draft, day: date) -> float:
-    """The beginning of a local day, relative to the trigger: a difference of instants, whatever the clocks did."""
-    return (datetime.combine(day, time(), draft.at.tzinfo) - draft.at.astimezone(UTC)).total_seconds()
+    listed = concept.get("coding") if isinstance(concept, dict) else None
+    return [(c.get("system"), c.get("code")) for c in listed if isinstance(c, dict)] if isinstance(listed, list) else []

@@ -19,6 +19,8 @@ ACTIONS = frozenset(
 )  # fmt: skip
 
 _CODES = ("usable", "doubtful", "void")
+# What a statement is about is read before anything else, and decides whether anything else is read.
+_ABOUT = ("components", "codes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +35,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The policy: element rules by resource type, the systems and units that may cross, the digest of it all."""
+    """The policy: element rules by resource type, the systems and units that may cross, the digest of it all.
+
+    `of_component` are the rules of an Observation for each of its components, which have none of their own.
+    """
 
     types: Mapping[str, Mapping[str, Rule]]
+    of_component: Mapping[str, Rule]
     systems: frozenset[str]
     units: frozenset[str]
     digest: str
@@ -60,14 +66,20 @@ def load_rules(text: bytes | None = None) -> Rules:
     types = {name: _elements(name, table, problems) for name, table in content.items()}
     if problems:
         raise Misconfigured(problems)
-    return Rules(types=types, systems=systems, units=units, digest=hashlib.sha256(raw).hexdigest())
+    of_component = {name: rule for name, rule in types.get("Observation", {}).items() if rule.do != "components"}
+    return Rules(types, of_component, systems, units, digest=hashlib.sha256(raw).hexdigest())
 
 
 def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:
     if not isinstance(table, dict):
         problems.append(f"deid rules: {type_name} must be a table of elements")
         return {}
-    return {element: _rule(f"{type_name}.{element}", value, problems) for element, value in table.items()}
+    rules = {element: _rule(f"{type_name}.{element}", value, problems) for element, value in table.items()}
+    does = [rule.do for rule in rules.values()]
+    first = [action for action in _ABOUT if action in does]
+    if does[: len(first)] != first:
+        problems.append(f"deid rules: {type_name}: must begin with {', then '.join(first)}")
+    return rules
 
 
 def _rule(path: str, value: object, problems: list[str]) -> Rule:

@@ -39,29 +39,35 @@ COLUMNS = (
 LATEST = Statement(
     "latest_revision",
     f"SELECT {COLUMNS} FROM assessment WHERE identity = :identity ORDER BY revision DESC LIMIT 1",  # noqa: S608 -- a constant
+    quick=True,
 )
-BY_ID = Statement("assessment_by_id", f"SELECT {COLUMNS} FROM assessment WHERE id = :id")  # noqa: S608 -- a constant
+BY_ID = Statement("assessment_by_id", f"SELECT {COLUMNS} FROM assessment WHERE id = :id", quick=True)  # noqa: S608 -- a constant
 RESTING_ON = Statement(
     "resting_on",
     f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND status <> 'entered-in-error' AND model = :model "  # noqa: S608 -- a constant
     "AND patient_key = :patient_key AND id IN (SELECT assessment_id FROM basis WHERE resource_key = :resource_key) "
     "ORDER BY occurred_at",
+    quick=True,
 )
 OWNERS = Statement(
     "owners",
     "SELECT DISTINCT assessment.model, assessment.identity, assessment.revision, assessment.evidence "
     "FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
     "WHERE basis.resource_key = :resource_key AND assessment.latest = 1 AND assessment.status <> 'entered-in-error'",
+    quick=True,
 )
 OF_MOMENT = Statement(
     "of_moment",
-    f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
-    "AND occurred_at BETWEEN :since AND :until AND outcome <> 'not_scored' ORDER BY occurred_at DESC",
+    f"SELECT {COLUMNS} FROM assessment WHERE latest = 1 AND ((patient_key = :patient_key AND model = :model "  # noqa: S608 -- a constant
+    "AND occurred_at BETWEEN :since AND :until AND outcome <> 'not_scored') OR identity = :identity) "
+    "ORDER BY occurred_at DESC",
+    quick=True,
 )
 IN_FORCE = Statement(
     "in_force",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model AND latest = 1 "  # noqa: S608 -- a constant
     "AND valid_until > :now AND status <> 'entered-in-error' AND outcome <> 'not_scored' ORDER BY occurred_at",
+    quick=True,
 )
 VALID = Statement(
     "valid",
@@ -77,10 +83,11 @@ INSERT = Statement(
 )
 BASIS = Statement(
     "basis",
-    "INSERT INTO basis (assessment_id, resource_key, version) VALUES (:assessment_id, :resource_key, :version) "
-    "ON CONFLICT DO NOTHING",
+    "INSERT INTO basis (resource_key, assessment_id) VALUES (:resource_key, :assessment_id) ON CONFLICT DO NOTHING",
+    many="INSERT INTO basis (resource_key, assessment_id) VALUES {rows} ON CONFLICT DO NOTHING",
+    columns=("resource_key", "assessment_id"),
 )
-UNREST = Statement("unrest", "DELETE FROM basis WHERE assessment_id = :id")
+UNREST = Statement("unrest", "DELETE FROM basis WHERE resource_key = :resource_key AND assessment_id = :assessment_id")
 TOUCH = Statement("touch", "UPDATE assessment SET evidence = :evidence WHERE id = :id")
 REVIEW = Statement(
     "review", "UPDATE assessment SET review = :reason WHERE patient_key = :patient_key AND latest = 1 "
@@ -90,6 +97,7 @@ CURRENT = Statement(
     "current",
     f"SELECT {COLUMNS} FROM assessment WHERE patient_key = :patient_key AND model = :model "  # noqa: S608 -- a constant
     "AND latest = 1 ORDER BY assessed_at DESC LIMIT 1",
+    quick=True,
 )
 
 
@@ -160,24 +168,30 @@ class Archive:
         one more result behind for each reading that comes in.
         """
         evidence = conclusion.evidence
-        moment = evidence.occurred_at.timestamp()
+        identity, moment = self.identity(conclusion), evidence.occurred_at.timestamp()
         rows = await self._store.read(
             OF_MOMENT,
             patient_key=self._patient_key(evidence.patient),
             model=conclusion.assessment.model,
             since=moment - spread_s,
             until=moment + _SAME_MOMENT_S,
+            identity=identity,
         )
         now_rests_on = {r.relative for r in evidence.basis}
+        own = None
         for row in rows:
             stored = self._open(row)
             old = stored.conclusion.evidence
+            if row["identity"] == identity:
+                own = stored
+            if stored.conclusion.assessment.outcome is Outcome.NOT_SCORED:
+                continue
             if abs(old.occurred_at.timestamp() - moment) <= _SAME_MOMENT_S:
                 return stored
             rests_on = {r.relative for r in old.basis}
             if stored.status == "preliminary" and rests_on and rests_on <= now_rests_on:
                 return stored
-        return await self.latest(self.identity(conclusion))
+        return own
 
     def touched(self, stored: Stored, conclusion: Conclusion) -> list[Step]:
         """Steps for a conclusion that says what `stored` says, from newer versions of the same readings."""
@@ -186,7 +200,7 @@ class Archive:
         sealed = self._seal(stored.identity, stored.revision, Conclusion(stored.conclusion.assessment, fresh))
         return [
             Step(TOUCH, [{"id": stored.id, "evidence": sealed}]),
-            Step(UNREST, [{"id": stored.id}]),
+            Step(UNREST, self._rests(stored.id, stored.conclusion.evidence)),
             Step(BASIS, self._rests(stored.id, conclusion.evidence)),
         ]
 
@@ -244,18 +258,11 @@ class Archive:
             "valid_until": e.valid_until.timestamp(),
             "evidence": self._seal(identity, revision, conclusion),
         }
-        rests = self._rests(assessment_id, e)
-        return assessment_id, [
-            Step(SUPERSEDE, [{"identity": identity}]),
-            Step(INSERT, [row]),
-            Step(BASIS, rests),
-        ]
+        superseded = [Step(SUPERSEDE, [{"identity": identity}])] if previous else []
+        return assessment_id, [*superseded, Step(INSERT, [row]), Step(BASIS, self._rests(assessment_id, e))]
 
     def _rests(self, assessment_id: str, e: Evidence) -> list[dict[str, object]]:
-        return [
-            {"assessment_id": assessment_id, "resource_key": self.resource_key(r), "version": r.version or ""}
-            for r in e.basis
-        ]
+        return [{"resource_key": self.resource_key(r), "assessment_id": assessment_id} for r in e.basis]
 
     def _patient_key(self, patient: PatientId) -> bytes:
         return self._cipher.token("patient", patient.value)
@@ -299,6 +306,7 @@ class Archive:
             consent=Consent(row["consent"]),
             probabilities=numbers["vector"].get("probabilities", {}),
             tells_birth_date="numbers" in sealed,
+            typical=numbers["vector"].get("typical", {}),
         )
         return Stored(
             id=row["id"],
@@ -332,6 +340,8 @@ def _numbers(a: Assessment) -> dict[str, Any]:
     document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
     if a.probabilities:
         document["probabilities"] = dict(a.probabilities)
+    if a.typical:
+        document["typical"] = dict(a.typical)
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

@@ -24,29 +24,37 @@ class Concluded:
     contributions: Mapping[str, float]
     reasons: tuple[str, ...] = ()
     probabilities: Mapping[str, float] = field(default_factory=dict)
+    typical: Mapping[str, float] = field(default_factory=dict)
 
 
 def conclude(manifest: Manifest, vector: FeatureVector, score: Score) -> Concluded:
-    """Read what the graph said. Every contribution is a point or term of the graph itself; they sum to the score."""
+    """Read what the graph said.
+
+    Every contribution is a point or term of the graph itself, and they sum to the score; or, of a graph without them,
+    a change of its probability. Then there is no score.
+    """
     if manifest.incomplete is None:
-        return _probabilities(vector, score)
+        return _probabilities(manifest, vector, score)
     return _points(manifest, manifest.incomplete, vector, score)
 
 
-def _probabilities(vector: FeatureVector, score: Score) -> Concluded:
+def _probabilities(manifest: Manifest, vector: FeatureVector, score: Score) -> Concluded:
     """Probabilities of all inputs, or none: with one missing there is no number that would not mislead."""
-    computed = (score.total, *score.points.values(), *score.probabilities.values())
+    opaque = manifest.explanation
+    total, contributions = (None, score.changes) if opaque else (score.total, score.points)
+    computed = (*([] if total is None else [total]), *contributions.values(), *score.probabilities.values())
     if vector.reasons or not all(map(math.isfinite, computed)):
         reasons = vector.reasons or ("not_computable",)
         return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={}, reasons=reasons)
     return Concluded(
         Outcome.SCORED,
-        score.total,
+        total,
         None,
         None,
         urgent=False,
-        contributions=score.points,
+        contributions=contributions,
         probabilities=score.probabilities,
+        typical=opaque.typical if opaque else {},
     )
 
 

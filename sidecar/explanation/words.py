@@ -39,6 +39,7 @@ _PLAIN = {
     "modifier:patient": "the patient record carries a modifier that is not understood",
     "modifier:encounter": "the encounter carries a modifier that is not understood",
 }
+_BY_OCCLUSION = "by occlusion, one input at a time (not additive, not SHAP)"
 
 
 def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ...] = ()) -> str:
@@ -56,11 +57,16 @@ def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ..
 def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     """What the result comes from, the strongest first: "respiratory rate 26/min (3), supplemental oxygen (2)".
 
-    Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`.
+    Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`, or
+    by how many percentage points the probability would change with that input alone at its typical value.
     """
     by_name = {f.name: f for f in assessment.vector.features}
+    if assessment.typical:
+        return _changes(assessment, manifest, by_name)
     if manifest.result.effect:
         return _multiples(assessment, manifest, by_name)
+    if manifest.outputs:  # not scored, or by another version of the model, whose terms this one cannot put into words
+        return "no explanation is kept of this probability" if assessment.probabilities else "no probability is given"
     scored = sorted(
         ((points, name) for name, points in assessment.contributions.items() if points > 0),
         key=lambda pair: (-pair[0], pair[1]),
@@ -81,6 +87,23 @@ def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str,
     said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
     more = f" and {len(terms) - most} more" if len(terms) > most else ""
     return f"{manifest.result.effect} compared with {manifest.result.compared_with}: {', '.join(said)}{more}"
+
+
+def _changes(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6) -> str:
+    """The strongest changes. One that rounds to 0.0 is left out: it would read as none at all."""
+    rounded = {name: round(change * 100, 1) for name, change in assessment.contributions.items()}
+    seen = sorted((n for n in rounded if rounded[n]), key=lambda n: (-abs(assessment.contributions[n]), n))
+    if not seen:
+        return (
+            f"{_BY_OCCLUSION}: no input changes the probability by 0.1 percentage points compared with a typical value"
+        )
+    said = [
+        f"{manifest.say(n, by_name[n].value)} ({rounded[n]:+.1f} percentage points compared with "
+        f"{manifest.say_value(n, assessment.typical[n])})"
+        for n in seen[:most]
+    ]
+    more = f" and {len(seen) - most} more" if len(seen) > most else ""
+    return f"{_BY_OCCLUSION}: {', '.join(said)}{more}"
 
 
 def _multiple(term: float) -> str:

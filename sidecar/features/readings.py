@@ -1,8 +1,10 @@
 """From facts to readings: what one source of a feature makes of one charted statement. Pure."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+
+import msgspec
 
 from sidecar.features.derived import Person, from_value
 from sidecar.features.units import converter
@@ -13,8 +15,7 @@ CLOCK_SKEW_S = 300.0
 """A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One candidate value of a feature, at `seconds` relative to the trigger; NaN with `trouble` when not usable.
 
     `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest, and
@@ -111,12 +112,14 @@ def _units(source: Source, unit: str) -> Callable[[Fact], float | None]:
     """A fact's value in `unit`, by the first of the source's units that its own can be read as; None when none fits."""
     known = source.units or {unit: 1.0}
 
+    @functools.lru_cache(maxsize=128)  # the units that cross are a closed list
+    def way(charted: str | None) -> tuple[Callable[[float], float], float] | None:
+        found = ((converter(charted, written), factor) for written, factor in known.items())
+        return next(((plain, factor) for plain, factor in found if plain is not None), None)
+
     def convert(fact: Fact) -> float | None:
-        for written, factor in known.items():
-            plain = converter(fact.unit, written)
-            if plain is not None:
-                return plain(fact.value or 0.0) * factor
-        return None
+        found = way(fact.unit)
+        return None if found is None else found[0](fact.value or 0.0) * found[1]
 
     return convert
 

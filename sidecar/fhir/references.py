@@ -5,7 +5,7 @@ https://hl7.org/fhir/R4/references.html#literal
 
 import functools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar.fhir.origin import Base
@@ -41,7 +41,7 @@ def _base(base_url: str) -> Base:
 
 def of(element: object, base_url: str | None = None) -> Reference | None:
     """The same for a Reference element (`{"reference": "Patient/1"}`)."""
-    return parse(element.get("reference"), base_url) if isinstance(element, Mapping) else None
+    return parse(element.get("reference"), base_url) if isinstance(element, dict) else None
 
 
 def identity(resource: Mapping[str, Any]) -> Reference | None:
@@ -50,21 +50,22 @@ def identity(resource: Mapping[str, Any]) -> Reference | None:
     if not is_type_name(type_name) or not is_fhir_id(logical_id):
         return None
     meta = resource.get("meta")
-    version = meta.get("versionId") if isinstance(meta, Mapping) else None
+    version = meta.get("versionId") if isinstance(meta, dict) else None
     return Reference(str(type_name), str(logical_id), version if is_fhir_id(version) else None)
 
 
 def codes(resource: Mapping[str, Any]) -> frozenset[str]:
     """Every `system|code` of an Observation or Condition and of its components."""
-    return frozenset(_codes(resource))
+    found = _codes(resource.get("code"))
+    for component in _listed(resource.get("component")):
+        if isinstance(component, dict):
+            found += _codes(component.get("code"))
+    return frozenset(found)
 
 
-def _codes(resource: Mapping[str, Any]) -> Iterator[str]:
-    for holder in (resource, *_listed(resource.get("component"))):
-        code = holder.get("code") if isinstance(holder, Mapping) else None
-        for coding in _listed(code.get("coding")) if isinstance(code, Mapping) else ():
-            if isinstance(coding, Mapping):
-                yield f"{coding.get('system')}|{coding.get('code')}"
+def _codes(concept: object) -> list[str]:
+    listed = _listed(concept.get("coding")) if isinstance(concept, dict) else []
+    return [f"{coding.get('system')}|{coding.get('code')}" for coding in listed if isinstance(coding, dict)]
 
 
 def _listed(value: object) -> list[Any]:

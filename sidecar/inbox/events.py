@@ -14,12 +14,25 @@ from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Sto
 
 RECORD = Statement(
     "record",
-    "INSERT INTO event (source, focus_type, focus, focus_key, version, dedupe_key, merge_key, heard_at) "
-    "SELECT :source, :focus_type, :focus, :focus_key, :version, :dedupe_key, :merge_key, :heard_at "
+    "INSERT INTO event (source, focus_type, focus, focus_key, version, dedupe_key, heard_at) "
+    "SELECT :source, :focus_type, :focus, :focus_key, :version, :dedupe_key, :heard_at "
     "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.dedupe_key = :dedupe_key) "
     "ON CONFLICT DO NOTHING",
     wakes="events",
-    sort_by=("dedupe_key", "merge_key"),
+    sort_by=("dedupe_key",),
+    many="INSERT INTO event (source, focus_type, focus, focus_key, version, dedupe_key, heard_at) "
+    "SELECT * FROM (VALUES {rows}) AS heard "
+    "WHERE NOT EXISTS (SELECT 1 FROM seen WHERE seen.dedupe_key = heard.column6) "
+    "ON CONFLICT DO NOTHING",
+    columns=("source", "focus_type", "focus", "focus_key", "version", "dedupe_key", "heard_at"),
+)
+RECORD_UNVERSIONED = Statement(
+    "record_unversioned",
+    "INSERT INTO event (source, focus_type, focus, focus_key, version, merge_key, heard_at) "
+    "VALUES (:source, :focus_type, :focus, :focus_key, :version, :merge_key, :heard_at) "
+    "ON CONFLICT DO NOTHING",
+    wakes="events",
+    sort_by=("merge_key",),
 )
 PING = Statement(
     "record_ping",
@@ -156,28 +169,35 @@ class EventBox:
 
     def recorded(self, *events: Event) -> list[Step]:
         """Steps that make events durable. Safe to repeat."""
-        foci = [self._row(event, event.focus) for event in events if event.focus is not None]
-        pings = [
-            {"source": e.source, "merge_key": self._cipher.token("catch_up", e.source), "heard_at": e.heard_at}
-            for e in events
-            if e.focus is None
-        ]
-        return [Step(statement, rows) for statement, rows in ((RECORD, foci), (PING, pings)) if rows]
+        versioned, unversioned, pings = [], [], []
+        for event in events:
+            focus = event.focus
+            if focus is None:
+                key = self._cipher.token("catch_up", event.source)
+                pings.append({"source": event.source, "merge_key": key, "heard_at": event.heard_at})
+            elif focus.version is not None and event.updated_at is not None:
+                versioned.append(self._versioned(event, focus, focus.version, event.updated_at))
+            else:
+                key = self._cipher.token("unversioned", event.source, focus.relative)
+                unversioned.append(self._row(event, focus) | {"merge_key": key})
+        found = ((RECORD, versioned), (RECORD_UNVERSIONED, unversioned), (PING, pings))
+        return [Step(statement, rows) for statement, rows in found if rows]
+
+    def _versioned(self, event: Event, focus: Reference, version: str, updated_at: str) -> dict[str, object]:
+        row = self._row(event, focus)
+        row["dedupe_key"] = self._cipher.token("event", event.source, focus.relative, version, updated_at)
+        return row
 
     def _row(self, event: Event, focus: Reference) -> dict[str, object]:
-        token = self._cipher.token
-        row: dict[str, object] = {
-            "source": event.source, "focus_type": None, "focus": None, "focus_key": None, "version": None,
-            "dedupe_key": None, "merge_key": None, "heard_at": event.heard_at,
-        }  # fmt: skip
-        key = token("resource", focus.type, focus.id)
-        row |= {"focus_type": focus.type, "focus_key": key, "version": focus.version}
-        row["focus"] = self._cipher.seal("event.focus", key, focus.id.encode())
-        if focus.version is not None and event.updated_at is not None:
-            row["dedupe_key"] = token("event", event.source, focus.relative, focus.version, event.updated_at)
-        else:
-            row["merge_key"] = token("unversioned", event.source, focus.relative)
-        return row
+        key = self._cipher.token("resource", focus.type, focus.id)
+        return {
+            "source": event.source,
+            "focus_type": focus.type,
+            "focus": self._cipher.seal("event.focus", key, focus.id.encode()),
+            "focus_key": key,
+            "version": focus.version,
+            "heard_at": event.heard_at,
+        }
 
     async def claim(
         self, claim: str, now: float, lease_s: float, most: int = 32, *, pings: bool = False

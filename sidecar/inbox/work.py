@@ -28,6 +28,7 @@ CAUSES = Statement(
     "causes",
     "SELECT event.id, event.focus_key, event.version FROM cause JOIN event ON event.id = cause.event_id "
     "WHERE cause.patient_key = :patient_key AND cause.model = :model AND cause.assessment_id IS NULL",
+    quick=True,
 )
 FENCE = Statement(
     "fence_work",

@@ -57,7 +57,7 @@ def read_bundle(body: bytes, source: Source, heard_at: float) -> Notification:
     """The notification in `body`.
 
     Raises:
-        Refused: truncated, not JSON, nested deeper than 64, no status in entry[0], or a focus that `source` does not
+        Refused: truncated, not JSON, nested deeper than 1024, no status in entry[0], or a focus that `source` does not
             take. The whole Bundle is refused: part of it acknowledged would be part of it lost.
     """
     told = read_status(parse(body, "Bundle"), source, heard_at)

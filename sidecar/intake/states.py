@@ -40,6 +40,8 @@ NOTE = Statement(
     "note_notice",
     "INSERT INTO notice (source, kind, remote_id, since, numbers, unnamed, heard_at) "
     "VALUES (:source, :kind, :remote_id, :since, :numbers, :unnamed, :heard_at)",
+    many="INSERT INTO notice (source, kind, remote_id, since, numbers, unnamed, heard_at) VALUES {rows}",
+    columns=("source", "kind", "remote_id", "since", "numbers", "unnamed", "heard_at"),
 )
 NOTICES = Statement(
     "notices",

@@ -6,7 +6,17 @@ Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a
 
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
 from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
-from sidecar.manifest.outputs import Band, Component, Graph, Horizon, Incomplete, Output, ProbabilityBand, Result
+from sidecar.manifest.outputs import (
+    Band,
+    Component,
+    Explanation,
+    Graph,
+    Horizon,
+    Incomplete,
+    Output,
+    ProbabilityBand,
+    Result,
+)
 
 __all__ = [
     "Agreement",
@@ -16,6 +26,7 @@ __all__ = [
     "CohortFact",
     "CohortNeed",
     "Component",
+    "Explanation",
     "FeatureSpec",
     "Graph",
     "Horizon",

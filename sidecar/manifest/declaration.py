@@ -1,7 +1,9 @@
 """The manifest as a whole, and whether its parts fit each other."""
 
-from collections.abc import Iterator
+import difflib
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Self
 
@@ -9,7 +11,7 @@ from pydantic import Field, model_validator
 
 from sidecar import toml
 from sidecar.manifest.inputs import Choice, Closed, Cohort, Digest, FeatureSpec, Source, Switch
-from sidecar.manifest.outputs import Band, Graph, Incomplete, Output, Result
+from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
 from sidecar.toml import Duration, Name
 
 
@@ -47,7 +49,8 @@ class Manifest(Closed):
     """Everything the sidecar needs to know of a model.
 
     A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
-    output for each horizon and is never reported when an input is missing.
+    output for each horizon and is never reported when an input is missing. Its graph gives terms, or `explanation` says
+    how it is explained without.
 
     `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
     the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
@@ -73,23 +76,73 @@ class Manifest(Closed):
     bands: tuple[Band, ...] = ()
     incomplete: Incomplete | None = None
     outputs: tuple[Output, ...] = ()
+    explanation: Explanation | None = None
     result: Result
     vectors: Vectors | None = None
     events: Rollout = Rollout()
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
-        points = bool(self.bands) and self.incomplete is not None and not self.outputs
-        if self.kind == "points" and (not points or self.graph.probabilities):
-            raise ValueError('kind = "points" needs bands and incomplete, and no outputs or graph.probabilities')
-        probability = self.outputs and self.graph.probabilities and self.result.effect and self.result.compared_with
+        points = bool(self.bands) and self.incomplete is not None and self.graph.points and not self.outputs
+        if self.kind == "points" and (not points or self.graph.probabilities or self.explanation):
+            raise ValueError(
+                'kind = "points" needs bands and incomplete, and graph.total, graph.points and graph.point_names; '
+                "and no outputs, explanation or graph.probabilities"
+            )
+        probability = bool(self.outputs) and self.graph.probabilities
         if self.kind == "probability" and (not probability or self.bands or self.incomplete):
             raise ValueError(
-                'kind = "probability" needs outputs, graph.probabilities, result.effect and result.compared_with, '
-                "and no bands or incomplete of its own"
+                'kind = "probability" needs outputs, graph.probabilities, and no bands or incomplete of its own'
             )
+        return self
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> Self:
         if len({o.name for o in self.outputs}) < len(self.outputs):
             raise ValueError("two outputs have one name")
+        columns = [o.column for o in self.outputs if o.column is not None]
+        if columns and len(columns) < len(self.outputs):
+            raise ValueError("give column for every output or for none")
+        if len(set(columns)) < len(columns):
+            raise ValueError("two outputs have one column")
+        return self
+
+    @model_validator(mode="after")
+    def _is_explained(self) -> Self:
+        result = self.result
+        if self.explanation is None:
+            if self.kind == "probability" and not self.graph.points:
+                raise ValueError(
+                    "a graph without total, points and point_names is explained by occlusion: give [explanation] with "
+                    "method and typical"
+                )
+            if self.kind == "probability" and not (result.effect and result.compared_with):
+                raise ValueError("terms need result.effect and result.compared_with, to be told in words")
+            return self
+        if self.graph.points:
+            raise ValueError("the graph's points explain it exactly: leave out either them or [explanation]")
+        if result.effect or result.compared_with:
+            raise ValueError("result.effect and result.compared_with are about terms, and the graph gives none")
+        if loose := [n for n in self.graph.features if n in self.features and not self.features[n].required]:
+            raise ValueError(f"a graph without terms is never run without an input, so required: {', '.join(loose)}")
+        if len(self.outputs) != 1:
+            raise ValueError("occlusion explains one probability: give one output, and a model for each other one")
+        return self._typical_fits(self.explanation.typical)
+
+    def _typical_fits(self, typical: Mapping[str, float]) -> Self:
+        wanted = set(self.graph.features)
+        if lost := wanted - set(typical):
+            raise ValueError(f"explanation.typical has no value for: {', '.join(sorted(lost))}")
+        if stray := sorted(set(typical) - wanted):
+            near = difflib.get_close_matches(stray[0], sorted(wanted), n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise ValueError(f"explanation.typical names what is no input of the graph: {', '.join(stray)}{hint}")
+        for name, value in typical.items():
+            spec, choice = self.features.get(name), self.choices.get(name)
+            if spec and spec.plausible and not spec.plausible[0] <= value <= spec.plausible[1]:
+                raise ValueError(f"explanation.typical.{name} is outside its own plausible range")
+            if choice and value not in choice.values.values():
+                raise ValueError(f"explanation.typical.{name} is none of the choice's values")
         return self
 
     @model_validator(mode="after")
@@ -126,7 +179,9 @@ class Manifest(Closed):
             return self
         known = {*self.features, *self.choices, *(s.name for s in self._sources())}
         lost = set(self.vectors.inputs.values()) - known
-        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, "total", "probability"}
+        found = {"total"} if self.graph.total else set()
+        found |= {"probability"} if self.graph.probabilities else set()
+        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, *found}
         if lost:
             raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
         return self
@@ -152,27 +207,31 @@ class Manifest(Closed):
         spec = self.features.get(name) or self.choices[name]
         return f"{spec.label} {spec.say(value)}"
 
+    def say_value(self, name: str, value: float) -> str:
+        """A value that a feature or choice could have, without the label."""
+        return self.features[name].say(value) if name in self.features else self.choices[name].word(value)
+
     @property
     def newer_ends_older(self) -> bool:
         """Whether at most one result of a patient is in force: the one of the newest readings."""
         return self.kind == "probability" if self.replaced_by_newer is None else self.replaced_by_newer
 
-    @property
+    @cached_property
     def uses_exact_age(self) -> bool:
         """Whether the day of birth can be computed from what goes in and what comes out."""
         return any(f.derive == "age" for f in self.features.values()) or any(s.derive for s in self._sources())
 
-    @property
+    @cached_property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
         return frozenset(n for n, f in self.features.items() if f.in_set)
 
-    @property
+    @cached_property
     def observation_codes(self) -> frozenset[str]:
         """Every Observation code a feature reads; a new Observation with one of them triggers the model."""
         return self.codes_of("Observation")
 
-    @property
+    @cached_property
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))

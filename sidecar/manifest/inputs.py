@@ -43,10 +43,14 @@ class Choice(Closed):
             raise ValueError(f"words for no value: {', '.join(sorted(lost))}")
         return self
 
+    def word(self, value: float) -> str:
+        """One of the values as a clinician reads it."""
+        name = next((n for n, v in self.values.items() if v == value), f"{value:g}")
+        return self.words.get(name, name)
+
     def say(self, value: float) -> str:
         """The chosen value as a clinician reads it."""
-        name = next((n for n, v in self.values.items() if v == value), f"{value:g}")
-        return f"{self.words.get(name, name)} (chosen by this site)"
+        return f"{self.word(value)} (chosen by this site)"
 
 
 class Source(Closed):

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, FiniteFloat, model_validator
 
 from sidecar.manifest.inputs import Closed, Code, Digest
 from sidecar.toml import Name
@@ -14,18 +14,38 @@ class Graph(Closed):
     """The ONNX file and the names of its tensors.
 
     `features` float32 or float64 [N, F] in; `total` [N, 1] and `points` [N, P], which sum to it, out. A probability
-    model's total is its linear predictor and its points are the terms; `probabilities` [N, K] holds one column for each
-    of the manifest's outputs, in [0, 1].
+    model's total is its linear predictor and its points are the terms; `probabilities` [N, C], each in [0, 1], has a
+    column for each of the manifest's outputs. A probability model may leave out `total`, `points` and `point_names`,
+    as a classifier that an ordinary training library exports does: then `[explanation]` says how it is explained.
     """
 
     file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9_.\-]+\.onnx$")
     sha256: Digest
     input: str = "features"
     features: tuple[Name, ...] = Field(min_length=1)
-    total: str = "score"
-    points: str = "points"
-    point_names: tuple[Name, ...] = Field(min_length=1)
+    total: str | None = None
+    points: str | None = None
+    point_names: tuple[Name, ...] = ()
     probabilities: str | None = None
+
+    @model_validator(mode="after")
+    def _terms_are_whole(self) -> Self:
+        given = {bool(self.total), bool(self.points), bool(self.point_names)}
+        if len(given) > 1:
+            raise ValueError("total, points and point_names belong together: give all three or none")
+        return self
+
+
+class Explanation(Closed):
+    """How a graph that gives no terms is explained.
+
+    `occlusion`: the probability is computed again with one input at a time at its `typical` value, and the difference
+    is told. The differences do not add up to anything, and they are not Shapley values. What is typical is the
+    author's decision, taken from the data that the model was made with.
+    """
+
+    method: Literal["occlusion"]
+    typical: dict[Name, FiniteFloat] = Field(min_length=1)
 
 
 class Band(Closed):
@@ -77,7 +97,8 @@ class Component(Closed):
 class Result(Closed):
     """How the result is charted: as an Observation (a total, or probabilities), and what the outcome is.
 
-    `effect` says what a term of the linear predictor multiplies, and `compared_with` whom it compares the patient with.
+    `effect` says what a term of the linear predictor multiplies, and `compared_with` whom it compares the patient with;
+    a graph without terms has neither.
     """
 
     code: Code
@@ -109,9 +130,13 @@ class Horizon(Closed):
 
 
 class Output(Closed):
-    """One probability of a probability model. `code` and `display` name it as a component of an Observation."""
+    """One probability of a probability model. `code` and `display` name it as a component of an Observation.
+
+    `column` is its place in the graph's probabilities, from 0; left out by all outputs, they are in the graph's order.
+    """
 
     name: Name
+    column: int | None = Field(default=None, ge=0)
     horizon: Horizon
     code: Code
     display: str

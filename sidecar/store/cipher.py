@@ -6,16 +6,18 @@ never rotated, so finding a patient's rows needs no decryption.
 """
 
 import base64
-import hashlib
 import hmac
 import os
 import secrets
 import tomllib
+from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from sidecar import log
 from sidecar.errors import Misconfigured, NotHere, Rejected
@@ -23,29 +25,42 @@ from sidecar.metrics import UNKNOWN_KEY
 
 _KEY_BYTES = 32
 _NONCE_BYTES = 12
+_NONCES = 256
 
 
 class Cipher:
     """Seals with the active key, opens with any key of the ring."""
 
     def __init__(self, lookup: bytes, keys: Mapping[int, bytes], active: int) -> None:
-        self._lookup = hmac.new(lookup, digestmod=hashlib.sha256)
+        self._lookup = HMAC(lookup, SHA256())
         self._keys = {kid: AESGCM(key) for kid, key in keys.items()}
         self._active, self._prefix = self._keys[active], bytes([active])
         named = {"lookup": lookup} | {f"key {kid}": key for kid, key in keys.items()}
         self.fingerprints = {name: hmac.digest(key, b"ehr-sidecar ring", "sha256") for name, key in named.items()}
         self._missed = set[int]()
+        self._nonces = deque[bytes]()
 
     def token(self, *parts: str) -> bytes:
         """A keyed fingerprint of `parts`: equal parts, equal token; the parts cannot be found from it."""
         mac = self._lookup.copy()
         mac.update("\x1f".join(parts).encode())
-        return mac.digest()
+        return mac.finalize()
 
     def seal(self, place: str, row: bytes, value: bytes) -> bytes:
         """Encrypt `value` for column `place` (`table.column`) of the row keyed `row`."""
-        nonce = os.urandom(_NONCE_BYTES)
+        nonce = self._nonce()
         return self._prefix + nonce + self._active.encrypt(nonce, value, place.encode() + b"|" + row)
+
+    def _nonce(self) -> bytes:
+        """Random bytes that nobody else was given: a deque hands each out once, whichever thread asks."""
+        try:
+            return self._nonces.popleft()
+        except IndexError:
+            # Asking the system gives way to other threads; for each value, that cost more than the encryption.
+            drawn = os.urandom(_NONCE_BYTES * _NONCES)
+            mine, *others = (drawn[at : at + _NONCE_BYTES] for at in range(0, len(drawn), _NONCE_BYTES))
+            self._nonces.extend(others)
+            return mine
 
     def open(self, place: str, row: bytes, sealed: bytes) -> bytes:
         """The inverse of `seal`.

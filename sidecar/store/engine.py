@@ -5,19 +5,18 @@ returns only after the data is on disk: only then may a notification be acknowle
 writer thread a file, `sidecar.store.postgres` a few connections to a database that other processes share.
 """
 
+import asyncio
+import contextlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import TextClause, text
-
 from sidecar.errors import NotStored
 
-HEAD = "0005"
+HEAD = "0006"
 """The newest migration; alembic is imported only when the schema is not there yet."""
 
 NEWER = "made by another version of the sidecar; install that version or newer"
@@ -38,6 +37,9 @@ class Statement:
     `wakes` names what becomes claimable by it. `sort_by` names the parameters by which many rows are sorted where
     others write too: all then take their locks in one order. A `shared` statement is for such a database only.
     `within_s` is the longest to wait for one: with `URGENT_S`, on a connection of its own, behind nothing else.
+    A `quick` one looks up a few rows by an index: where the database is a file it is answered in place, since a change
+    of thread costs five times the look-up. `many` is the same statement for many rows at once, whose values, by the
+    names in `columns`, stand for `{rows}`: SQLite runs it without taking turns with the rest of the process each row.
     """
 
     name: str
@@ -46,16 +48,20 @@ class Statement:
     sort_by: tuple[str, ...] = ()
     shared: bool = False
     within_s: float = COMMAND_S
-
-    @cached_property
-    def compiled(self) -> TextClause:
-        """The statement as SQLAlchemy runs it, parsed once."""
-        return text(self.sql)
+    quick: bool = False
+    many: str = ""
+    columns: tuple[str, ...] = ()
 
     @cached_property
     def returns(self) -> bool:
         """Whether rows come back."""
         return "RETURNING" in self.sql or self.sql.lstrip().startswith("SELECT")
+
+    @lru_cache(maxsize=256)  # noqa: B019 -- statements are constants of the process
+    def of_rows(self, count: int) -> str:
+        """`many` with positional parameters for `count` rows."""
+        row = f"({', '.join('?' * len(self.columns))})"
+        return self.many.format(rows=", ".join([row] * count))
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +75,10 @@ class Step:
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A transaction on its way through an engine, and who waits for it."""
+    """A transaction on its way through an engine, and who waits for it on which loop."""
 
     steps: tuple[Step, ...]
-    done: "Future[list[list[Row]]]" = field(default_factory=Future)
+    done: "asyncio.Future[list[list[Row]]] | None" = None
     result: list[list[Row]] | Exception | None = None
 
     @property
@@ -80,22 +86,48 @@ class Job:
         """The longest that it may take."""
         return max((step.statement.within_s for step in self.steps), default=COMMAND_S)
 
-    def settle(self) -> None:
-        """Tell the caller what became of it."""
-        if isinstance(self.result, Exception):
-            self.done.set_exception(self.result)
-        else:
-            self.done.set_result(self.result or [])
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """Where its caller waits."""
+        return None if self.done is None else self.done.get_loop()
 
     @property
-    def is_plain(self) -> bool:
-        """Whether it can share one statement's run with others of its kind: nothing comes back, nothing is expected."""
-        return len(self.steps) == 1 and self.steps[0].expect is None and not self.steps[0].statement.returns
+    def kind(self) -> tuple[Statement, ...]:
+        """The statements that it can run together with those of others of its kind; none when it cannot.
+
+        Nothing comes back, nothing is expected, and where there are several, each is for many rows: in any order.
+        """
+        steps = self.steps
+        if any(step.expect is not None or step.statement.returns for step in steps):
+            return ()
+        return tuple(s.statement for s in steps) if len(steps) == 1 or all(s.statement.many for s in steps) else ()
 
 
-def merged(jobs: Sequence[Job]) -> Step:
-    """Many plain transactions of one statement as one step."""
-    return Step(jobs[0].steps[0].statement, [row for job in jobs for row in job.steps[0].rows])
+def merged(jobs: Sequence[Job]) -> Job:
+    """Many transactions of one kind as one, for which nobody waits."""
+    steps = zip(*(job.steps for job in jobs), strict=True)
+    return Job(tuple(Step(same[0].statement, [row for step in same for row in step.rows]) for same in steps))
+
+
+def settle(jobs: Iterable[Job]) -> None:
+    """Tell the callers, from another thread, what became of their transactions: with one wake-up for each loop."""
+    by_loop: dict[asyncio.AbstractEventLoop, list[Job]] = {}
+    for job in jobs:
+        if job.loop is not None:
+            by_loop.setdefault(job.loop, []).append(job)
+    for loop, its in by_loop.items():
+        with contextlib.suppress(RuntimeError):  # the loop that waited has ended
+            loop.call_soon_threadsafe(_tell, its)
+
+
+def _tell(jobs: Iterable[Job]) -> None:
+    for job in jobs:
+        if job.done is None or job.done.done():  # nobody waits any more
+            continue
+        if isinstance(job.result, Exception):
+            job.done.set_exception(job.result)
+        else:
+            job.done.set_result(job.result or [])
 
 
 class Store(ABC):

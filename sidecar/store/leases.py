@@ -83,6 +83,7 @@ class Leases:
         self._runs, self._since = runs, 0.0
         self._leads = asyncio.Event()
         self._is_newest = True
+        self._looking: asyncio.Task[Sequence[Row]] | None = None
 
     def holds(self, duty: str) -> bool:
         """Whether `duty` is ours, for long enough to take one more step."""
@@ -114,8 +115,19 @@ class Leases:
             NotHere: another process has it to do.
             NotStored: the database is away.
         """
-        if not self._store.alone and not self._runs_what(await self._store.read(NEWEST, now=self._clock())):
+        if not self._store.alone and not self._runs_what(await self._newest()):
             raise NotHere("superseded", BEAT_S)
+
+    async def _newest(self) -> Sequence[Row]:
+        """A look that begins after this call; whoever calls before it begins shares it."""
+        if self._looking is None:
+            self._looking = asyncio.ensure_future(self._look())
+        return await asyncio.shield(self._looking)
+
+    async def _look(self) -> Sequence[Row]:
+        await asyncio.sleep(0)
+        self._looking = None
+        return await self._store.read(NEWEST, now=self._clock())
 
     def _runs_what(self, newest: Sequence[Row]) -> bool:
         return not newest or newest[0]["runs"] == self._runs

@@ -7,7 +7,7 @@ from typing import Any
 from alembic import command
 from alembic.config import Config
 from alembic.util import CommandError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
@@ -31,6 +31,28 @@ def upgrade(connection: Connection, where: str) -> None:
         command.upgrade(config, "head")
     except CommandError:
         raise Misconfigured([f"{where}: {NEWER}"]) from None
+
+
+def upgrade_file(path: Path) -> None:
+    """Upgrade a SQLite file in one transaction: a process killed half-way leaves the schema that it found.
+
+    Raises:
+        Misconfigured: the schema is of a newer sidecar, or the file cannot be changed.
+    """
+    engine = create_engine(f"sqlite:///{path}", poolclass=NullPool)
+    try:
+        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")
+            try:
+                upgrade(connection, str(path))
+            except BaseException:
+                connection.exec_driver_sql("ROLLBACK")
+                raise
+            connection.exec_driver_sql("COMMIT")
+    except DBAPIError as error:
+        raise Misconfigured([f"{path}: cannot be used as a database ({type(error.orig).__name__})"]) from None
+    finally:
+        engine.dispose()
 
 
 async def upgrade_shared(connect: Callable[[], Awaitable[Any]]) -> None:

@@ -17,12 +17,14 @@ from functools import lru_cache
 from typing import Any, TypeVar
 
 import asyncpg
+import uvloop
+from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from sidecar import log
 from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError
 from sidecar.store import durability
-from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged
+from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged, settle
 
 CONNECTIONS = 8
 """Of one process, beside the one that listens: enough for the server's group commit, few enough for many processes."""
@@ -43,7 +45,7 @@ Answer = TypeVar("Answer")
 @lru_cache(maxsize=1024)
 def _compiled(statement: Statement) -> tuple[str, tuple[str, ...]]:
     """The statement with `$n` in place of `:name`, and the names in that order."""
-    compiled = statement.compiled.compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
+    compiled = text(statement.sql).compile(dialect=asyncpg_dialect.dialect())  # type: ignore[no-untyped-call]
     sql = str(compiled).replace(SKIP_LOCKED, SKIP_LOCKED.strip("/* "))
     return sql, tuple(compiled.positiontup or ())
 
@@ -62,13 +64,13 @@ class PostgresStore(Store):
         """
         super().__init__()
         self._url, self._password = url, password
-        self._lanes: dict[Statement, list[Job]] = {}
+        self._lanes: dict[tuple[Statement, ...], list[Job]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._news: set[str] = set()
         self._telling = self._unsafe = False
         self._listener: Any = None
         self._hear: Callable[[frozenset[str]], None] = lambda _: None
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="store-postgres", daemon=True)
         self._thread.start()
         try:
@@ -110,9 +112,9 @@ class PostgresStore(Store):
     async def commit(self, *steps: Step) -> list[list[Row]]:
         """See `Store.commit`."""
         self._must_be_open()
-        job = Job(steps)
-        self._loop.call_soon_threadsafe(self._take, job)
-        return await asyncio.shield(asyncio.wrap_future(job.done))
+        done: asyncio.Future[list[list[Row]]] = asyncio.get_running_loop().create_future()
+        self._loop.call_soon_threadsafe(self._take, Job(steps, done))
+        return await done
 
     async def read(self, statement: Statement, **parameters: object) -> list[Row]:
         """See `Store.read`."""
@@ -187,33 +189,33 @@ class PostgresStore(Store):
     # Everything below runs on the store's own loop.
 
     def _take(self, job: Job) -> None:
-        if not job.is_plain:
+        kind = job.kind
+        if not kind:
             self._spawn(self._run_alone(job))
             return
-        statement = job.steps[0].statement
-        waiting = self._lanes.get(statement)
+        waiting = self._lanes.get(kind)
         if waiting is not None:
             waiting.append(job)
             return
-        self._lanes[statement] = [job]
-        self._spawn(self._flush(statement))
+        self._lanes[kind] = [job]
+        self._spawn(self._flush(kind))
 
     def _spawn(self, run: Coroutine[Any, Any, None]) -> None:
         task = self._loop.create_task(run)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _flush(self, statement: Statement) -> None:
+    async def _flush(self, kind: tuple[Statement, ...]) -> None:
         """One group after the other, each of what gathered during the last."""
-        while group := self._lanes[statement][:MAX_GROUP]:
-            del self._lanes[statement][:MAX_GROUP]
+        while group := self._lanes[kind][:MAX_GROUP]:
+            del self._lanes[kind][:MAX_GROUP]
             await self._run_group(group)
-        del self._lanes[statement]
+        del self._lanes[kind]
 
     async def _run_group(self, jobs: Sequence[Job]) -> None:
         if len(jobs) == 1:
             return await self._run_alone(jobs[0])
-        together = Job((merged(jobs),))
+        together = merged(jobs)
         await self._run(together)
         if isinstance(together.result, Exception) and not _is_away(together.result):
             # One of them contradicts the data: it alone must fail.
@@ -222,14 +224,14 @@ class PostgresStore(Store):
             return None
         for job in jobs:
             job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
-            job.settle()
+        settle(jobs)
         return None
 
     async def _run_alone(self, job: Job) -> None:
         await self._run(job)
         if isinstance(job.result, Exception):
             job.result = _failure(job.result)
-        job.settle()
+        settle((job,))
 
     async def _run(self, job: Job) -> None:
         """Run a transaction, again after a deadlock; its result, or the error as it came."""

@@ -162,12 +162,11 @@ Index(
 basis = Table(
     "basis",
     metadata,
-    Column("assessment_id", Text, nullable=False),
     Column("resource_key", LargeBinary, nullable=False),
-    Column("version", Text, nullable=False),
-    PrimaryKeyConstraint("assessment_id", "resource_key"),
+    Column("assessment_id", Text, nullable=False),
+    PrimaryKeyConstraint("resource_key", "assessment_id", name="basis_by_resource"),
+    sqlite_with_rowid=False,
 )
-Index("basis_resource", basis.c.resource_key)
 
 delivery = Table(
     "delivery",

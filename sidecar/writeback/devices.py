@@ -7,7 +7,7 @@ from sidecar.store import END_LEASE, KEEP_LEASE, TAKE_LEASE, Statement, Step, St
 
 ASK_AGAIN_S = 1.0
 
-FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest")
+FIND_DEVICE = Statement("find_device", "SELECT remote_id FROM device WHERE model_digest = :digest", quick=True)
 KEEP_DEVICE = Statement(
     "keep_device",
     "INSERT INTO device (model_digest, remote_id) VALUES (:digest, :remote_id) "
@@ -65,11 +65,14 @@ class Devices:
 
     def __init__(self, store: Store) -> None:
         self._store = store
+        self._known: dict[str, str] = {}
 
     async def find(self, digest: str) -> str | None:
-        """The id of a model version's Device in the EHR, once made."""
-        rows = await self._store.read(FIND_DEVICE, digest=digest)
-        return str(rows[0]["remote_id"]) if rows else None
+        """The id of a model version's Device in the EHR, once made; it is never made anew."""
+        if digest not in self._known:
+            for row in await self._store.read(FIND_DEVICE, digest=digest):
+                self._known[digest] = str(row["remote_id"])
+        return self._known.get(digest)
 
     async def keep(self, digest: str, remote_id: str) -> None:
         """Remember it."""

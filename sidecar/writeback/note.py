@@ -1,12 +1,18 @@
 """The note of a result: what a clinician must know to use the result, in plain words. Pure."""
 
 import math
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 
 from sidecar.manifest import Manifest
 from sidecar.records import Assessment, Conclusion, Feature, Outcome, later
 
 GUIDE = "A guide, not a rule."
+OCCLUSION = (
+    "How much each input matters was found by occlusion: the probability was computed again with that input alone at a "
+    "typical value, which the model's author gave. The differences do not add up to the probability, and they are not "
+    "Shapley values."
+)
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
@@ -45,10 +51,10 @@ def _probabilities(a: Assessment, manifest: Manifest) -> str:
     return "; ".join(said)
 
 
-def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...]) -> str:
+def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...], why: str = "") -> str:
     """Everything a reader needs: result, inputs with their times, assumptions, validity, model, limits.
 
-    That a result does not stand any more is said before the result.
+    That a result does not stand any more is said before the result. `why` is the rationale, where no element holds it.
     """
     a, e = conclusion.assessment, conclusion.evidence
     ended, parts = a.vector.ended, []
@@ -62,13 +68,19 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     parts.append(f"Until then: {said}" if ended else said)
     if not ended and any(o.band(a.probabilities[o.name]) for o in manifest.outputs if o.name in a.probabilities):
         parts.append(GUIDE)
+    taken = {f.seconds for f in a.vector.features if f.seconds is not None}  # many inputs have one moment
+    at = {seconds: _when(later(e.at, timedelta(seconds=seconds))) for seconds in taken}
     inputs = [
-        _input(f, manifest, e.at, None if a.probabilities else a.contributions.get(f.name))
+        _input(f, manifest, at, None if a.probabilities else a.contributions.get(f.name))
         for f in a.vector.features
         if f.reason is None and not math.isnan(f.value)
     ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
+    if why:
+        parts.append(f"What it comes from: {why}.")
+    if a.typical and not ended:
+        parts.append(OCCLUSION)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)
     parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")
@@ -79,12 +91,12 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     return " ".join(parts)
 
 
-def _input(feature: Feature, manifest: Manifest, at: datetime, points: float | None) -> str:
+def _input(feature: Feature, manifest: Manifest, at: Mapping[float, str], points: float | None) -> str:
     said = manifest.say(feature.name, feature.value)
     if points is not None:
         said += f", {points:g} point" + ("" if points == 1 else "s")
     if feature.seconds is not None:
-        said += f", at {_when(later(at, timedelta(seconds=feature.seconds)))}"
+        said += f", at {at[feature.seconds]}"
     return said
 
 

@@ -55,6 +55,7 @@ UNCLAIM = Statement(
 HOLDS = Statement(
     "holds_write",
     "SELECT 1 AS yes FROM delivery WHERE assessment_id = :assessment_id AND claim = :claim AND lease_until > :now",
+    quick=True,
 )
 SENDING = Statement(
     "sending",
@@ -98,11 +99,14 @@ EFFECT = Statement(
     "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
 )
 FIND_EFFECT = Statement(
-    "find_effect", "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity"
+    "find_effect",
+    "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity",
+    quick=True,
 )
 WAS_QUEUED = Statement(
     "was_queued",
     "SELECT 1 AS yes FROM delivery WHERE identity = :identity AND state IN ('queued', 'written', 'buried') LIMIT 1",
+    quick=True,
 )
 REPLAY = Statement(
     "replay_writes",
@@ -150,9 +154,16 @@ class Outbox:
 
     def queue(self, assessment_id: str, identity: bytes, heard_at: float, now: float) -> list[Step]:
         """Steps that queue a revision and retire older ones nobody has begun."""
-        row = {"assessment_id": assessment_id, "identity": identity, "heard_at": heard_at, "now": now}
-        row["revision"] = int(assessment_id.rpartition(".")[2])
-        return [Step(REPLACE, [{"identity": identity, "now": now}]), Step(QUEUE, [row])]
+        revision = int(assessment_id.rpartition(".")[2])
+        row = {
+            "assessment_id": assessment_id,
+            "identity": identity,
+            "revision": revision,
+            "heard_at": heard_at,
+            "now": now,
+        }
+        replaced = [Step(REPLACE, [{"identity": identity, "now": now}])] if revision > 1 else []
+        return [*replaced, Step(QUEUE, [row])]
 
     async def was_queued(self, identity: bytes) -> bool:
         """Whether something under `identity` is in the chart or on its way."""

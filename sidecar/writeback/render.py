@@ -71,11 +71,11 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
 
     A total has one component a parameter; it was measured at its moment and stays, with a note once it is no longer
     current. Where it stands alone, because the EHR takes no RiskAssessment, the note is always here, probabilities are
-    components in percent (no longer current, they are in the note only), and an incomplete total has no value: the note
-    says "at least", and a reader of numbers finds a reason for the absent one.
+    components in percent (no longer current, they are in the note only) with their rationale in the note, and an
+    incomplete total has no value: the note says "at least", and a reader of numbers finds a reason for the absent one.
 
     Raises:
-        ValueError: a scored assessment without a score.
+        ValueError: a scored assessment without a score or a probability.
     """
     a, e = conclusion.assessment, conclusion.evidence
     if a.outcome is Outcome.INCOMPLETE and links.alone:
@@ -85,13 +85,14 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         }
     elif a.outcome is not Outcome.SCORED:
         return None
-    elif a.score is None:
-        raise ValueError("a scored assessment has no score")
     elif a.probabilities:
         values = _percentages(a, manifest, links)
+    elif a.score is None:
+        raise ValueError("a scored assessment has neither score nor probability")
     else:
         values = {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
-    said = note.text(conclusion, manifest, links.status, links.reasons)
+    why = links.rationale if links.alone and a.probabilities and _stands(a, links) else ""
+    said = note.text(conclusion, manifest, links.status, links.reasons, why)
     survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
     return _without_none(
         {

@@ -6,20 +6,18 @@ what it costs to run is what a trained one of its size costs.
 
 import hashlib
 import random
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnx import TensorProto, checker, helper, numpy_helper
+import orjson
+from onnx import TensorProto, checker, helper
 
 from sidecar.manifest import load
 from tests.benchmarks.payloads import USED
 
 NAME, VERSION = "benchmark_trees", "1.0.0"
 TREES, LEAVES = 200, 31
-KINDS = ("latest", "min", "max", "mean")
+KINDS = {"latest": "", "min": ", least of a day", "max": ", largest of a day", "mean": ", mean of a day"}
 NAMES = {
     "8867-4": "heart_rate", "9279-1": "respiratory_rate", "8310-5": "temperature", "59408-5": "spo2",
     "8480-6": "systolic", "8462-4": "diastolic", "2160-0": "creatinine",
@@ -31,41 +29,55 @@ def write(root: Path, seed: int) -> Path:
     """Make the model folder below `root`; the graph's file."""
     folder = root / NAME / VERSION
     folder.mkdir(parents=True)
-    content = graph(seed)
+    content, reference = graph(seed), _reference()
     (folder / "model.onnx").write_bytes(content)
+    (folder / "reference.json").write_bytes(reference)
     (folder / "card.md").write_text("# Benchmark trees\n\nSeeded, not trained: for measurement, and for no patient.\n")
-    (folder / "manifest.toml").write_text(_manifest(hashlib.sha256(content).hexdigest()))
+    (folder / "manifest.toml").write_text(_manifest(_sha256(content), _sha256(reference)))
     return folder / "model.onnx"
 
 
 def graph(seed: int) -> bytes:
-    """The classifier: `x` float [N, 28] in; `probabilities` [N, 2] out, and a linear predictor with its terms."""
-    trees = _ensemble(random.Random(seed))
-    nodes = [
-        helper.make_node("TreeEnsembleRegressor", ["x"], ["logit"], domain="ai.onnx.ml", n_targets=1, **trees),
-        helper.make_node("Mul", ["x", "zero"], ["unknown"]),
-        helper.make_node("ReduceSum", ["unknown", "axis"], ["missing"], keepdims=1),
-        helper.make_node("Add", ["logit", "missing"], ["score"]),
-        helper.make_node("Sigmoid", ["score"], ["probabilities"]),
-        helper.make_node("Div", ["score", "inputs"], ["share"]),
-        helper.make_node("Add", ["share", "unknown"], ["points"]),
-    ]
+    """The classifier, as a training library exports it: `x` float [N, 28] in, `probabilities` [N, 2] out."""
     size = len(FEATURES)
-    constants = [("zero", np.float32(0)), ("axis", np.array([1])), ("inputs", np.float32(size))]
-    outputs = {"score": 1, "points": size, "probabilities": 1}
+    trees = helper.make_node(
+        "TreeEnsembleClassifier",
+        ["x"],
+        ["label", "probabilities"],
+        domain="ai.onnx.ml",
+        classlabels_int64s=[0, 1],
+        post_transform="LOGISTIC",
+        **_ensemble(random.Random(seed)),
+    )
     model = helper.make_model(
         helper.make_graph(
-            nodes,
+            [trees],
             NAME,
             [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", size])],
-            [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", n]) for name, n in outputs.items()],
-            initializer=[numpy_helper.from_array(np.asarray(value), name) for name, value in constants],
+            [
+                helper.make_tensor_value_info("label", TensorProto.INT64, ["N"]),
+                helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, ["N", 2]),
+            ],
         ),
         opset_imports=[helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 1)],
         ir_version=9,
     )
     checker.check_model(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+def _reference() -> bytes:
+    """Ten bins for each input, so that drift is counted."""
+    spans = {name(code, kind): USED[code][2:] for code, kind in FEATURES}
+    bins = {
+        one: {"edges": [usual + spread * (i - 4) / 4 for i in range(9)], "counts": [10] * 10 + [0]}
+        for one, (usual, spread) in spans.items()
+    }
+    return orjson.dumps({"source": "no data: a benchmark's", "features": bins})
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _ensemble(rng: random.Random) -> dict[str, Any]:
@@ -86,7 +98,7 @@ def _ensemble(rng: random.Random) -> dict[str, Any]:
             if split is None:
                 for name, item in zip(leaves, (tree, node, 0, rng.gauss(0, 0.1)), strict=True):
                     leaves[name].append(item)
-    return {f"nodes_{n}": v for n, v in nodes.items()} | {f"target_{n}": v for n, v in leaves.items()}
+    return {f"nodes_{n}": v for n, v in nodes.items()} | {f"class_{n}": v for n, v in leaves.items()}
 
 
 Split = tuple[int, float, int, int]
@@ -107,26 +119,29 @@ def _tree(rng: random.Random) -> list[Split | None]:
     return nodes
 
 
-def _manifest(digest: str) -> str:
-    return "\n".join([*_head(digest), *(line for code, kind in FEATURES for line in _feature(code, kind))]) + "\n"
-
-
-def _head(digest: str) -> Iterator[str]:
-    names = ", ".join(f'"{_name(code, kind)}"' for code, kind in FEATURES)
-    yield f"""schema = 1
+def _manifest(graph_digest: str, reference_digest: str) -> str:
+    names = ", ".join(f'"{name(code, kind)}"' for code, kind in FEATURES)
+    typical = ", ".join(f"{name(code, kind)} = {USED[code][2]}" for code, kind in FEATURES)
+    features = "\n".join(_feature(code, kind) for code, kind in FEATURES)
+    return f"""schema = 1
 name = "{NAME}"
 version = "{VERSION}"
 title = "Benchmark trees"
 kind = "probability"
 validity = "6h"
 spread = "24h"
+reference = "reference.json"
+reference_sha256 = "{reference_digest}"
 
 [graph]
-sha256 = "{digest}"
+sha256 = "{graph_digest}"
 input = "x"
 features = [{names}]
-point_names = [{names}]
 probabilities = "probabilities"
+
+[explanation]
+method = "occlusion"
+typical = {{ {typical} }}
 
 [cohort]
 min_age_years = 18
@@ -134,6 +149,7 @@ exclude = ["inactive", "deceased"]
 
 [[outputs]]
 name = "day"
+column = 1
 horizon = {{ value = 24, unit = "h" }}
 code = "urn:ehr-sidecar:code|benchmark-24-hours"
 display = "Benchmark risk within 24 hours"
@@ -143,23 +159,25 @@ code = "urn:ehr-sidecar:code|benchmark"
 display = "Benchmark risk"
 outcome = "Deterioration"
 risk_system = "urn:ehr-sidecar:benchmark-risk"
-effect = "odds"
-compared_with = "the average patient"
+
+{features}"""
+
+
+def _feature(code: str, kind: str) -> str:
+    label, unit, _, _ = USED[code]
+    own = name(code, kind)
+    select = "" if kind == "latest" else f'select = "{kind}"\nwindow = "24h"\n'
+    return f"""[features.{own}]
+label = "{label.lower()}{KINDS[kind]}"
+unit = "{unit}"
+max_age = "24h"
+{select}[[features.{own}.from]]
+codes = ["http://loinc.org|{code}"]
 """
 
 
-def _feature(code: str, kind: str) -> Iterator[str]:
-    label, unit, _, _ = USED[code]
-    yield f"[features.{_name(code, kind)}]"
-    yield f'label = "{label.lower()} ({kind} of a day)"'
-    yield f'unit = "{unit}"'
-    yield 'max_age = "24h"'
-    if kind != "latest":
-        yield f'select = "{kind}"\nwindow = "24h"'
-    yield f'[[features.{_name(code, kind)}.from]]\ncodes = ["http://loinc.org|{code}"]\n'
-
-
-def _name(code: str, kind: str) -> str:
+def name(code: str, kind: str) -> str:
+    """What an input is called."""
     return NAMES[code] if kind == "latest" else f"{NAMES[code]}_{kind}"
 
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 import socket
 import subprocess
+import sys
 import time
 import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
@@ -100,6 +101,23 @@ def build(command: Sequence[str | Path], folder: Path, within_s: float) -> None:
     )
     if done.returncode != 0:
         raise PeerError(f"{Path(command[0]).name} ended with {done.returncode}:\n{tail(done.stdout)}")
+
+
+def programs(project: Path, within_s: float = 600) -> Path:
+    """The folder of the programs of a venv that holds exactly what ``project/requirements.lock`` names.
+
+    It lives in ``project/target`` and is made anew when the lock is newer. Raises ``PeerError`` if it cannot be.
+    """
+    lock, target = project / "requirements.lock", project / "target"
+    venv, built = target / "venv", target / "built"  # the latter is written after a whole build: half a build is none
+    with building(project):
+        if not is_newer(built, [lock]):
+            target.mkdir(exist_ok=True)
+            build([sys.executable, "-m", "venv", "--clear", venv], target, within_s)
+            install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", lock]
+            build([venv / "bin" / "python", *install], target, within_s)
+            built.touch()
+    return venv / "bin"
 
 
 @contextlib.contextmanager

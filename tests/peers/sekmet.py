@@ -19,11 +19,7 @@ from tests.peers.peer import Peer
 
 PROJECT = Path(__file__).resolve().parent / "sekmet"
 TARGET = PROJECT / "target"
-LOCK = PROJECT / "requirements.lock"
-VENV = TARGET / "venv"
-BUILT = TARGET / "built"  # Written after a whole build, so that half a build is no build.
 
-BUILD_SECONDS = 600
 START_SECONDS = 120
 
 
@@ -33,7 +29,7 @@ def start(port: int, log_path: Path, smart_clients: Iterable[Mapping[str, Any]] 
     With ``smart_clients`` (each ``client_id``, ``jwks`` or ``jwks_url``, ``scopes``) it asks every request but
     ``/metadata`` for a token of its own ``/auth/token``. Raises ``PeerError`` if it does not get to answer.
     """
-    _build()
+    programs = peer.programs(PROJECT)
     data = log_path.with_suffix("")
     data.mkdir(exist_ok=True)
     base_url = f"http://127.0.0.1:{port}/fhir"
@@ -50,20 +46,8 @@ def start(port: int, log_path: Path, smart_clients: Iterable[Mapping[str, Any]] 
     }
     config = data / "settings.yaml"
     config.write_bytes(orjson.dumps(settings))  # JSON is YAML
-    command = [VENV / "bin" / "sekmet", "serve", "--config", config]
+    command = [programs / "sekmet", "serve", "--config", config]
     return peer.launch(command, base_url, log_path, START_SECONDS, {"SEKMET_CONFIG": str(config)})
-
-
-def _build() -> None:
-    """Install the server, unless what is installed is newer than the lock."""
-    with peer.building(PROJECT):
-        if peer.is_newer(BUILT, [LOCK]):
-            return
-        TARGET.mkdir(exist_ok=True)
-        peer.build([sys.executable, "-m", "venv", "--clear", VENV], TARGET, BUILD_SECONDS)
-        install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--require-hashes", "-r", LOCK]
-        peer.build([VENV / "bin" / "python", *install], TARGET, BUILD_SECONDS)
-        BUILT.touch()
 
 
 def main() -> int:

@@ -9,9 +9,9 @@ from zoneinfo import ZoneInfo
 
 from sidecar.app import running_model
 from sidecar.context import from_bundle
-from sidecar.deid import Rules, load_rules
+from sidecar.deid import Rules, deidentify, load_rules
 from sidecar.pipeline import RunningModel, conclude
-from sidecar.records import Conclusion
+from sidecar.records import Conclusion, DeidentifiedSnapshot, PatientSnapshot
 from sidecar.scoring import LoadedModel, load_model
 from sidecar.settings import ModelSettings
 
@@ -117,6 +117,14 @@ def vitals(**changes: Resource | None) -> dict[str, Resource]:
 
 def bundle(*resources: Resource) -> Resource:
     return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": r} for r in resources]}
+
+
+def crossed(
+    who: Resource, where: Resource | None, readings: Iterable[Resource], running: RunningModel | None = None
+) -> DeidentifiedSnapshot:
+    """What `running` (NEWS2) may see of a chart at AT."""
+    reads = (running or model()).extractor.reads
+    return deidentify(PatientSnapshot(who, where, tuple(readings), AT), rules(), reads)
 
 
 def judge(

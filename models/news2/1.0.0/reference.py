@@ -50,7 +50,7 @@ def vectors() -> Iterator[FeatureVector]:
         ends = [a for a, b in pairwise(times) if (b - a).total_seconds() > 300] + times[-1:]
         for end in ends:
             snapshot = from_bundle(bundle, manifest.set_codes, end, utc)
-            yield extractor.run(deidentify(snapshot, rules))[0]
+            yield extractor.run(deidentify(snapshot, rules, extractor.reads))[0]
 
 
 def _times(bundle: dict[str, Any]) -> Iterator[str]:

@@ -12,7 +12,21 @@ from sidecar.deid import deidentify, instant, load_rules
 from sidecar.deid.times import days, years_between
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference
-from tests.unit.chart import AT, UCUM, judge, measured, observation, panel, person, rules, scale, stay, vitals
+from tests.unit.chart import (
+    AT,
+    UCUM,
+    concept,
+    crossed,
+    judge,
+    measured,
+    observation,
+    panel,
+    person,
+    rules,
+    scale,
+    stay,
+    vitals,
+)
 
 SHIPPED = Path(__file__).resolve().parents[3] / "sidecar" / "deid" / "rules.toml"
 GARBAGE = st.recursive(
@@ -23,7 +37,7 @@ GARBAGE = st.recursive(
 
 
 def facts(*readings):
-    return deidentify(PatientSnapshot(person(), stay(), readings, AT), rules()).facts
+    return crossed(person(), stay(), readings).facts
 
 
 def places(node, path=()):
@@ -47,7 +61,7 @@ def test_whatever_stands_in_a_place_is_read_or_refused_and_never_crashes(place, 
         node = node[key]
     node[place[-1]] = garbage
     try:
-        deidentify(PatientSnapshot(chart[0], chart[1], tuple(chart[2:]), AT), rules())
+        crossed(chart[0], chart[1], chart[2:])
     except Rejected as refusal:
         assert refusal.reason in {"modifier:patient", "modifier:encounter"}  # noqa: PT017 -- most garbage is no refusal
 
@@ -60,7 +74,46 @@ def test_a_fact_is_a_number_a_unit_and_seconds_before_the_trigger():
 
 
 def test_a_fact_points_to_its_source_by_position_only():
-    assert [f.index for f in facts(*vitals(systolic_bp=panel(120)).values())] == [0, 1, 2, 3, 3, 3, 4, 5, 6]
+    unread = measured("2345-7", 100, "mg/dL")
+    assert [f.index for f in facts(unread, *vitals(systolic_bp=panel(120)).values())] == [1, 2, 3, 4, 5, 6, 7]
+
+
+def test_of_a_panel_only_the_component_that_the_model_reads_crosses():
+    (fact,) = facts(panel(120))
+    assert (fact.codes, fact.value) == (("http://loinc.org|8480-6",), 120.0)
+
+
+class Watched(dict):
+    """A resource that remembers which of its elements were looked at."""
+
+    def __init__(self, resource):
+        super().__init__(resource)
+        self.seen = set()
+
+    def get(self, name, default=None):
+        if name in self:
+            self.seen.add(name)
+        return super().get(name, default)
+
+
+def test_of_a_statement_that_the_model_does_not_read_nothing_but_its_codes_is_looked_at():
+    part = {"code": concept("http://loinc.org|2339-0"), "valueQuantity": {"value": 3}}
+    unread = Watched(measured("2345-7", 100, "mg/dL", issued=AT.isoformat(), component=[part], focus=[]))
+    assert facts(unread) == ()
+    assert unread.seen == {"resourceType", "code", "component"}
+
+
+def test_a_type_that_the_model_does_not_read_is_not_looked_at():
+    unread = Watched({"resourceType": "Condition", "id": "c", "code": concept("http://snomed.info/sct|1")})
+    reads = {"Observation": frozenset({"http://loinc.org|9279-1"})}
+    assert deidentify(PatientSnapshot(person(), stay(), (unread,), AT), rules(), reads).facts == ()
+    assert unread.seen == {"resourceType"}
+
+
+def test_a_code_that_a_model_names_does_not_cross_from_a_system_that_is_not_known():
+    reads = {"Observation": frozenset({"urn:elsewhere|9279-1"})}
+    reading = observation("urn:elsewhere|9279-1", valueQuantity={"value": 3, "system": UCUM, "code": "/min"})
+    assert deidentify(PatientSnapshot(person(), stay(), (reading,), AT), rules(), reads).facts == ()
 
 
 @pytest.mark.parametrize("unit", ["{John Smith}/min", "mmHg", "beats", "", "% "])
@@ -152,6 +205,8 @@ def test_the_shipped_policy_is_named_by_its_digest():
         (b"schema = 2\n", "schema must be 1"),
         (b"Observation = 'all'\nschema = 1\n", "Observation must be a table"),
         (b"[Observation\n", "not valid TOML"),
+        (b"schema = 1\n[Observation]\nstatus = 'status'\ncode = 'codes'\n", "Observation: must begin with codes"),
+        (b"schema = 1\n[Observation]\ncode = 'codes'\ncomponent = 'components'\n", "components, then codes"),
     ],
 )
 def test_a_rule_that_does_not_parse_stops_the_start(policy, said):

@@ -11,8 +11,22 @@ from hypothesis import strategies as st
 
 from sidecar.context import from_bundle
 from sidecar.deid import deidentify
-from sidecar.records import PatientSnapshot
-from tests.unit.chart import AT, LOINC, SCT, bundle, concept, judge, model, panel, person, rules, scale, stay, vitals
+from tests.unit.chart import (
+    AT,
+    LOINC,
+    SCT,
+    bundle,
+    concept,
+    crossed,
+    judge,
+    model,
+    panel,
+    person,
+    rules,
+    scale,
+    stay,
+    vitals,
+)
 
 CANARY = "Xq7Canary"
 PARTS = (CANARY.casefold(),)
@@ -81,7 +95,7 @@ def said(value):
 
 def test_no_planted_identifier_crosses_the_boundary():
     who, where, readings = chart()
-    clean = deidentify(PatientSnapshot(who, where, tuple(readings), AT), rules())
+    clean = crossed(who, where, readings)
     assert len(clean.facts) > 10
     assert not [part for part in PARTS if part in said(clean)]
 
@@ -94,7 +108,7 @@ def test_no_planted_identifier_is_in_the_vector_or_the_assessment():
 
 def test_no_date_of_the_chart_crosses_the_boundary():
     who, where, readings = chart()
-    clean = said(deidentify(PatientSnapshot(who, where, tuple(readings), AT), rules()))
+    clean = said(crossed(who, where, readings))
     assert not [date for date in ("1950", "2026", "05-04", "03-01") if date in clean]
 
 
@@ -148,16 +162,13 @@ def test_what_no_rule_names_changes_nothing_wherever_it_stands(data):
     sown = copy.deepcopy(plain)
     for resource in sown:
         sow(data.draw, resource, JSON)
-    before, after = (
-        deidentify(PatientSnapshot(each[0], each[1], tuple(each[2:]), AT), rules()) for each in (plain, sown)
-    )
+    before, after = (crossed(each[0], each[1], each[2:]) for each in (plain, sown))
     assert before == after
 
 
 def test_deidentifying_twice_gives_the_same():
     who, where, readings = chart()
-    snapshot = PatientSnapshot(who, where, tuple(readings), AT)
-    assert deidentify(snapshot, rules()) == deidentify(snapshot, rules())
+    assert crossed(who, where, readings) == crossed(who, where, readings)
 
 
 def test_a_snapshot_depends_on_the_interval_to_the_trigger_and_not_on_the_calendar():
@@ -166,6 +177,8 @@ def test_a_snapshot_depends_on_the_interval_to_the_trigger_and_not_on_the_calend
         moved = [{**r, "effectiveDateTime": at.isoformat()} for r in vitals().values()]
         codes = model().loaded.manifest.observation_codes
         born = person(birthDate=(date(1950, 5, 4) + timedelta(days=days)).isoformat())
-        return deidentify(from_bundle(bundle(born, stay(), *moved), codes, at, ZoneInfo("UTC")), rules())
+        return deidentify(
+            from_bundle(bundle(born, stay(), *moved), codes, at, ZoneInfo("UTC")), rules(), model().extractor.reads
+        )
 
     assert clean(0) == clean(40)

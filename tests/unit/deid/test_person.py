@@ -9,14 +9,14 @@ from sidecar.deid import deidentify
 from sidecar.records import PatientSnapshot, Sex
 from tests.unit.chart import AT, SCT, person, rules
 from tests.unit.deid.test_canaries import CANARY, said
-from tests.unit.kidney import acr, condition, creatinine, egfr, judge_ckd
+from tests.unit.kidney import acr, condition, creatinine, egfr, judge_ckd, running
 
 BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
 RACE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-race"
 
 
 def clean(patient, *resources, at=AT):
-    return deidentify(PatientSnapshot(patient, None, resources, at), rules())
+    return deidentify(PatientSnapshot(patient, None, resources, at), rules(), running().extractor.reads)
 
 
 def test_no_extension_but_birth_sex_crosses_and_of_that_only_its_code():

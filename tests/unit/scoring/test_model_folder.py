@@ -105,7 +105,7 @@ def test_a_graph_that_scores_a_patient_of_whom_nothing_is_known_is_refused(folde
     ("content", "said"),
     [
         (graph(features=5, points=5), "does not take 8 features"),
-        (graph(points=6), "does not take 8 features"),
+        (graph(points=6), "points have the shape [1, 6], point_names 7 names"),
         (graph(score="total"), "no tensor named score"),
         (b"not a graph", "the runtime refuses the graph"),
         (b"", "the runtime refuses the graph"),

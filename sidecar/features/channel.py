@@ -1,0 +1,106 @@
+"""From the facts of a snapshot to the readings of each channel, newest first. Pure.
+
+A channel is what features that read the same sources in the same way have in common: the latest, the least and the mean
+of one vital sign are computed from one list of readings. Each fact is looked at once, whatever the number of features.
+
+Two readings of the same moment are ordered by source, then by when they were charted; one that cannot be used comes
+before one that can, and then the larger value, so the order of a Bundle never changes a feature.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sidecar.features.derived import Person
+from sidecar.features.readings import Read, Reading, reader, take
+from sidecar.manifest import FeatureSpec, Source
+from sidecar.records import Fact
+
+FAR_FUTURE_S = 3_600.0
+"""A reading further ahead than this is a slip of the pen: it is named when there is nothing else, and passed over."""
+Key = tuple[float, float, int, float, str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How a channel reads a statement of one code. Of several sources the first has rank 0."""
+
+    channel: int
+    rank: int
+    source: Source
+    read: Read
+    unit: str
+    larger: bool
+
+
+class Channels:
+    """The channels of a manifest's features, each known by its position."""
+
+    def __init__(self, features: Mapping[str, FeatureSpec], switches: Mapping[str, bool]) -> None:
+        self._switches = switches
+        self._ways: dict[tuple[str, str], list[_Way]] = {}
+        self._specs: list[FeatureSpec] = []
+        self.of = {name: self._channel(spec) for name, spec in features.items()}
+        self.reads = {kind: frozenset(c for t, c in self._ways if t == kind) for kind in {t for t, _ in self._ways}}
+
+    def _channel(self, spec: FeatureSpec) -> int:
+        """The channel of a feature: one that there is, if it reads the same in the same way."""
+        same = [n for n, other in enumerate(self._specs) if _reads(other) == _reads(spec)]
+        if same:
+            return same[0]
+        position = len(self._specs)
+        self._specs.append(spec)
+        known: set[tuple[str, str]] = set()
+        for rank, source in enumerate(spec.sources):
+            read = reader(source, spec, self._switches)
+            way = _Way(position, rank, source, read, source.unit or spec.unit, spec.same_moment == "larger")
+            for key in ((source.type, code) for code in source.codes):
+                if key not in known:
+                    known.add(key)
+                    self._ways.setdefault(key, []).append(way)
+        return position
+
+    def readings(self, facts: Sequence[Fact], person: Person) -> list[list[Reading]]:
+        """Candidate readings by channel. One from the near future is there as a trouble: it is not passed over."""
+        keyed: list[list[tuple[Key, Reading]]] = [[] for _ in self._specs]
+        for fact in facts:
+            for way in self._ways_of(fact):
+                reading = take(fact, person, way.source, way.read, way.unit)
+                if reading is not None:
+                    keyed[way.channel].append((_key(reading, fact, way), reading))
+        return [_newest_first(each) for each in keyed]
+
+    def _ways_of(self, fact: Fact) -> Sequence[_Way]:
+        """How a fact is read: by each channel once, by the first of its codes that the channel reads."""
+        if len(fact.codes) == 1:
+            return self._ways.get((fact.type, fact.codes[0]), ())
+        first: dict[int, _Way] = {}
+        for code in fact.codes:
+            for way in self._ways.get((fact.type, code), ()):
+                first.setdefault(way.channel, way)
+        return tuple(first.values())
+
+
+def _reads(spec: FeatureSpec) -> tuple[object, ...]:
+    """All that decides how a feature's readings come about; the rest is what is then done with them."""
+    return spec.sources, spec.unit, spec.plausible, spec.same_moment
+
+
+def _key(reading: Reading, fact: Fact, way: _Way) -> Key:
+    # NaN has no order: were it a key, the order of the Bundle would decide.
+    known = -math.inf if math.isnan(reading.value) else reading.value
+    told = _weight(reading.value, reading.trouble) if way.larger else 0.0
+    return reading.seconds, told, -way.rank, fact.recorded, reading.trouble or "", known
+
+
+def _newest_first(keyed: list[tuple[Key, Reading]]) -> list[Reading]:
+    keyed.sort(key=lambda pair: pair[0], reverse=True)
+    ordered = [reading for _, reading in keyed]
+    return [r for r in ordered if r.seconds <= FAR_FUTURE_S] or ordered
+
+
+def _weight(value: float, trouble: str | None) -> float:
+    """Which of two readings of one moment tells more: an unreadable one, then the larger; an unknown answer least."""
+    if trouble in {"ambiguous", "unmapped"}:
+        return -math.inf
+    return math.inf if math.isnan(value) else value

@@ -1,0 +1,207 @@
+"""A model's graph in the ONNX runtime: checked against its manifest once, then run on one patient at a time.
+
+Only the outputs that the manifest names are asked for: an exported classifier's `label`, for one, is often declared in
+a shape that does not hold for several rows, and the runtime would warn of it on each run.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sidecar.errors import Misconfigured
+from sidecar.manifest import Manifest
+from sidecar.records import Score
+
+_DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
+_ROUNDING = 1e-5
+"""How far outside [0, 1] a sum of float32 parts (the trees of a forest) may end and still be a probability."""
+
+
+class _Unfit(Exception):
+    """The graph is not the one that its manifest declares; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms."""
+
+    session: Any
+    input: str
+    tensors: tuple[str, ...]
+    dtype: Any
+    features: tuple[str, ...]
+    points: tuple[str, ...]
+    outputs: tuple[str, ...]
+    columns: tuple[int, ...]
+    typical: Any
+
+    def score(self, values: Sequence[float]) -> Score:
+        """Run the graph on one patient's features. NaN in, NaN out: what is missing is never scored as normal.
+
+        A graph without terms may well answer on NaN, as trees do, so it is not run unless every input is a number. It
+        is run once, on F + 1 rows: the patient, and the patient with one input after the other at its typical value.
+
+        Raises:
+            ValueError: a probability outside [0, 1], from a graph that says logits.
+        """
+        return self._terms(values) if self.typical is None else self._occluded(values)
+
+    def _terms(self, values: Sequence[float]) -> Score:
+        """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C]."""
+        total, points, *more = self.run(np.array([values], dtype=self.dtype))
+        said = dict(zip(self.points, (float(p) for p in points[0]), strict=True))
+        probabilities = [_probability(float(more[0][0, column])) for column in self.columns]
+        return Score(float(total.reshape(-1)[0]), said, dict(zip(self.outputs, probabilities, strict=True)))
+
+    def _occluded(self, values: Sequence[float]) -> Score:
+        """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
+        with np.errstate(over="ignore"):  # what is too large for float32 is no number here
+            row = np.array(values, dtype=self.dtype)
+        if not np.isfinite(row).all():
+            return Score(math.nan, {}, {self.outputs[0]: math.nan})
+        said = self.run(self.occlusions(row))[0][:, self.columns[0]].tolist()
+        if not (min(said) >= 0.0 and max(said) <= 1.0):
+            said = [_probability(p) for p in said]
+        found = said[0]
+        changes = {name: found - other for name, other in zip(self.features, said[1:], strict=True)}
+        return Score(math.nan, {}, {self.outputs[0]: found}, changes)
+
+    def occlusions(self, row: Any) -> Any:
+        """`row` [F], and below it once for each feature with that one at its typical value: [F + 1, F]."""
+        count = len(self.features)
+        rows = np.empty((count + 1, count), dtype=self.dtype)
+        rows[:] = row
+        # From the second row on, one place further in each: a diagonal.
+        rows.reshape(-1)[count :: count + 1] = self.typical
+        return rows
+
+    def run(self, rows: Any) -> Any:
+        """What the graph gives for `rows` [N, F], in the order of `tensors`."""
+        return self.session.run(self.tensors, {self.input: rows})
+
+
+def _probability(said: float) -> float:
+    """`said` as a probability; NaN stays NaN."""
+    if said < -_ROUNDING or said > 1 + _ROUNDING:
+        raise ValueError("the graph gives a probability outside [0, 1]")
+    return min(max(said, 0.0), 1.0) if said == said else said  # noqa: PLR0124 -- NaN is not itself
+
+
+def open_graph(content: bytes, manifest: Manifest, path: Path) -> Graph:
+    """Load a graph from verified bytes, and run it, to see that it is the one that `manifest`, at `path`, declares.
+
+    Raises:
+        Misconfigured: the runtime refuses it, names, types or shapes differ, or it answers what it must not.
+    """
+    try:
+        session = _session(content)
+        graph = _declared(session, manifest)
+        if graph.typical is None:
+            _refuses_nan(graph)
+        else:
+            _keeps_rows_apart(graph)
+    except _Unfit as problem:
+        raise Misconfigured([f"{path}: {problem}"]) from None
+    return graph
+
+
+def _session(content: bytes) -> Any:
+    import onnxruntime as ort  # noqa: PLC0415 -- 0.3 s that --help and status must not pay
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    try:
+        return ort.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # noqa: BLE001 -- the runtime raises a family of its own for a bad graph
+        raise _Unfit(f"the runtime refuses the graph ({type(error).__name__})") from None
+
+
+def _declared(session: Any, manifest: Manifest) -> Graph:
+    declared, features = manifest.graph, manifest.graph.features
+    tensors = tuple(name for name in (declared.total, declared.points, declared.probabilities) if name)
+    inputs, outputs = ({t.name: t.type for t in found} for found in (session.get_inputs(), session.get_outputs()))
+    if lost := {declared.input} - set(inputs) | set(tensors) - set(outputs):
+        raise _Unfit(f"the graph has no tensor named {', '.join(sorted(lost))}")
+    if more := set(inputs) - {declared.input}:
+        raise _Unfit(f"the graph has more inputs than {declared.input}: {', '.join(sorted(more))}")
+    for name in tensors:
+        if outputs[name] not in _DTYPES:
+            hint = "export it with zipmap=False" if outputs[name].startswith("seq(") else "make it float or double"
+            raise _Unfit(f"the output {name} is {outputs[name]}; {hint}")
+    kind = inputs[declared.input]
+    if kind not in _DTYPES:
+        raise _Unfit(f"the input {declared.input} is {kind}; make it float or double")
+    # float64 where single precision would move a result, else float32.
+    dtype, typical = _DTYPES[kind], None
+    if manifest.explanation is not None:
+        typical = np.array([manifest.explanation.typical[name] for name in features], dtype=dtype)
+    row = np.full(len(features), math.nan, dtype=dtype) if typical is None else typical
+    answer = _tried(session, tensors, {declared.input: row[np.newaxis]})
+    return Graph(
+        session=session,
+        input=declared.input,
+        tensors=tensors,
+        dtype=dtype,
+        features=features,
+        points=declared.point_names,
+        outputs=tuple(o.name for o in manifest.outputs),
+        columns=_columns(manifest, answer[-1]) if declared.probabilities else (),
+        typical=typical,
+    )
+
+
+def _tried(session: Any, tensors: tuple[str, ...], inputs: dict[str, Any]) -> Any:
+    """What the graph gives for a row or rows that it must take."""
+    try:
+        return session.run(tensors, inputs)
+    except Exception as error:  # noqa: BLE001 -- as above
+        rows, count = next(iter(inputs.values())).shape
+        many = "" if rows == 1 else f"{rows} rows of "
+        raise _Unfit(f"the graph does not take {many}{count} features ({type(error).__name__})") from None
+
+
+def _columns(manifest: Manifest, table: Any) -> tuple[int, ...]:
+    """The column of each output. A classifier's first says that there is no event: none is taken by its place alone."""
+    name, outputs = manifest.graph.probabilities, manifest.outputs
+    if table.ndim != 2 or len(table) != 1:
+        raise _Unfit(f"{name} has the shape {list(table.shape)} for one row; make it [N, C]")
+    width = table.shape[1]
+    columns = tuple(i if o.column is None else o.column for i, o in enumerate(outputs))
+    if outputs[0].column is None and width != len(outputs):
+        raise _Unfit(f"{name} has {width} columns, outputs {len(outputs)}; say which is which with outputs.column")
+    if max(columns) >= width:
+        raise _Unfit(f"{name} has {width} columns, counted from 0; outputs.column is {max(columns)}")
+    return columns
+
+
+def _refuses_nan(graph: Graph) -> None:
+    """A graph of terms, run on nothing but NaN, gives points of the manifest's names, and no total or probability."""
+    nothing = [math.nan] * len(graph.features)
+    points = graph.run(np.array([nothing], dtype=graph.dtype))[1]
+    if points.shape != (1, len(graph.points)):
+        raise _Unfit(f"the graph's points have the shape {list(points.shape)}, point_names {len(graph.points)} names")
+    score = graph.score(nothing)
+    if not all(map(math.isnan, (score.total, *score.probabilities.values()))):
+        raise _Unfit("the graph scores a patient of whom nothing is known")
+
+
+def _keeps_rows_apart(graph: Graph) -> None:
+    """A graph without terms must give each of several rows what it gives that row alone, and a probability.
+
+    A softmax over the wrong axis, for one, gives each row a share of all.
+    """
+    rows = graph.occlusions(graph.typical + 1)
+    rows[0] = graph.typical
+    (together,) = _tried(graph.session, graph.tensors, {graph.input: rows})
+    alone = np.concatenate([_tried(graph.session, graph.tensors, {graph.input: r[np.newaxis]})[0] for r in rows])
+    if together.shape != alone.shape or not np.allclose(together, alone, rtol=0, atol=_ROUNDING, equal_nan=True):
+        raise _Unfit("the graph gives a row another answer beside other rows than alone")
+    for said in together[:, graph.columns[0]].tolist():
+        if not -_ROUNDING <= said <= 1 + _ROUNDING:
+            raise _Unfit("the graph gives no probability for explanation.typical, or near it")
