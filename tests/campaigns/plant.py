@@ -11,7 +11,7 @@ import random
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,11 +72,19 @@ class Plant:
             await asyncio.sleep(0.5 if missing else 0)
         return missing
 
+    def is_ready(self) -> bool:
+        """Whether the server says so."""
+        with contextlib.suppress(httpx.HTTPError):
+            return self._ops("readyz").status_code == 200
+        return False
+
+    def _ops(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{settings.load(self.config).server.ops_port}/{path}", timeout=30)
+
     def metrics(self) -> Mapping[str, float]:
         """The server's, summed over labels."""
-        ops = settings.load(self.config).server.ops_port
         found: Counter[str] = Counter()
-        for family in text_string_to_metric_families(httpx.get(f"http://127.0.0.1:{ops}/metrics", timeout=30).text):
+        for family in text_string_to_metric_families(self._ops("metrics").text):
             for sample in family.samples:
                 found[sample.name] += sample.value
         return found
@@ -202,29 +210,37 @@ class Line:
 
 
 @contextlib.contextmanager
-def plant(folder: Path, seed: int, chart: Chart | None = None, **changed: str) -> Iterator[Plant]:
-    """Start both. `changed` settings ("store__retention") go into the server's environment."""
-    rng, graph = random.Random(seed), folder / "models"
-    file = next(graph.rglob("model.onnx"), None) or model.write(graph, rng.randrange(2**31))
-    with (
-        sides.ehr(folder, chart or Chart(datetime.now(UTC), SIZE)) as stub,
-        served(folder, stub, file, **changed) as run,
-    ):
-        yield Plant(stub, run, folder / "sidecar.toml")
+def plant(folder: Path, seed: int, stub: Stub | None = None) -> Iterator[Plant]:
+    """Start a server of default settings, at `stub` or else an EHR of its own."""
+    graph = model.write(folder / "models", random.Random(seed).randrange(2**31))
+    with contextlib.ExitStack() as stack:
+        ehr = stub or stack.enter_context(sides.ehr(folder, Chart(datetime.now(UTC), SIZE)))
+        yield Plant(ehr, stack.enter_context(sides.sidecar(folder, ehr, graph)), folder / "sidecar.toml")
 
 
 @contextlib.contextmanager
-def served(folder: Path, stub: Stub, graph: Path, **changed: str) -> Iterator[Running]:
-    """The server alone."""
-    names = {f"SIDECAR__{name.upper()}": value for name, value in changed.items()}
-    before = {name: os.environ.get(name) for name in names}
+def again(there: Plant, **changed: str) -> Iterator[None]:
+    """Start the server again, which has ended, on its files; `changed` settings ("store__retention") replace its own."""
+    before, names = there.running, {f"SIDECAR__{name.upper()}": value for name, value in changed.items()}
     os.environ.update(names)
     try:
-        with sides.sidecar(folder, stub, graph) as running:
-            yield running
+        with sides.process(there.config.parent, "again", "sidecar", "serve", "--config", str(there.config)) as process:
+            there.running = replace(before, process=process)
+            process.wait_for(there.is_ready, "the server's start")
+            yield
     finally:
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        for name in names:
+            del os.environ[name]
+
+
+async def cpu_per_event(there: Plant, events: int, pieces: int) -> list[float]:
+    """Microseconds of the server's CPU for an event, of each piece of `events` at saturation, least first."""
+    found = []
+    for _ in range(pieces):
+        before = there.running.cpu_s()
+        await there.feed(events)
+        found.append(round((there.running.cpu_s() - before) / events * 1e6))
+    return sorted(found)
 
 
 def rss_mib(running: Running) -> float:

@@ -46,13 +46,15 @@ One = Callable[[Run], Awaitable[Found]]
 class Row:
     """So many runs of a campaign, `together` at once; `settings` are what must be the same to go on with a state file.
 
-    `show` gives the lines to print above the summary, from what the runs found by number.
+    Of what the runs found, by number, `across` says which claims about them together do not hold once all have ended, and
+    `show` gives lines to print above the summary.
     """
 
     name: str
     runs: int
     settings: Mapping[str, Any] = field(default_factory=dict)
     together: int = 1
+    across: Callable[[Mapping[int, Found]], Sequence[str]] = lambda _: ()
     show: Callable[[Mapping[int, Found]], Sequence[str]] = lambda _: ()
 
 
@@ -117,20 +119,23 @@ def carry_out(row: Row, one: One, options: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         interrupted = True
     found = merged([done[number] for number in sorted(done)])
-    ok = all(each["ok"] for each in done.values())
+    breaches = row.across(done) if len(done) == row.runs and all(each["ok"] for each in done.values()) else ()
+    found["problems"] = [*found.get("problems", ()), *breaches]
+    ok = not breaches and all(each["ok"] for each in done.values())
     if options.json:
         runs = [{"run": number, **done[number]} for number in sorted(done)]
         whole = {"campaign": row.name, "seed": seed, **row.settings, **found, "ok": ok, "interrupted": interrupted}
         sys.stdout.write(json.dumps({**whole, "runs": runs}, indent=2) + "\n")
     else:
-        lines = [*row.show(done), *found.get("problems", ()), _summary(row, seed, done, found)]
+        lines = [*row.show(done), *found["problems"], _summary(row, seed, done, found)]
         sys.stdout.writelines(f"{line}\n" for line in lines)
     return INTERRUPTED if interrupted else 0 if ok else 1
 
 
 def _summary(row: Row, seed: int, done: Mapping[int, Found], found: Found) -> str:
     failed = sum(not each["ok"] for each in done.values())
-    verdict = f"{failed} FAILED" if failed else "held" if len(done) == row.runs else "so far held"
+    whole = "FAILED" if found["problems"] else "held" if len(done) == row.runs else "so far held"
+    verdict = f"{failed} FAILED" if failed else whole
     figures = ", ".join(
         f"{name} {value}" for name, value in found.items() if name in CLAIMS or (value and name not in NOT_FIGURES)
     )
