@@ -146,7 +146,8 @@ LOGGED_ERRORS = Counter(
 
 
 # Looking a child up by its labels costs as much as counting with it; there are few, because label sets are closed.
-for _metric in [m for m in globals().values() if isinstance(m, Counter | Gauge | Histogram)]:
+# A gauge's may be removed.
+for _metric in [m for m in globals().values() if isinstance(m, Counter | Histogram)]:
     vars(_metric)["labels"] = functools.lru_cache(maxsize=4096)(_metric.labels)
 
 

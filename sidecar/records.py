@@ -120,7 +120,7 @@ class PatientSnapshot(Redacted):
     at: datetime
 
 
-class Fact(msgspec.Struct, frozen=True):
+class Fact(msgspec.Struct, frozen=True, gc=False):
     """One coded statement after de-identification. `index` points into the snapshot; only write-back resolves it.
 
     `seconds`, `recorded` (when it was charted) and `began` (since when a condition is there, at the latest) are
@@ -169,7 +169,7 @@ class DeidentifiedSnapshot:
     lived_s: float | None = None
 
 
-class Feature(msgspec.Struct, frozen=True):
+class Feature(msgspec.Struct, frozen=True, gc=False):
     """One input of a model. `value` is NaN when missing, and then `reason` says why.
 
     `assumed` names the site switch under which an absent value was given one. `seconds` is relative to the

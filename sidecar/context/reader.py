@@ -137,8 +137,11 @@ class ContextReader:
         return PatientSnapshot(record, encounter, (*others, *lasting, *conditions), at)
 
     def _is_about(self, resource: Mapping[str, Any], who: Reference) -> bool:
-        subject = references.of(resource.get("subject"), self._client.base_url)
-        return subject is not None and subject.relative == who.relative
+        subject = resource.get("subject")
+        if isinstance(subject, dict) and subject.get("reference") == who.relative:  # as nearly all are
+            return True
+        said = references.of(subject, self._client.base_url)
+        return said is not None and said.relative == who.relative
 
     async def _collect(self, type_name: str, query: Query, most: int) -> Found:
         """Up to `most` resources of `type_name`; a search that holds more is cut, not refused."""

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import UTC, date, datetime, time
 from typing import Any
 
+import msgspec
+
 from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 from sidecar.records import Sex
@@ -52,16 +54,18 @@ class View:
 
     def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
         """Those of them that are `wanted`."""
-        found: tuple[str, ...] = ()
+        found = []
         for system, code in pairs(concept):
             if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in self.rules.systems:
-                found += (written,)
-        return found
+                found.append(written)
+        return tuple(found)
 
 
-class Draft:
-    """What the rules have gathered of one resource so far."""
+class Draft(msgspec.Struct):
+    """What the rules have gathered of one resource so far. `wanted` are the codes that the model reads of its type."""
 
+    view: View
+    wanted: frozenset[str] = frozenset()
     codes: tuple[str, ...] = ()
     seconds: float | None = None
     recorded: float = -math.inf
@@ -83,9 +87,6 @@ class Draft:
     inactive: bool = False
     open: bool | None = None
     ended_at: float | None = None
-
-    def __init__(self, view: View, wanted: frozenset[str] = frozenset()) -> None:
-        self.view, self.wanted = view, wanted
 
 
 def pairs(concept: Any) -> list[tuple[Any, Any]]:

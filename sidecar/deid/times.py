@@ -4,7 +4,7 @@ import re
 from calendar import monthrange
 from datetime import date, datetime
 
-_INSTANT = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})")
+_INSTANT = re.compile(r"\d\d\d\d-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?(?:Z|[+-]\d\d:\d\d)", re.ASCII)
 _DATE = re.compile(r"\d{4}(-\d{2}(-\d{2})?)?")
 
 

@@ -15,7 +15,7 @@ CLOCK_SKEW_S = 300.0
 """A reading up to this far ahead of the trigger is taken as now; beyond it, it is a reading from the future."""
 
 
-class Reading(msgspec.Struct, frozen=True):
+class Reading(msgspec.Struct, frozen=True, gc=False):
     """One candidate value of a feature, at `seconds` relative to the trigger; NaN with `trouble` when not usable.
 
     `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest, and

@@ -136,8 +136,20 @@ def _folded(parameters: object) -> Mapping[str, Any]:
 
 
 def _camel(name: object) -> str:
-    first, *rest = str(name).split("-")
+    known = _CAMEL.get(name) if isinstance(name, str) else None
+    return known or _made_camel(str(name))
+
+
+def _made_camel(name: str) -> str:
+    first, *rest = name.split("-")
     return first + "".join(part.capitalize() for part in rest)
+
+
+_CAMEL = {
+    name: _made_camel(name)
+    for name in ("event-number", "events-since-subscription-start", "notification-event", "additional-context",
+                 "subscription", "topic", "status", "type", "timestamp", "focus")
+}  # fmt: skip
 
 
 def _number(value: object, path: str) -> int | None:

@@ -31,7 +31,7 @@ KEEP = Statement(
     "asked_at = excluded.asked_at, numbers = excluded.numbers, look_at = excluded.look_at, "
     "failures = excluded.failures",
 )
-STATE = Statement("subscription_state", "SELECT * FROM subscription WHERE source = :source")
+STATE = Statement("subscription_state", "SELECT * FROM subscription WHERE source = :source", quick=True)
 ALL = Statement(
     "subscriptions",
     "SELECT source, remote_id, status, reason, watermark, checked_at, heard_at, ends_at FROM subscription",

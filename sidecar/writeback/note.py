@@ -1,12 +1,14 @@
 """The note of a result: what a clinician must know to use the result, in plain words. Pure."""
 
+import functools
 import math
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 
 from sidecar.manifest import Manifest
 from sidecar.records import Assessment, Conclusion, Feature, Outcome, later
 
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 GUIDE = "A guide, not a rule."
 OCCLUSION = (
     "How much each input matters was found by occlusion: the probability was computed again with that input alone at a "
@@ -101,4 +103,10 @@ def _input(feature: Feature, manifest: Manifest, at: Mapping[float, str], points
 
 
 def _when(moment: datetime) -> str:
-    return f"{moment.day} {moment:%b %Y %H:%M %z}"
+    clock = f"{moment.hour:02}:{moment.minute:02}"
+    return f"{moment.day} {_MONTHS[moment.month - 1]} {moment.year} {clock} {_offset(moment.utcoffset())}"
+
+
+@functools.lru_cache(maxsize=64)
+def _offset(offset: timedelta | None) -> str:
+    return f"{datetime.now(timezone(offset or timedelta(0))):%z}"

@@ -66,7 +66,7 @@ def compare(raw: list[bytes], rounds: int) -> dict[str, object]:
             Side([sys.executable, "-m", "tests.benchmarks.peer.ours", file, folder]) as ours,
             Side([theirs_python, HERE / "theirs.py", file, folder / "model.onnx"]) as theirs,
         ):
-            scored, unlike = _agreement(ours.ask("warm"), theirs.ask("warm"))
+            scored, unlike = agreement(ours.ask("warm"), theirs.ask("warm"))
             if unlike:
                 raise SystemExit(f"{unlike} of {len(raw)} patients have another probability on the other side")
             cpu: dict[str, list[float]] = {"ours": [], "peer": []}
@@ -76,7 +76,7 @@ def compare(raw: list[bytes], rounds: int) -> dict[str, object]:
     return _figures(cpu) | {"rounds": rounds, "patients": len(raw), "scored": scored, "bytes": len(raw[0])}
 
 
-def _agreement(ours: list[float | None], theirs: list[float | None]) -> tuple[int, int]:
+def agreement(ours: list[float | None], theirs: list[float | None]) -> tuple[int, int]:
     """How many patients we gave a probability, and how many of these the peer gave another."""
     both = [(mine, other) for mine, other in zip(ours, theirs, strict=True) if mine is not None]
     return len(both), sum(other is None or not abs(mine - other) <= TOLERANCE for mine, other in both)

@@ -1,4 +1,4 @@
-"""The peer's side, run by the peer's own interpreter: the job as its documentation has it done.
+"""The peer's side, run by the peer's own interpreter: the job by its documented functions.
 
 A validated Bundle, features by its `get_resources`, the graph, its `create_risk_assessment_from_prediction`.
 """

@@ -103,6 +103,14 @@ def test_of_a_statement_that_the_model_does_not_read_nothing_but_its_codes_is_lo
     assert unread.seen == {"resourceType", "code", "component"}
 
 
+@settings(max_examples=200, deadline=None, print_blob=True)
+@given(st.lists(st.tuples(st.sampled_from(sorted(observation("x|y"))), GARBAGE), max_size=4))
+def test_whatever_a_statement_that_is_not_read_says_changes_nothing(changes):
+    unread = {**measured("2345-7", 100, "mg/dL"), **{name: value for name, value in changes if name != "resourceType"}}
+    charted = list(vitals().values())
+    assert facts(*charted, unread) == facts(*charted)
+
+
 def test_a_type_that_the_model_does_not_read_is_not_looked_at():
     unread = Watched({"resourceType": "Condition", "id": "c", "code": concept("http://snomed.info/sct|1")})
     reads = {"Observation": frozenset({"http://loinc.org|9279-1"})}
