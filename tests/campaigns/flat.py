@@ -26,7 +26,7 @@ FLAT = 1.25
 async def chart_of(run: Run, length: int, events: int) -> Found:
     """What an event costs where every patient's chart has so many readings."""
     with long_ehr(run.folder, LongChart(datetime.now(UTC), length)) as stub, plant(run.folder, run.seed, stub) as there:
-        await there.feed(WARM_UP)
+        await there.feed(min(WARM_UP, events))
         before = (await there.stats())["requests"]
         costs = await cpu_per_event(there, events, PIECES)
         after = (await there.stats())["requests"]

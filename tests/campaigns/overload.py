@@ -21,7 +21,7 @@ from tests.campaigns.plant import Plant, plant, rss_mib
 from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 
 SENDERS = ("deaf", "obedient")
-WARM_UP, PIECES = 300, 3
+WARM_UP, PIECES = 150, 3
 LEAST = 0.9
 GROWTH_MIB = 24.0
 """How much more than in the middle of the pressure it may hold at its end: what is waiting must be on disk."""
@@ -64,7 +64,6 @@ class Pressed:
 async def pressed(there: Plant, sender: str, seconds: float, times: float) -> Pressed:
     """Saturate, press, drain, judge."""
     report = Pressed(sender)
-    await there.feed(WARM_UP)
     await _saturate(there, report, seconds)
     report.rss_start_max_mib = rss_mib(there.running)
     rate = report.saturation_per_s * times
@@ -92,7 +91,8 @@ async def pressed(there: Plant, sender: str, seconds: float, times: float) -> Pr
 
 
 async def _saturate(there: Plant, report: Pressed, seconds: float) -> None:
-    """The median of a few pieces, after one that only finds out how long a piece is."""
+    """The median of a few pieces, after two that warm it up and find out how long a piece is."""
+    await there.feed(WARM_UP)
     rate = WARM_UP / await there.feed(WARM_UP)
     per_s, per_cpu_s = [], []
     for _ in range(PIECES):
