@@ -89,14 +89,11 @@ class Pump(Generic[Item]):
 
     async def _until_ready(self) -> None:
         """Wait for the gate, and keep the claims of what still runs meanwhile."""
-        ready = asyncio.ensure_future(self._ready())
-        try:
-            while not ready.done():
-                await self._beat()
-                await asyncio.wait([ready], timeout=self._beat_s)
+        while True:
             await self._beat()
-        finally:
-            ready.cancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_s):
+                    return await self._ready()
 
     async def _beat(self) -> None:
         if self._running and time.monotonic() >= self._beat_at:
@@ -186,4 +183,5 @@ class Pump(Generic[Item]):
             if due is not None:
                 wait = min(wait, max(due - time.time(), 0.001))
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._woken.wait(), wait)
+            async with asyncio.timeout(wait):
+                await self._woken.wait()

@@ -9,7 +9,7 @@ what lies beyond a gap proves nothing and is left out.
 
 import asyncio
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -79,6 +79,14 @@ class Need:
             of_a_stay=manifest.cohort.of_a_stay,
         )
 
+    @property
+    def newest(self) -> Iterator[tuple[str, tuple[str, ...], timedelta, int]]:
+        """Searches for the newest readings: name, codes, how far back, how many at most."""
+        if self.recent_codes:
+            yield "recent", self.recent_codes, self.recent_reach, MAX_RECENT
+        if self.slow_codes:
+            yield "slow", self.slow_codes, self.slow_reach, MAX_SLOW
+
     def shows(self, codes: frozenset[str], age: timedelta) -> bool:
         """Whether a reading of one of `codes`, that old, is among what a context reads."""
         recent = not codes.isdisjoint(self.recent_codes) and age < self.recent_reach
@@ -115,16 +123,21 @@ class ContextReader:
         """
         who = Reference("Patient", patient.value)
         at = at.astimezone(self._tz)
-        record, stays, recent, slow, (lasting, cut), conditions = await asyncio.gather(
-            self._client.read(who),
-            self._stays(patient, need),
-            self._newest(patient, need.recent_codes, _Span(later(at, -need.recent_reach), until), MAX_RECENT),
-            self._newest(patient, need.slow_codes, _Span(later(at, -need.slow_reach), until), MAX_SLOW),
-            self._lasting(patient, need, at, until),
-            self._conditions(patient, need.condition_codes),
-        )
+        asked: dict[str, Coroutine[Any, Any, Any]] = {"record": self._client.read(who)}
+        if need.of_a_stay:
+            asked["stays"] = self._stays(patient)
+        for name, codes, reach, most in need.newest:
+            asked[name] = self._newest(patient, codes, _Span(later(at, -reach), until), most)
+        if need.lasting_codes:
+            asked["lasting"] = self._lasting(patient, need, at, until)
+        if need.condition_codes:
+            asked["conditions"] = self._conditions(patient, need.condition_codes)
+        found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
+        record = found["record"]
         if record is None:
             raise Rejected("gone:patient")
+        stays, recent, slow, conditions = (found.get(n, []) for n in ("stays", "recent", "slow", "conditions"))
+        lasting, cut = found.get("lasting", ([], None))
         for resource in (*stays, *recent, *slow, *lasting, *conditions):
             if not self._is_about(resource, who):
                 raise Rejected("another_patient")
@@ -153,9 +166,7 @@ class ContextReader:
                 break
         return found
 
-    async def _stays(self, patient: PatientId, need: Need) -> Found:
-        if not need.of_a_stay:
-            return []
+    async def _stays(self, patient: PatientId) -> Found:
         query = {"patient": patient.value, "_sort": "-date", "_count": "20"}
         return await self._collect("Encounter", query, MAX_OF_ONE)
 
@@ -174,8 +185,6 @@ class ContextReader:
     ) -> tuple[Found, float | None]:
         """Readings without a gap, newest first, until enough are old enough; where it ended, if before the last."""
         found: Found = []
-        if not need.lasting_codes:
-            return found, None
         span = _Span(later(at, -need.lasting_reach), until)
         newest, oldest, old_enough = -math.inf, math.inf, 0
         async for resource in self._client.search(
@@ -193,14 +202,10 @@ class ContextReader:
         return found, None
 
     async def _observations(self, patient: PatientId, codes: Iterable[str], span: "_Span", most: int) -> Found:
-        wanted = tuple(codes)
-        return await self._collect("Observation", _query(patient, wanted, span, most), most) if wanted else []
+        return await self._collect("Observation", _query(patient, codes, span, most), most)
 
     async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:
-        wanted = ",".join(codes)
-        if not wanted:
-            return []
-        return await self._collect("Condition", {"patient": patient.value, "code": wanted}, MAX_SLOW)
+        return await self._collect("Condition", {"patient": patient.value, "code": ",".join(codes)}, MAX_SLOW)
 
     async def _encounter(self, recent: Found, stays: Found, who: Reference, at: datetime) -> Mapping[str, Any] | None:
         """The stay that the latest reading names; an open one instead when that has ended or is not the patient's.

@@ -268,10 +268,10 @@ class Archive:
     def _remember(self, row: Row, arm: Arm, conclusion: Conclusion) -> None:
         """Keep what is about to be stored, as it will be read: whoever writes it into the chart asks for it next."""
         e = conclusion.evidence
-        fixed = {name: _fixed(getattr(e, name)) for name in ("at", "occurred_at", "valid_until")}
+        e = replace(e, at=_fixed(e.at), occurred_at=_fixed(e.occurred_at), valid_until=_fixed(e.valid_until))
         stored = Stored(
             row["id"], row["identity"], row["revision"], row["patient_key"], row["status"], arm, row["content"],
-            Conclusion(conclusion.assessment, replace(e, **fixed)),
+            Conclusion(conclusion.assessment, e),
         )  # fmt: skip
         self._made[row["id"]] = (row["evidence"], stored)
         if len(self._made) > MOST_REMEMBERED:
