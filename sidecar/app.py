@@ -1,11 +1,11 @@
 """The composition root: the one place that builds adapters and lists every task that runs."""
 
 import asyncio
-import os
+import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -27,7 +27,7 @@ from sidecar.fhir import scopes
 from sidecar.fhir.auth import Signer, credentials
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
-from sidecar.inbox import EventBox, ModelWait, WorkBox
+from sidecar.inbox import Bounds, EventBox, Inflow, ModelWait, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Notice, Site, Source, Subscriptions, noted, sources_for
 from sidecar.monitoring import Bins, bins_for
 from sidecar.pipeline import RunningModel
@@ -39,8 +39,9 @@ from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
 from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store
 from sidecar.web.admin import admin_app
+from sidecar.web.door import Door, Limits, private_socket
 from sidecar.web.jwks import publish_keys
-from sidecar.web.notifications import NotificationDoor
+from sidecar.web.notifications import Intake, NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
 from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
@@ -49,6 +50,8 @@ STOP_S, CUT_S = 8.0, 2.0
 """What a stop gives to running work, and to each of the steps after that: together less than 20 s."""
 
 RESTART_S = 1.0
+LIMITS, BOUNDS = Limits(), Bounds()
+OPS_CONNECTIONS, ADMIN_CONNECTIONS = 64, 16
 ALIVE = Statement("alive", "SELECT 1 AS yes FROM event LIMIT 1")
 WRITTEN = Statement("written_before", "SELECT 1 AS yes FROM effect LIMIT 1")
 Clock = Callable[[], datetime]
@@ -110,18 +113,21 @@ class Adapters:
     models: Mapping[str, RunningModel]
     rules: Rules
     clock: Clock
+    bounds: Bounds
 
 
 class Sidecar:
     """A running sidecar: `start`, then `run_until(stop)`; `clock` is the time of the ward."""
 
-    def __init__(self, settings: Settings, clock: Clock = system_clock) -> None:
-        """Build everything; nothing runs yet.
+    def __init__(
+        self, settings: Settings, clock: Clock = system_clock, limits: Limits = LIMITS, bounds: Bounds = BOUNDS
+    ) -> None:
+        """Build everything; nothing runs yet. `limits` are the hook's, `bounds` the inbox's.
 
         Raises:
             Misconfigured: listing every problem found.
         """
-        self.settings, self.clock = settings, clock
+        self.settings, self.clock, self._limits = settings, clock, limits
         problems: list[str] = []
         cipher = _try(lambda: load_keys(settings.store.key_file), problems)
         hook = _try(
@@ -134,21 +140,20 @@ class Sidecar:
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
         self.models, self._cipher = models, cipher
-        self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock))
+        self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock, bounds))
         forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
         self.delivery = Delivery(self.rooms, forced)
         self.worker = Worker(self.rooms, self.delivery.pump.wake)
         self.router = Router(self.rooms, self.worker.pump.wake)
-        self.door = NotificationDoor(
-            self.rooms.sources, self.rooms.hook_secrets, settings.server.max_body_bytes, self._heard
-        )
+        intake = Intake(self.rooms.hook_secrets, self.rooms.inflow, self._heard)
+        self.door = NotificationDoor(self.rooms.sources, intake, settings.server.max_body_bytes, limits)
         self._duties = Duties(self.rooms, settings, self.wake).each
         self.leases = self.rooms.leases
         self.signer = signer
         if signer.public_keys() is not None:
             publish_keys(self.door.app, signer.public_keys)
         self._has_written = False
-        self._runners: list[web.AppRunner] = []
+        self._doors: list[Door] = []
         self._tasks: list[asyncio.Task[None]] = []
 
     def _needs(self) -> scopes.Permissions:
@@ -196,18 +201,17 @@ class Sidecar:
         await self.leases.beat()
         self.rooms.store.listen(self._wake_some)
         self._has_written = bool(await self.rooms.store.read(WRITTEN))
-        server = self.settings.server
-        await self._serve(self.door.app, server.host, server.port)
-        ops = ops_app(self._ready, lambda: operations.refresh_gauges(self.rooms.store))
-        await self._serve(ops, server.ops_host, server.ops_port)
-        await self._serve_admin()
+        await self.rooms.inflow.look()
+        await self._open_doors()
         tasks: dict[str, Callable[[], Awaitable[None]]] = {
             "route": self.router.pump.run,
             "pings": self.router.pings.run,
             "assess": self.worker.pump.run,
             "write": self.delivery.pump.run,
             "leases": self.leases.keep,
+            "inflow": self.rooms.inflow.watch,
         }
+        tasks |= {f"door-{door.name}": door.sweep for door in self._doors}
         tasks |= {duty: partial(self.leases.alone, duty, run) for duty, run in self._duties.items()}
         self._tasks = [asyncio.create_task(_forever(name, run), name=name) for name, run in tasks.items()]
         log.get().info("serving", address=self.addresses[0], count=len(self.models))
@@ -215,7 +219,7 @@ class Sidecar:
     @property
     def addresses(self) -> list[str]:
         """Where the notification and ops doors listen."""
-        return [f"{host}:{port}" for runner in self._runners[:2] for host, port, *_ in runner.addresses]
+        return [address for door in self._doors for address in door.addresses]
 
     async def run_until(self, stop: asyncio.Event) -> None:
         """Serve until `stop`; a task that ends by itself stops everything, since a half-alive server helps nobody.
@@ -236,23 +240,20 @@ class Sidecar:
         for task in self._tasks:
             task.cancel()
         await _at_most(CUT_S / 2, *self._tasks)
-        await _at_most(CUT_S, *(runner.cleanup() for runner in self._runners))
+        await _at_most(CUT_S, *(door.close() for door in self._doors))
         await _at_most(CUT_S / 2, self.rooms.gate.close(), self.rooms.client.close())
         await _at_most(CUT_S, self.leases.give_back())
         await asyncio.to_thread(self.rooms.store.close)
         if self._socket is not None:
             self._socket.unlink(missing_ok=True)
 
-    async def _serve(self, app: web.Application, host: str, port: int) -> None:
-        runner = web.AppRunner(app, access_log=None, auto_decompress=False, shutdown_timeout=1.0)
-        await runner.setup()
-        self._runners.append(runner)
-        try:
-            await web.TCPSite(runner, host, port, backlog=1024).start()
-        except OSError as error:
-            raise Misconfigured([f"cannot listen on {host}:{port} ({error.strerror})"]) from None
-
-    async def _serve_admin(self) -> None:
+    async def _open_doors(self) -> None:
+        """The hook, then the operators' doors."""
+        server, store = self.settings.server, self.rooms.store
+        await self._serve("hook", self.door.app, (server.host, server.port), self._limits)
+        ops = ops_app(self._ready, lambda: operations.refresh_gauges(store))
+        limits = replace(self._limits, connections=OPS_CONNECTIONS)
+        await self._serve("ops", ops, (server.ops_host, server.ops_port), limits)
         path = admin_socket(self.settings)
         if path is None:
             return
@@ -260,15 +261,24 @@ class Sidecar:
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
         self._socket = path
-        runner = web.AppRunner(
-            admin_app(self.rooms.store, self.wake, self.signer.report), access_log=None, shutdown_timeout=1.0
-        )
-        await runner.setup()
-        self._runners.append(runner)
+        admin = admin_app(store, self.wake, {"sign_in": self.signer.report, "intake": self.rooms.inflow.report})
+        limits = replace(self._limits, connections=ADMIN_CONNECTIONS)
         try:
-            await web.SockSite(runner, _private_socket(path)).start()
+            await self._serve("admin", admin, private_socket(path), limits)
         except OSError as error:
             raise Misconfigured([f"server.admin_socket: cannot listen on {self._socket} ({error})"]) from None
+
+    async def _serve(
+        self, name: str, app: web.Application, where: tuple[str, int] | socket.socket, limits: Limits
+    ) -> None:
+        door = Door(name, app, limits)
+        self._doors.append(door)
+        try:
+            await door.listen(where)
+        except OSError as error:
+            if isinstance(where, socket.socket):
+                raise
+            raise Misconfigured([f"cannot listen on {where[0]}:{where[1]} ({error.strerror})"]) from None
 
     _socket: Path | None = None
 
@@ -301,6 +311,7 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         client=client,
         gate=Gate(client),
         events=events,
+        inflow=Inflow(store, _free_beside(settings.store.url), built.bounds),
         work_box=WorkBox(store, cipher),
         archive=Archive(store, cipher),
         outbox=outbox,
@@ -321,21 +332,12 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     )
 
 
-def _private_socket(path: Path) -> socket.socket:
-    """A Unix socket that is the owner's only from its first moment.
-
-    The mask is the process's: nothing else may run while it is narrow.
-    """
-    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        made.bind(str(path))
-    except OSError:
-        made.close()
-        raise
-    finally:
-        os.umask(before)
-    return made
+def _free_beside(url: str) -> Callable[[], int] | None:
+    """The bytes left where a SQLite file grows; a PostgreSQL server's disk is its own."""
+    if not url.startswith("sqlite:///"):
+        return None
+    folder = Path(url.removeprefix("sqlite:///")).parent
+    return lambda: shutil.disk_usage(folder).free
 
 
 async def _at_most(seconds: float, *endings: Awaitable[object]) -> None:

@@ -37,6 +37,19 @@ NOTIFICATIONS = Counter(
     ["source", "result"],
     registry=REGISTRY,
 )
+INTAKE_FULL = Gauge(
+    "sidecar_intake_full",
+    "1 while notifications are turned away, by what is full: inbox, source, disk, commits.",
+    ["reason"],
+    registry=REGISTRY,
+)
+CONNECTIONS = Gauge("sidecar_connections", "Connections open, by door: hook, ops, admin.", ["door"], registry=REGISTRY)
+CONNECTIONS_CUT = Counter(
+    "sidecar_connections_cut_total",
+    "Connections that were cut: slow head, unread answer, crowded, malformed request.",
+    ["reason"],
+    registry=REGISTRY,
+)
 EVENTS = Counter(
     "sidecar_events_total",
     "Events that ended, by result: assessed, no_model, gone, buried, …",

@@ -11,7 +11,7 @@ from sidecar.deid import Rules
 from sidecar.evidence import Archive
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
-from sidecar.inbox import EventBox, WorkBox
+from sidecar.inbox import EventBox, Inflow, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Source, Subscriptions
 from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
@@ -46,6 +46,7 @@ class Rooms:
     client: EhrClient
     gate: Gate
     events: EventBox
+    inflow: Inflow
     work_box: WorkBox
     archive: Archive
     outbox: Outbox
@@ -69,3 +70,8 @@ class Rooms:
             await self.leases.leading()
             if self.gate.is_open:
                 return
+
+    async def ready_to_search(self) -> None:
+        """The same, and there is room for what a search for missed events finds."""
+        await self.inflow.room()
+        await self.ready()

@@ -40,7 +40,7 @@ class Router:
         lease_s = rooms.work.lease.total_seconds()
         verbs = (self._run, self._bury, self._release, self._extend)
         self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs))
-        self.pings: Pump[Batch] = Pump("catch-up", 1, lease_s, rooms.ready, Verbs(self._claim_ping, *verbs))
+        self.pings: Pump[Batch] = Pump("catch-up", 1, lease_s, rooms.ready_to_search, Verbs(self._claim_ping, *verbs))
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()

@@ -18,11 +18,13 @@ from typing import Any
 import httpx
 
 from sidecar import operations
-from sidecar.app import Sidecar, system_clock
+from sidecar.app import BOUNDS, LIMITS, Sidecar, system_clock
+from sidecar.inbox import Bounds
 from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import Settings, load
 from sidecar.store import Cipher, SqliteStore, Statement, Store, load_keys, new_keys
 from sidecar.store import open_store as store_at
+from sidecar.web.door import Limits
 from tests import postgres
 from tests.ports import free_port
 
@@ -222,6 +224,8 @@ async def house(
     clock: Callable[[], datetime] = system_clock,
     *,
     promoted: bool = True,
+    limits: Limits = LIMITS,
+    bounds: Bounds = BOUNDS,
     **sections: str,
 ) -> AsyncIterator[House]:
     """Start both; every Subscription is active when this returns."""
@@ -230,7 +234,7 @@ async def house(
         await ehr.start()
     config = write_site(folder, ehr.base_url, promoted=promoted, **sections)
     settings = load(config)
-    sidecar = Sidecar(settings, clock)
+    sidecar = Sidecar(settings, clock, limits, bounds)
     try:
         await sidecar.start()
         wanted = len(sidecar.rooms.sources)

@@ -34,6 +34,8 @@ def status(config: Path, *, as_json: bool) -> None:
         overview.add_row(f"{row['model']}: {row['outcome']}", str(row["n"]))
     overview.add_row("to review", str(found["for_review"]))
     sign_in = found["sign_in"]
+    if full := found["intake"]["full"]:
+        overview.add_row("turning notifications away, full", ", ".join(full))
     if sign_in["problem"]:
         overview.add_row("no token", sign_in["problem"])
     console.print(overview)
@@ -90,8 +92,9 @@ async def _alone(found: Settings, path: str) -> Any:
 
     store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:
-        if path == "/status":  # nobody is signed in
-            return {**await operations.status(store), "sign_in": {"problem": None, "missing_scopes": []}}
+        if path == "/status":  # nobody is signed in, and nobody listens
+            alone = {"sign_in": {"problem": None, "missing_scopes": []}, "intake": {"full": []}}
+            return await operations.status(store) | alone
         if path == "/dead-letters":
             return await operations.dead_letters(store)
         return {"replayed": await operations.replay(store, httpx.URL(path).params.get("id"))}

@@ -4,6 +4,7 @@ This room names statements and makes transactions as values; `sidecar.store` run
 """
 
 from sidecar.inbox.events import ClaimedEvent, EventBox, ModelWait
+from sidecar.inbox.inflow import Bounds, Full, Inflow
 from sidecar.inbox.work import Claim, WorkBox, WorkItem
 
-__all__ = ["Claim", "ClaimedEvent", "EventBox", "ModelWait", "WorkBox", "WorkItem"]
+__all__ = ["Bounds", "Claim", "ClaimedEvent", "EventBox", "Full", "Inflow", "ModelWait", "WorkBox", "WorkItem"]

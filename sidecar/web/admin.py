@@ -9,15 +9,17 @@ from aiohttp import web
 from sidecar import operations
 from sidecar.store import Store
 
+Says = Mapping[str, Callable[[], Mapping[str, Any]]]
 
-def admin_app(store: Store, wake: Callable[[], None], sign_in: Callable[[], Mapping[str, Any]]) -> web.Application:
-    """`wake` sets the pumps going after a replay; `sign_in` says how signing in to the EHR stands."""
+
+def admin_app(store: Store, wake: Callable[[], None], says: Says) -> web.Application:
+    """`wake` sets the pumps going after a replay; `says` are parts of the status that only this process knows."""
 
     def answer(body: object) -> web.Response:
         return web.Response(body=orjson.dumps(body), content_type="application/json")
 
     async def status(_: web.Request) -> web.Response:
-        return answer({**await operations.status(store), "sign_in": sign_in()})
+        return answer(await operations.status(store) | {part: say() for part, say in says.items()})
 
     async def dead_letters(_: web.Request) -> web.Response:
         return answer(await operations.dead_letters(store))

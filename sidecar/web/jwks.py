@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from sidecar.web.outcome import refusal, turn_away
+
 PATH = "/.well-known/jwks.json"
 MAX_AGE_S = 300
 
@@ -22,6 +24,8 @@ def publish_keys(app: web.Application, public_keys: Callable[[], Mapping[str, An
     ) -> web.StreamResponse:
         if request.path != PATH or request.method not in {"GET", "HEAD"}:
             return await handler(request)
+        if request.can_read_body:
+            return await turn_away(request, refusal(400, "invalid", "a body is not taken here"))
         headers = {"Cache-Control": f"public, max-age={MAX_AGE_S}"}
         return web.Response(body=orjson.dumps(public_keys()), content_type="application/json", headers=headers)
 
