@@ -66,7 +66,9 @@ async def grown(there: Plant, events: int) -> Held:
             report.curve.append([done, rss_mib(there.running), round(there.store_mib(), 1), per_event])
             used = now
 
-    report.events_per_s = round(events / await there.feed(events, looked), 1)
+    begun = time.monotonic()
+    await there.feed(events, looked)
+    report.events_per_s = round(events / (time.monotonic() - begun), 1)
     report.lost = await there.lost()
     report.duplicates, report.buried = int((await there.stats())["duplicates"]), there.buried()
     held = [row[1] for row in report.curve]

@@ -17,11 +17,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from statistics import median
 
-from tests.campaigns.plant import Plant, plant, rss_mib
+from tests.campaigns.plant import WINDOW, Plant, plant, rss_mib
 from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 
 SENDERS = ("deaf", "obedient")
-WARM_UP, PIECES = 150, 3
+PIECES, PIECE_WINDOWS = 3, 4
 LEAST = 0.9
 GROWTH_MIB = 24.0
 """How much more than in the middle of the pressure it may hold at its end: what is waiting must be on disk."""
@@ -64,7 +64,7 @@ class Pressed:
 async def pressed(there: Plant, sender: str, seconds: float, times: float) -> Pressed:
     """Saturate, press, drain, judge."""
     report = Pressed(sender)
-    await _saturate(there, report, seconds)
+    await _saturate(there, report)
     report.rss_start_max_mib = rss_mib(there.running)
     rate = report.saturation_per_s * times
     there.answers.clear()
@@ -90,14 +90,20 @@ async def pressed(there: Plant, sender: str, seconds: float, times: float) -> Pr
     return report
 
 
-async def _saturate(there: Plant, report: Pressed, seconds: float) -> None:
-    """The median of a few pieces, after two that warm it up and find out how long a piece is."""
-    await there.feed(WARM_UP)
-    rate = WARM_UP / await there.feed(WARM_UP)
+async def _saturate(there: Plant, report: Pressed) -> None:
+    """The median of a few pieces, each long enough to be steady; what comes in its first tenth is its beginning."""
+    events, seen = PIECE_WINDOWS * there.window, [0, 0.0]
+
+    def looked(done: int) -> None:
+        if done < events / 10:
+            seen[:] = done, time.monotonic()
+
+    await there.feed(events)
     per_s, per_cpu_s = [], []
     for _ in range(PIECES):
-        events, used = max(WARM_UP, int(rate * seconds / 6)), there.running.cpu_s()
-        per_s.append(events / await there.feed(events))
+        used = there.running.cpu_s()
+        await there.feed(events, looked)
+        per_s.append((events - seen[0]) / (time.monotonic() - seen[1]))
         per_cpu_s.append(events / (there.running.cpu_s() - used))
     report.saturation_per_s, report.saturation_per_cpu_s = round(median(per_s), 1), round(median(per_cpu_s), 1)
 
@@ -161,9 +167,9 @@ def main() -> int:
     return carry_out(Row("overload", len(SENDERS), settings, show=lines), one, options)
 
 
-async def overloaded(run: Run, seconds: float, times: float) -> Found:
+async def overloaded(run: Run, seconds: float, times: float, window: int = WINDOW) -> Found:
     """One server, pressed by one kind of sender."""
-    with plant(run.folder, run.seed) as there:
+    with plant(run.folder, run.seed, window=window) as there:
         return (await pressed(there, SENDERS[run.number % len(SENDERS)], seconds, times)).found()
 
 
