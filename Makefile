@@ -2,9 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CAMPAIGN := $(BIN)/python -m tests.campaigns
+STATE := build/campaigns
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts lock models campaign clean
+.PHONY: help demo test check format lint types contracts lock models bench campaign clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,10 +49,20 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
 	@for script in models/*/*/build.py models/*/*/reference.py; do echo $$script; $(BIN)/python $$script || exit 1; done
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers), seeded and bounded
-	$(BIN)/python -m tests.campaigns.kill --points 200
-	$(BIN)/python -m tests.campaigns.notifications --runs 300
-	$(BIN)/python -m tests.campaigns.workers --points 200
+bench: $(VENV)/ready ## the sidecar beside the least that does the job: CPU, latency, requests; about an hour
+	$(BIN)/python -m tests.benchmarks
+
+campaign: $(VENV)/ready ## the long campaigns of faults and of load, seeded; interrupted, they go on where they were
+	$(CAMPAIGN).kill --points 200 --state $(STATE)/kill
+	$(CAMPAIGN).notifications --runs 300 --state $(STATE)/notifications
+	$(CAMPAIGN).workers --points 200 --state $(STATE)/workers
+	$(CAMPAIGN).duplicates --runs 20 --state $(STATE)/duplicates
+	$(CAMPAIGN).outage --runs 10 --state $(STATE)/outage
+	$(CAMPAIGN).slow_clients --seconds 120 --state $(STATE)/slow_clients
+	$(CAMPAIGN).overload --state $(STATE)/overload
+	$(CAMPAIGN).memory --state $(STATE)/memory
+	$(CAMPAIGN).flat --state $(STATE)/flat --plot build/flat.svg
+	rm -r $(STATE)
 
 clean: ## remove what was built
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -298,6 +298,7 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     """
     ehr, models = settings.ehr, built.models
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
+    gate = Gate(client)
     store = open_store(settings.store.url, store_password(settings.store))
     leases = Leases(store, DUTIES, runs=what_runs(settings, models))
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
@@ -309,13 +310,13 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         store=store,
         leases=leases,
         client=client,
-        gate=Gate(client),
+        gate=gate,
         events=events,
         inflow=Inflow(store, _free_beside(settings.store.url), built.bounds),
         work_box=WorkBox(store, cipher),
         archive=Archive(store, cipher),
         outbox=outbox,
-        reader=ContextReader(client, ZoneInfo(settings.facility.time_zone)),
+        reader=ContextReader(client, ZoneInfo(settings.facility.time_zone), gate.capability),
         deliverer=Deliverer(
             client, outbox, Wording(rationale, reason_in_words), Conventions(ehr.score_value, ehr.probability)
         ),

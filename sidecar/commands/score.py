@@ -92,6 +92,7 @@ def _line(conclusion: Conclusion, model: RunningModel) -> dict[str, Any]:
         "probabilities": dict(a.probabilities),
         "risk": a.risk,
         "contributions": dict(a.contributions),
+        "typical": dict(a.typical),
         "resources": _resources(conclusion, model),
     }
 
@@ -134,6 +135,7 @@ def _refused(model: RunningModel, reason: str) -> dict[str, Any]:
         "probabilities": {},
         "risk": None,
         "contributions": {},
+        "typical": {},
         "resources": [],
     }
 

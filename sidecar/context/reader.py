@@ -9,14 +9,15 @@ what lies beyond a gap proves nothing and is left out.
 
 import asyncio
 import math
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sidecar.errors import Rejected
 from sidecar.fhir import references
+from sidecar.fhir.capability import Capability
 from sidecar.fhir.client import EhrClient, Query
 from sidecar.manifest import Manifest
 from sidecar.records import PatientId, PatientSnapshot, Reference, later
@@ -27,6 +28,7 @@ MAX_SLOW = 200
 MAX_OF_ONE = 20
 MAX_LASTING = 1000
 PAGE = 200
+BRINGS_PATIENT = frozenset({"Observation:patient", "Observation:subject"})
 OPEN = ("arrived", "triaged", "in-progress", "onleave")
 Found = list[Mapping[str, Any]]
 
@@ -95,10 +97,12 @@ class Need:
 
 @dataclass(frozen=True, slots=True)
 class _Span:
-    """From when, and until when (None = no end), readings are asked for."""
+    """From when, and until when (None = no end), readings are asked for; with `include`, what comes along is kept."""
 
     since: datetime
     until: datetime | None
+    include: str = ""
+    brought: Found = field(default_factory=list)
 
     @property
     def query(self) -> tuple[str, ...]:
@@ -107,10 +111,13 @@ class _Span:
 
 
 class ContextReader:
-    """Reads snapshots. `tz` is the facility's: it decides the local day on which ages are counted."""
+    """Reads snapshots. `tz` is the facility's: it decides the local day on which ages are counted.
 
-    def __init__(self, client: EhrClient, tz: ZoneInfo) -> None:
-        self._client, self._tz = client, tz
+    `capability` tells what the EHR can do: where a search brings the Patient along, that is one request less.
+    """
+
+    def __init__(self, client: EhrClient, tz: ZoneInfo, capability: Callable[[], Awaitable[Capability]]) -> None:
+        self._client, self._tz, self._capability = client, tz, capability
 
     async def read(
         self, patient: PatientId, need: Need, at: datetime, until: datetime | None = None
@@ -123,17 +130,22 @@ class ContextReader:
         """
         who = Reference("Patient", patient.value)
         at = at.astimezone(self._tz)
-        asked: dict[str, Coroutine[Any, Any, Any]] = {"record": self._client.read(who)}
+        include = min((await self._capability()).of("Observation").include & BRINGS_PATIENT, default="")
+        brought: Found = []
+        asked: dict[str, Coroutine[Any, Any, Any]] = {}
+        for name, codes, reach, most in need.newest:
+            span = _Span(later(at, -reach), until, include if not asked else "", brought)
+            asked[name] = self._newest(patient, codes, span, most)
+        if not (asked and include):
+            asked["record"] = self._client.read(who)
         if need.of_a_stay:
             asked["stays"] = self._stays(patient)
-        for name, codes, reach, most in need.newest:
-            asked[name] = self._newest(patient, codes, _Span(later(at, -reach), until), most)
         if need.lasting_codes:
             asked["lasting"] = self._lasting(patient, need, at, until)
         if need.condition_codes:
             asked["conditions"] = self._conditions(patient, need.condition_codes)
         found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
-        record = found["record"]
+        record = found["record"] if "record" in found else await self._brought(brought, who)
         if record is None:
             raise Rejected("gone:patient")
         stays, recent, slow, conditions = (found.get(n, []) for n in ("stays", "recent", "slow", "conditions"))
@@ -156,12 +168,19 @@ class ContextReader:
         said = references.of(subject, self._client.base_url)
         return said is not None and said.relative == who.relative
 
-    async def _collect(self, type_name: str, query: Query, most: int) -> Found:
+    async def _brought(self, brought: Found, who: Reference) -> Mapping[str, Any] | None:
+        """The Patient that came along with the readings; read when none did, as where there are no readings."""
+        came = (r for r in brought if r.get("resourceType") == who.type and r.get("id") == who.id)
+        return next(came, None) or await self._client.read(who)
+
+    async def _collect(self, type_name: str, query: Query, most: int, brought: Found | None = None) -> Found:
         """Up to `most` resources of `type_name`; a search that holds more is cut, not refused."""
         found: Found = []
         async for resource in self._client.search(type_name, query):
             if resource.get("resourceType") == type_name:
                 found.append(resource)
+            elif brought is not None:
+                brought.append(resource)
             if len(found) >= most:
                 break
         return found
@@ -202,7 +221,7 @@ class ContextReader:
         return found, None
 
     async def _observations(self, patient: PatientId, codes: Iterable[str], span: "_Span", most: int) -> Found:
-        return await self._collect("Observation", _query(patient, codes, span, most), most)
+        return await self._collect("Observation", _query(patient, codes, span, most), most, span.brought)
 
     async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:
         return await self._collect("Condition", {"patient": patient.value, "code": ",".join(codes)}, MAX_SLOW)
@@ -227,7 +246,7 @@ class ContextReader:
 def _query(patient: PatientId, codes: Iterable[str], span: _Span, most: int) -> Query:
     return {
         "patient": patient.value, "code": ",".join(codes), "date": span.query, "_sort": "-date",
-        "_count": str(min(most, PAGE)),
+        "_count": str(min(most, PAGE)), **({"_include": span.include} if span.include else {}),
     }  # fmt: skip
 
 

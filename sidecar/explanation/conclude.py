@@ -42,7 +42,7 @@ def _probabilities(manifest: Manifest, vector: FeatureVector, score: Score) -> C
     """Probabilities of all inputs, or none: with one missing there is no number that would not mislead."""
     opaque = manifest.explanation
     total, contributions = (None, score.changes) if opaque else (score.total, score.points)
-    computed = (*([] if total is None else [total]), *contributions.values(), *score.probabilities.values())
+    computed = (0.0 if total is None else total, *contributions.values(), *score.probabilities.values())
     if vector.reasons or not all(map(math.isfinite, computed)):
         reasons = vector.reasons or ("not_computable",)
         return Concluded(Outcome.NOT_SCORED, None, None, None, urgent=False, contributions={}, reasons=reasons)

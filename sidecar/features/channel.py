@@ -96,6 +96,8 @@ def _key(reading: Reading, fact: Fact, way: _Way) -> Key:
 def _newest_first(keyed: list[tuple[Key, Reading]]) -> list[Reading]:
     keyed.sort(key=lambda pair: pair[0], reverse=True)
     ordered = [reading for _, reading in keyed]
+    if not ordered or ordered[0].seconds <= FAR_FUTURE_S:
+        return ordered
     return [r for r in ordered if r.seconds <= FAR_FUTURE_S] or ordered
 
 

@@ -169,7 +169,8 @@ class _Compiled:
 
     def _aggregate(self, readings: Sequence[Reading], over: Callable[[list[float]], float]) -> Feature:
         """Over the window before the trigger."""
-        inside = [r for r in readings if r.seconds >= -self._window]
+        all_inside = readings[-1].seconds >= -self._window
+        inside = readings if all_inside else [r for r in readings if r.seconds >= -self._window]
         if not inside and self._spec.select != "count":
             return self._stale(readings[0])
         if not inside:

@@ -22,6 +22,7 @@ class TypeAbilities:
     update_create: bool = False
     conditional_create: bool = False
     search: frozenset[str] = frozenset()
+    include: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,4 +68,5 @@ def _type(resource: Mapping[str, Any]) -> TypeAbilities:
         update_create=resource.get("updateCreate") is True,
         conditional_create=resource.get("conditionalCreate") is True,
         search=frozenset(p["name"] for p in resource.get("searchParam") or () if isinstance(p.get("name"), str)),
+        include=frozenset(value for value in resource.get("searchInclude") or () if isinstance(value, str)),
     )

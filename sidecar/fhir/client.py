@@ -4,6 +4,7 @@ Nothing from a payload chooses where we connect: paths are built from checked ty
 followed only when it stays under the configured base. https://hl7.org/fhir/R4/http.html
 """
 
+import functools
 import re
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -267,5 +268,6 @@ def _query(parameters: Query) -> str:
     return "&".join(f"{name}={_quote(value)}" for name, value in pairs)
 
 
+@functools.lru_cache(maxsize=512)  # lists of codes come again and again
 def _quote(value: str) -> str:
     return str(URL.build(path="/", query={"v": value}).raw_query_string)[2:]

@@ -131,16 +131,16 @@ class Manifest(Closed):
 
     def _typical_fits(self, typical: Mapping[str, float]) -> Self:
         wanted = set(self.graph.features)
-        if lost := wanted - set(typical):
-            raise ValueError(f"explanation.typical has no value for: {', '.join(sorted(lost))}")
         if stray := sorted(set(typical) - wanted):
             near = difflib.get_close_matches(stray[0], sorted(wanted), n=1)
             hint = f'; did you mean "{near[0]}"?' if near else ""
             raise ValueError(f"explanation.typical names what is no input of the graph: {', '.join(stray)}{hint}")
+        if lost := wanted - set(typical):
+            raise ValueError(f"explanation.typical has no value for: {', '.join(sorted(lost))}")
         for name, value in typical.items():
             spec, choice = self.features.get(name), self.choices.get(name)
-            if spec and spec.plausible and not spec.plausible[0] <= value <= spec.plausible[1]:
-                raise ValueError(f"explanation.typical.{name} is outside its own plausible range")
+            if spec and not spec.can_be(value):
+                raise ValueError(f"explanation.typical.{name} is no value that {name} can have; which unit is it in?")
             if choice and value not in choice.values.values():
                 raise ValueError(f"explanation.typical.{name} is none of the choice's values")
         return self

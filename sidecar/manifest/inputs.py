@@ -96,6 +96,15 @@ class Source(Closed):
             raise ValueError("a source has both name and label, or neither")
         return self
 
+    @property
+    def span(self) -> Range | None:
+        """The least and the largest value that a reading gives the feature; None where that is not declared."""
+        if self.above is not None or self.below is not None:
+            return 0.0, 1.0
+        if known := [*self.values.values(), *self.ambiguous.values()]:
+            return min(known), max(known)
+        return None if self.derive else self.plausible
+
 
 class FeatureSpec(Closed):
     """One feature: where it comes from, how readings become one number, and how absence is treated.
@@ -143,6 +152,15 @@ class FeatureSpec(Closed):
         """Every code of `resource_type` that the feature reads."""
         named = [s for s in self.sources if s.type == resource_type]
         return frozenset(code for s in named for code in (*s.codes, *s.panels))
+
+    def can_be(self, value: float) -> bool:
+        """Whether `value` may come out, as far as the manifest says; one in another unit often may not."""
+        if value == self.absent or self.select in {"count", "persistent"}:
+            return True
+        spans = [span for s in self.sources if (span := s.span) is not None]
+        bounded = bool(spans) and len(spans) == len(self.sources)
+        inside = not bounded or any(low <= value <= high for low, high in spans)
+        return inside and (self.plausible is None or self.plausible[0] <= value <= self.plausible[1])
 
     def say(self, value: float) -> str:
         """The value as a clinician reads it."""

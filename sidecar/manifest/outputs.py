@@ -13,10 +13,11 @@ Risk = Annotated[str, Field(pattern=r"^[a-z][a-z\-]{0,31}$")]
 class Graph(Closed):
     """The ONNX file and the names of its tensors.
 
-    `features` float32 or float64 [N, F] in; `total` [N, 1] and `points` [N, P], which sum to it, out. A probability
-    model's total is its linear predictor and its points are the terms; `probabilities` [N, C], each in [0, 1], has a
-    column for each of the manifest's outputs. A probability model may leave out `total`, `points` and `point_names`,
-    as a classifier that an ordinary training library exports does: then `[explanation]` says how it is explained.
+    `features` [N, F] in; `total` [N, 1] and `points` [N, P], which sum to it, out; each float32 or float64. The total
+    of a probability model is its linear predictor and its points are the terms; `probabilities` [N, C], each in [0, 1],
+    has a column for each of the manifest's outputs. A probability model may leave out `total`, `points` and
+    `point_names`, as a classifier that an ordinary training library exports does: then `[explanation]` says how it is
+    explained.
     """
 
     file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9_.\-]+\.onnx$")

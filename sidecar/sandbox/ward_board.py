@@ -59,6 +59,17 @@ class Trend:
 
 
 @dataclass(frozen=True, slots=True)
+class Vital:
+    """The newest reading of one kind. `points` is empty unless the result that holds now rests on this reading."""
+
+    label: str
+    value: str
+    unit: str
+    age: str
+    points: str
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """One patient as shown; equal rows are the same HTML."""
 
@@ -71,7 +82,7 @@ class Row:
     verdict: Verdict
     change: str
     trend: Trend
-    vitals: tuple[tuple[str, str, str], ...]
+    vitals: tuple[Vital, ...]
     facts: tuple[tuple[str, str], ...]
     inputs: tuple[tuple[str, str, str], ...]
     note: str
@@ -126,7 +137,7 @@ class WardBoard:
             verdict=verdict,
             change=_change(results, totals, moment) if verdict.kind == "total" else "",
             trend=_trend(results, totals, moment),
-            vitals=tuple(self._vitals(key, moment)),
+            vitals=tuple(self._vitals(key, newest if verdict.kind != "none" else None, moment)),
             facts=tuple(_facts(newest, totals[-1], verdict, moment)) if newest else (),
             inputs=tuple(self._inputs(newest, moment)) if newest else (),
             note=newest.note if newest else "",
@@ -138,16 +149,27 @@ class WardBoard:
         of_stay = (result for result in own if result.encounter in {None, stay.encounter})
         return sorted(of_stay, key=lambda result: result.at)[-TREND:]
 
-    def _vitals(self, key: str, moment: "_Moment") -> Iterator[tuple[str, str, str]]:
-        """Yield label, value and age of the newest reading of each vital; absent is said, not left out."""
-        newest: dict[str, Reading] = {}
+    def _vitals(self, key: str, holds: Result | None, moment: "_Moment") -> Iterator[Vital]:
+        """Yield the newest reading of each vital, with its points in the result that holds; absent is said."""
+        rested_on = {
+            reading.version.logical_id
+            for reference, reading in (self._chart.cited(holds) if holds else ())
+            if reading is not None and not _changed(reference, reading)
+        }
+        newest: dict[str, tuple[tuple[datetime, bool], Reading]] = {}
         for reading in self._chart.readings.by_patient.get(key, {}).values():
-            known = newest.get(reading.vital or "")
-            if reading.vital and reading.text and (known is None or reading.at >= known.at):
-                newest[reading.vital] = reading
+            rank = reading.at, reading.version.logical_id in rested_on
+            if reading.vital and reading.text and (reading.vital not in newest or rank >= newest[reading.vital][0]):
+                newest[reading.vital] = rank, reading
+        points = self._chart.points(holds) if holds else {}
         for vital in VITALS:
-            found = newest.get(vital)
-            yield (vital, found.text or "", moment.ago(found.at)) if found else (vital, "not charted", "")
+            if vital not in newest:
+                yield Vital(vital, "not charted", "", "", "")
+                continue
+            (at, scored), reading = newest[vital]
+            value, _, unit = (reading.text or "").partition(" ") if vital != "Consc." else (reading.text or "", "", "")
+            given = points.get(vital, 0.0) if scored else 0.0
+            yield Vital(vital, value, unit, moment.ago(at), f"{given:g}" if given else "")
 
     def _inputs(self, result: Result, moment: "_Moment") -> Iterator[tuple[str, str, str]]:
         """Yield name, value and time of every reading a result rests on."""
@@ -155,10 +177,9 @@ class WardBoard:
             if reading is None:
                 yield "a reading", "no longer in the chart", ""
             elif not reading.is_score:
-                version = reference.partition("/_history/")[2]
-                changed = bool(version) and version != str(reading.version.number)
                 value = reading.text or "no value"
-                yield reading.name, f"{value} (changed since)" if changed else value, moment.when(reading.at)
+                said = f"{value} (changed since)" if _changed(reference, reading) else value
+                yield reading.name, said, moment.when(reading.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,6 +253,12 @@ def duration(seconds: float) -> str:
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+def _changed(reference: str, reading: Reading) -> bool:
+    """Whether a reading is not any more in the version that `reference` names."""
+    version = reference.partition("/_history/")[2]
+    return bool(version) and version != str(reading.version.number)
 
 
 def _status(patient: Resource, stay: Stay) -> str:

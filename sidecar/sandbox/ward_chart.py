@@ -4,7 +4,7 @@ No clock: what is true of a resource whenever it is looked at. What may be said 
 Deliberately left out: results of other models, and patients without an Encounter.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Generic, TypeVar
@@ -26,9 +26,22 @@ VITALS = {
     "Oxygen": frozenset({"3151-8", "3150-6"}),
     "BP": frozenset({"85354-9", "55284-4"}),
     "Pulse": frozenset({"8867-4"}),
+    "Consc.": frozenset({"80288-4", "9269-2"}),
     "Temp": frozenset({"8310-5"}),
 }
-"""The vitals line, by LOINC code."""
+"""The vitals line by LOINC code, in the order of a NEWS2 chart: airway to exposure."""
+PARAMETERS = {
+    "1104301000000104": "RR",
+    "1104311000000102": "SpO₂",
+    "1104321000000108": "SpO₂",
+    "1104331000000105": "Oxygen",
+    "1104341000000101": "BP",
+    "1104351000000103": "Pulse",
+    "1104361000000100": "Consc.",
+    "1104371000000107": "Temp",
+}
+"""Which vital a component of a NEWS2 Observation gives points to, by SNOMED CT (UK) code."""
+_COMA_SCALE = "9269-2"
 
 _SYSTOLIC, _DIASTOLIC = "8480-6", "8462-4"
 _UNITS = {"/min": " /min", "%": " %", "Cel": " °C", "mm[Hg]": " mmHg", "L/min": " L/min"}
@@ -41,7 +54,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """An Observation. `text` is None where it says nothing to rely on; `total` only a score's Observation has."""
+    """An Observation. `text` is None where it says nothing to rely on; only a score has `total` and `points`."""
 
     version: Version
     name: str
@@ -50,6 +63,7 @@ class Reading:
     at: datetime
     is_score: bool
     total: float | None
+    points: Mapping[str, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +160,12 @@ class WardChart:
         totals = (reading.total for _, reading in self.cited(result) if reading is not None)
         return next((total for total in totals if total is not None), None)
 
+    def points(self, result: Result) -> Mapping[str, float]:
+        """Return the points of a result by vital, as the Observation of its score states them."""
+        return next(
+            (reading.points for _, reading in self.cited(result) if reading is not None and reading.is_score), {}
+        )
+
     def _living(self, type_name: str) -> Callable[[], list[Version]]:
         # `PracticeEhr.all` copies every body: 240 ms at 7,000 resources, for each look at the page.
         chart = self._ehr._chart  # noqa: SLF001 - the page lives in the same process and room, and only reads
@@ -224,16 +244,31 @@ def _reading(version: Version) -> Reading | None:
     codings = resource.get("code", {}).get("coding", [])
     codes = {each.get("code") for each in codings}
     is_score = any(each.get("system") == SCORE_SYSTEM for each in resource.get("identifier", []))
-    value = resource.get("valueInteger", resource.get("valueQuantity", {}).get("value"))
+    value = _number(resource)
+    text = _text(resource)
     return Reading(
         version=version,
         name=resource.get("code", {}).get("text") or _display(resource.get("code", {})) or "reading",
         vital=next((vital for vital, loinc in VITALS.items() if codes & loinc), None),
-        text=_text(resource),
+        text=f"GCS {text}" if text and _COMA_SCALE in codes else text,
         at=happened_at(resource, BEGINNING),
         is_score=is_score,
-        total=float(value) if is_score and value is not None else None,
+        total=value if is_score else None,
+        points=dict(_points(resource)) if is_score else {},
     )
+
+
+def _number(element: Resource) -> float | None:
+    value = element.get("valueInteger", element.get("valueQuantity", {}).get("value"))
+    return None if value is None else float(value)
+
+
+def _points(score: Resource) -> Iterator[tuple[str, float]]:
+    for component in score.get("component", []):
+        points = _number(component)
+        vital = next((PARAMETERS[code] for code in _codes(component.get("code")) if code in PARAMETERS), None)
+        if vital is not None and points is not None:
+            yield vital, points
 
 
 def _text(resource: Resource) -> str | None:

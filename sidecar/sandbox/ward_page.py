@@ -25,7 +25,9 @@ from sidecar.sandbox.ward_chart import WardChart
 __all__ = ["Unscored", "WardPage"]
 
 PERIOD_S = 0.5
-HEARTBEAT_S = 15.0
+HEARTBEAT_S = 3.0
+"""How long the feed is silent at most; the page calls itself not live after three times that."""
+HEARTBEAT = b"event: beat\ndata: beat\n\n"
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
     "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -100,7 +102,7 @@ class WardPage:
             while request.transport is not None:
                 board = await self._now()
                 if board != last or loop.time() - spoke_at >= HEARTBEAT_S:
-                    message = b": still here\n\n" if board == last else self._event(board, sent)
+                    message = HEARTBEAT if board == last else self._event(board, sent)
                     await response.write(message)
                     last, spoke_at = board, loop.time()
                 await asyncio.sleep(PERIOD_S)
@@ -164,6 +166,8 @@ class WardPage:
     def _event(self, board: Board, sent: dict[str, str]) -> bytes:
         """Write a state as an event; rows this reader has already come without their HTML."""
         state = self._as_json(board)
+        for gone in sent.keys() - {entry["id"] for entry in state["rows"]}:
+            del sent[gone]  # the reader drops it, too: who comes back is sent whole
         for entry in state["rows"]:
             if sent.get(entry["id"]) == entry["html"]:
                 entry["html"] = None

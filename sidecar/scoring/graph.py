@@ -17,8 +17,11 @@ from sidecar.manifest import Manifest
 from sidecar.records import Score
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
-_ROUNDING = 1e-5
+_ROUNDING = 1e-4
 """How far outside [0, 1] a sum of float32 parts (the trees of a forest) may end and still be a probability."""
+
+_SAME = 1e-5
+"""How far two answers of a graph about one row may differ, when rows are summed in another order."""
 
 
 class _Unfit(Exception):
@@ -26,7 +29,7 @@ class _Unfit(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Graph:
+class LoadedGraph:
     """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms."""
 
     session: Any
@@ -52,15 +55,14 @@ class Graph:
 
     def _terms(self, values: Sequence[float]) -> Score:
         """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C]."""
-        total, points, *more = self.run(np.array([values], dtype=self.dtype))
+        total, points, *more = self.run(_row(values, self.dtype)[np.newaxis])
         said = dict(zip(self.points, (float(p) for p in points[0]), strict=True))
         probabilities = [_probability(float(more[0][0, column])) for column in self.columns]
         return Score(float(total.reshape(-1)[0]), said, dict(zip(self.outputs, probabilities, strict=True)))
 
     def _occluded(self, values: Sequence[float]) -> Score:
         """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
-        with np.errstate(over="ignore"):  # what is too large for float32 is no number here
-            row = np.array(values, dtype=self.dtype)
+        row = _row(values, self.dtype)
         if not np.isfinite(row).all():
             return Score(math.nan, {}, {self.outputs[0]: math.nan})
         said = self.run(self.occlusions(row))[0][:, self.columns[0]].tolist()
@@ -91,7 +93,7 @@ def _probability(said: float) -> float:
     return min(max(said, 0.0), 1.0) if said == said else said  # noqa: PLR0124 -- NaN is not itself
 
 
-def open_graph(content: bytes, manifest: Manifest, path: Path) -> Graph:
+def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
     """Load a graph from verified bytes, and run it, to see that it is the one that `manifest`, at `path`, declares.
 
     Raises:
@@ -122,28 +124,18 @@ def _session(content: bytes) -> Any:
         raise _Unfit(f"the runtime refuses the graph ({type(error).__name__})") from None
 
 
-def _declared(session: Any, manifest: Manifest) -> Graph:
+def _declared(session: Any, manifest: Manifest) -> LoadedGraph:
     declared, features = manifest.graph, manifest.graph.features
     tensors = tuple(name for name in (declared.total, declared.points, declared.probabilities) if name)
-    inputs, outputs = ({t.name: t.type for t in found} for found in (session.get_inputs(), session.get_outputs()))
-    if lost := {declared.input} - set(inputs) | set(tensors) - set(outputs):
-        raise _Unfit(f"the graph has no tensor named {', '.join(sorted(lost))}")
-    if more := set(inputs) - {declared.input}:
-        raise _Unfit(f"the graph has more inputs than {declared.input}: {', '.join(sorted(more))}")
-    for name in tensors:
-        if outputs[name] not in _DTYPES:
-            hint = "export it with zipmap=False" if outputs[name].startswith("seq(") else "make it float or double"
-            raise _Unfit(f"the output {name} is {outputs[name]}; {hint}")
-    kind = inputs[declared.input]
-    if kind not in _DTYPES:
-        raise _Unfit(f"the input {declared.input} is {kind}; make it float or double")
-    # float64 where single precision would move a result, else float32.
-    dtype, typical = _DTYPES[kind], None
+    dtype = _dtype(session, declared.input, tensors)
+    typical = None
     if manifest.explanation is not None:
-        typical = np.array([manifest.explanation.typical[name] for name in features], dtype=dtype)
-    row = np.full(len(features), math.nan, dtype=dtype) if typical is None else typical
+        typical = _row([manifest.explanation.typical[name] for name in features], dtype)
+        if not np.isfinite(typical).all():
+            raise _Unfit(f"explanation.typical has a value that is too large for {declared.input}")
+    row = _row([math.nan] * len(features), dtype) if typical is None else typical
     answer = _tried(session, tensors, {declared.input: row[np.newaxis]})
-    return Graph(
+    return LoadedGraph(
         session=session,
         input=declared.input,
         tensors=tensors,
@@ -154,6 +146,31 @@ def _declared(session: Any, manifest: Manifest) -> Graph:
         columns=_columns(manifest, answer[-1]) if declared.probabilities else (),
         typical=typical,
     )
+
+
+def _dtype(session: Any, features: str, tensors: tuple[str, ...]) -> Any:
+    """The type of the input: float64 where single precision would move a result, else float32.
+
+    Outputs may be of either: whole numbers could not say that they are not known.
+    """
+    inputs, outputs = ({t.name: t.type for t in found} for found in (session.get_inputs(), session.get_outputs()))
+    if lost := {features} - set(inputs) | set(tensors) - set(outputs):
+        raise _Unfit(f"the graph has no tensor named {', '.join(sorted(lost))}")
+    if more := set(inputs) - {features}:
+        raise _Unfit(f"the graph has more inputs than {features}: {', '.join(sorted(more))}")
+    if inputs[features] not in _DTYPES:
+        raise _Unfit(f"the input {features} is {inputs[features]}; make it float or double")
+    for name in tensors:
+        if outputs[name] not in _DTYPES:
+            hint = "export it with zipmap=False" if outputs[name].startswith("seq(") else "make it float or double"
+            raise _Unfit(f"the output {name} is {outputs[name]}; {hint}")
+    return _DTYPES[inputs[features]]
+
+
+def _row(values: Sequence[float], dtype: Any) -> Any:
+    """`values` [F] in the graph's type; what is too large for it is no number any more."""
+    with np.errstate(over="ignore"):
+        return np.array(values, dtype=dtype)
 
 
 def _tried(session: Any, tensors: tuple[str, ...], inputs: dict[str, Any]) -> Any:
@@ -180,10 +197,12 @@ def _columns(manifest: Manifest, table: Any) -> tuple[int, ...]:
     return columns
 
 
-def _refuses_nan(graph: Graph) -> None:
+def _refuses_nan(graph: LoadedGraph) -> None:
     """A graph of terms, run on nothing but NaN, gives points of the manifest's names, and no total or probability."""
     nothing = [math.nan] * len(graph.features)
-    points = graph.run(np.array([nothing], dtype=graph.dtype))[1]
+    total, points, *_ = graph.run(_row(nothing, graph.dtype)[np.newaxis])
+    if total.size != 1:
+        raise _Unfit(f"the graph's total has the shape {list(total.shape)} for one row; make it [N, 1]")
     if points.shape != (1, len(graph.points)):
         raise _Unfit(f"the graph's points have the shape {list(points.shape)}, point_names {len(graph.points)} names")
     score = graph.score(nothing)
@@ -191,7 +210,7 @@ def _refuses_nan(graph: Graph) -> None:
         raise _Unfit("the graph scores a patient of whom nothing is known")
 
 
-def _keeps_rows_apart(graph: Graph) -> None:
+def _keeps_rows_apart(graph: LoadedGraph) -> None:
     """A graph without terms must give each of several rows what it gives that row alone, and a probability.
 
     A softmax over the wrong axis, for one, gives each row a share of all.
@@ -199,8 +218,12 @@ def _keeps_rows_apart(graph: Graph) -> None:
     rows = graph.occlusions(graph.typical + 1)
     rows[0] = graph.typical
     (together,) = _tried(graph.session, graph.tensors, {graph.input: rows})
-    alone = np.concatenate([_tried(graph.session, graph.tensors, {graph.input: r[np.newaxis]})[0] for r in rows])
-    if together.shape != alone.shape or not np.allclose(together, alone, rtol=0, atol=_ROUNDING, equal_nan=True):
+    alone = [_tried(graph.session, graph.tensors, {graph.input: row[np.newaxis]})[0] for row in rows]
+    same = together.shape == (len(rows), alone[0].shape[1]) and all(
+        other.shape == (1, together.shape[1]) and np.allclose(row, other[0], rtol=0, atol=_SAME, equal_nan=True)
+        for row, other in zip(together, alone, strict=True)
+    )
+    if not same:
         raise _Unfit("the graph gives a row another answer beside other rows than alone")
     for said in together[:, graph.columns[0]].tolist():
         if not -_ROUNDING <= said <= 1 + _ROUNDING:

@@ -17,7 +17,7 @@ from sidecar import manifest as manifests
 from sidecar.errors import Misconfigured
 from sidecar.manifest import Manifest
 from sidecar.records import FeatureVector, Score
-from sidecar.scoring.graph import Graph, open_graph
+from sidecar.scoring.graph import LoadedGraph, open_graph
 
 MAX_MODEL_BYTES = 200 * 1024 * 1024
 
@@ -29,7 +29,7 @@ class LoadedModel:
     manifest: Manifest
     digest: str
     reference: Mapping[str, Any]
-    _graph: Graph
+    _graph: LoadedGraph
 
     def score(self, vector: FeatureVector) -> Score:
         """Run the graph on one patient. NaN in, NaN out: what is missing is never scored as normal.

@@ -81,7 +81,7 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
         parts.append("Inputs: " + "; ".join(inputs) + ".")
     if why:
         parts.append(f"What it comes from: {why}.")
-    if a.typical and not ended:
+    if a.typical and not ended and status != "entered-in-error":
         parts.append(OCCLUSION)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)

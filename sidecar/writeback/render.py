@@ -78,19 +78,9 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         ValueError: a scored assessment without a score or a probability.
     """
     a, e = conclusion.assessment, conclusion.evidence
-    if a.outcome is Outcome.INCOMPLETE and links.alone:
-        values = {
-            "dataAbsentReason": _concept(UNKNOWN, "Unknown"),
-            "component": _components(a, manifest, links) or None,
-        }
-    elif a.outcome is not Outcome.SCORED:
+    values = _values(a, manifest, links)
+    if values is None:
         return None
-    elif a.probabilities:
-        values = _percentages(a, manifest, links)
-    elif a.score is None:
-        raise ValueError("a scored assessment has neither score nor probability")
-    else:
-        values = {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
     why = links.rationale if links.alone and a.probabilities and _stands(a, links) else ""
     said = note.text(conclusion, manifest, links.status, links.reasons, why)
     survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
@@ -113,6 +103,22 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
             **values,
         }
     )
+
+
+def _values(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any] | None:
+    """What the Observation holds, or None when there is nothing for it to hold."""
+    if a.outcome is Outcome.INCOMPLETE and links.alone:
+        return {
+            "dataAbsentReason": _concept(UNKNOWN, "Unknown"),
+            "component": _components(a, manifest, links) or None,
+        }
+    if a.outcome is not Outcome.SCORED:
+        return None
+    if a.probabilities:
+        return _percentages(a, manifest, links)
+    if a.score is None:
+        raise ValueError("a scored assessment has neither score nor probability")
+    return {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
 
 
 def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[str, Any]]:

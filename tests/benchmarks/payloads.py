@@ -7,7 +7,7 @@ about its resource, so the EHR of a benchmark keeps no charts.
 import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 LOINC = "http://loinc.org"
@@ -33,15 +33,18 @@ OTHERS = {
     "2524-7": ("Lactate", "mmol/L", 1.2, 0.9),
     "2345-7": ("Glucose", "mg/dL", 104.0, 40.0),
 }
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+"""A moment for charts that nobody reads."""
 REACH = timedelta(hours=20)
 """The oldest reading of a chart is this old, and the newest a minute."""
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A patient's readings, newest first, as of `now`: `size` of them, over `codes` in turn."""
+    """A patient's readings in the EHR at `base`, newest first, as of `now`: `size` of them, over `codes` in turn."""
 
     now: datetime
+    base: str
     size: int = 50
     codes: tuple[str, ...] = (*USED, *OTHERS)
 
@@ -58,7 +61,7 @@ class Chart:
         used = [k for k in range(self.size) if self.code(k) in USED]
         return used[event % len(used)]
 
-    def reading(self, patient: str, k: int, base: str, version: int = 1) -> dict[str, Any]:
+    def reading(self, patient: str, k: int, version: int = 1) -> dict[str, Any]:
         """Reading `k` of `patient`; another version has another value."""
         code = self.code(k)
         name, unit, usual, spread = (USED | OTHERS)[code]
@@ -80,7 +83,7 @@ class Chart:
             "encounter": {"reference": f"Encounter/e-{patient}"},
             "effectiveDateTime": taken,
             "issued": taken,
-            "performer": [{"reference": f"{base}/Practitioner/pr1"}],
+            "performer": [{"reference": f"{self.base}/Practitioner/pr1"}],
             "valueQuantity": {"value": value, "unit": unit, "system": "http://unitsofmeasure.org", "code": unit},
             "interpretation": [_coded("http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "N")],
             "referenceRange": [
@@ -128,16 +131,16 @@ def patient(logical_id: str) -> dict[str, Any]:
     }
 
 
-def notification(chart: Chart, who: str, event: int, number: int, subscription: str, base: str) -> dict[str, Any]:
+def notification(chart: Chart, who: str, event: int, number: int, subscription: str) -> dict[str, Any]:
     """An R4 Backport event-notification with full resources, about 5.3 kB, telling of one reading of `who`.
 
     `event` counts the notifications of this patient from 0, `number` those of the Subscription from 1. The reading
     comes with two others and the Patient, as servers that include them send it.
     https://hl7.org/fhir/uv/subscriptions-backport/STU1.1/notifications.html
     """
-    focus = chart.telling(event)
+    base, focus = chart.base, chart.telling(event)
     along = [focus, (focus + 1) % chart.size, (focus + 2) % chart.size]
-    readings = [chart.reading(who, k, base) for k in along]
+    readings = [chart.reading(who, k) for k in along]
     status = {
         "resourceType": "Parameters",
         "id": "st",

@@ -2,15 +2,18 @@
 
 import contextlib
 import os
+import signal
+import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -23,7 +26,8 @@ from tests.benchmarks.payloads import TOPIC, Chart
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-READY_S, STOP_S = 60.0, 30.0
+READY_S, STOP_S, FINISHED_S = 60.0, 30.0, 10.0
+POLL_S, ANSWER_S = 0.1, 30.0
 
 
 class Refused(RuntimeError):
@@ -52,27 +56,47 @@ class Process:
         while not met():
             if self.popen.poll() is not None or time.monotonic() > deadline:
                 raise Refused(f"{what}: not within {within_s:.0f} s; {self.log.read_text()[-1500:]}")
-            time.sleep(0.05)
+            time.sleep(POLL_S)
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Hold back Ctrl-C and SIGTERM while something is begun that must be ended; they come right afterwards."""
+    held: list[int] = []
+    both = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, lambda came, _: held.append(came)) for number in both}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    for came in held:
+        signal.raise_signal(came)
 
 
 @contextlib.contextmanager
 def process(folder: Path, name: str, *command: str) -> Iterator[Process]:
-    """`python -m …` from the project's root, ended at the end. A Ctrl-C reaches us alone, and we end it."""
-    log = folder / f"{name}.log"
-    with log.open("ab") as out:
-        popen = subprocess.Popen(
-            [sys.executable, "-m", *command], stdout=out, stderr=out, cwd=ROOT, start_new_session=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
-        )  # fmt: skip
+    """`python …` from the project's root, ended at the end. A Ctrl-C reaches us alone, and we end it."""
+    log, popen = folder / f"{name}.log", None
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "BARE_DB_DIR": str(folder)}
     try:
+        with log.open("ab") as out, uninterrupted():
+            popen = subprocess.Popen(
+                [sys.executable, *command], stdout=out, stderr=out, cwd=ROOT, env=environment, start_new_session=True
+            )
         yield Process(popen, log)
     finally:
-        popen.terminate()
-        try:
-            popen.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            popen.kill()
-            popen.wait()
+        if popen is not None:
+            _end(popen)
+
+
+def _end(popen: subprocess.Popen[bytes]) -> None:
+    popen.terminate()
+    try:
+        popen.wait(STOP_S)
+    except subprocess.TimeoutExpired:
+        popen.kill()
+        popen.wait()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,23 +108,23 @@ class Stub:
     chart: Chart
 
     @property
-    def base(self) -> str:
-        """Its FHIR base."""
-        return f"{self.url}/fhir"
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rpartition(":")[2])
 
     def ask(self, path: str) -> Any:
         """What it says of itself."""
-        return orjson.loads(httpx.get(f"{self.url}/{path}", timeout=30).content)
+        return orjson.loads(_get(f"{self.url}/{path}"))
 
 
 @contextlib.contextmanager
-def ehr(folder: Path, chart: Chart) -> Iterator[Stub]:
-    """Start an EHR whose patients have `chart`."""
+def ehr(folder: Path, size: int, codes: str, *, restless: bool = False) -> Iterator[Stub]:
+    """Start an EHR whose patients have `size` readings of the named `codes`."""
     port = free_port()
-    codes = next(name for name, codes in CODES.items() if codes == chart.codes)
-    command = ("tests.benchmarks.ehr", str(port), chart.now.isoformat(), str(chart.size), codes)
+    url, now = f"http://127.0.0.1:{port}", datetime.now(UTC)
+    command = ("-m", "tests.benchmarks.ehr", str(port), now.isoformat(), str(size), codes, str(int(restless)))
     with process(folder, "ehr", *command) as started:
-        stub = Stub(started, f"http://127.0.0.1:{port}", chart)
+        stub = Stub(started, url, Chart(now, f"{url}/fhir", size, CODES[codes]))
         started.wait_for(lambda: _answers(f"{stub.url}/stats"), "the EHR's start")
         yield stub
 
@@ -132,19 +156,34 @@ Side = Callable[[Path, Stub, Path], contextlib.AbstractContextManager[Running]]
 def yardstick(folder: Path, stub: Stub, graph: Path) -> Iterator[Running]:
     """The least that does the job."""
     port = free_port()
-    with process(folder, "yardstick", "tests.benchmarks.yardstick", str(port), stub.base, str(graph), str(folder)) as p:
+    with process(
+        folder, "yardstick", "-m", "tests.benchmarks.yardstick", str(port), stub.chart.base, str(graph), str(folder)
+    ) as p:
         url = f"http://127.0.0.1:{port}/notify"
         p.wait_for(lambda: _listens(port), "the yardstick's start")
         yield Running(p, Target(url), "s1", 0.0, lambda _: None)
 
 
+def bare(script: Path) -> Side:
+    """A yardstick somebody else wrote, whose `pipe` role takes PORT EHR_PORT and a header with the moment of sending."""
+
+    @contextlib.contextmanager
+    def start(folder: Path, stub: Stub, _: Path) -> Iterator[Running]:
+        port = free_port()
+        with process(folder, "bare", str(script), "pipe", str(port), str(stub.port), "FULL") as p:
+            p.wait_for(lambda: _listens(port), "the bare pipeline's start")
+            yield Running(p, Target(f"http://127.0.0.1:{port}/n", ("x-t0: 0",)), "s1", 0.0, lambda _: None)
+
+    return start
+
+
 @contextlib.contextmanager
 def sidecar(folder: Path, stub: Stub, graph: Path, store: str = "sqlite:///sidecar.db") -> Iterator[Running]:
     """`sidecar serve` with defaults, one promoted model, and a Backport topic."""
-    config = _site(folder, stub.base, graph.parents[2], store)
+    config = _site(folder, stub.chart.base, graph.parents[2], store)
     found = settings.load(config)
     ops = f"http://127.0.0.1:{found.server.ops_port}"
-    with process(folder, "sidecar", "sidecar", "serve", "--config", str(config)) as p:
+    with process(folder, "sidecar", "-m", "sidecar", "serve", "--config", str(config)) as p:
         p.wait_for(lambda: _answers(f"{ops}/readyz"), "the sidecar's start")
         p.wait_for(lambda: _active(ops), "active Subscriptions")
         subscription = next(s for s in stub.ask("subscriptions") if s["criteria"] == TOPIC)
@@ -154,7 +193,7 @@ def sidecar(folder: Path, stub: Stub, graph: Path, store: str = "sqlite:///sidec
             target=Target(channel["endpoint"], tuple(channel["header"])),
             subscription=subscription["id"],
             debounce_s=model.debounce_s(graph.parent),
-            finished=lambda events: _finished(ops, events),
+            finished=lambda events: _finished(p, ops, events),
         )
 
 
@@ -193,15 +232,18 @@ promoted_because = "to be measured"
     return config
 
 
-def _finished(ops: str, events: int) -> None:
-    """Every event assessed, every write written, nothing waiting."""
-    seen = _metrics(ops)
-    ended = {labels["result"]: value for labels, value in seen.get("sidecar_events_total", []) if value}
-    waiting = sum(value for _, value in seen.get("sidecar_queue_depth", []))
-    if ended.pop("caught_up", 0) and not ended:
-        ended = {}
-    if ended != {"assessed": events} or waiting:
-        raise Refused(f"of {events} events ended {ended}, and {waiting:g} rows wait")
+def _finished(running: Process, ops: str, events: int) -> None:
+    """Every event assessed, every write written, nothing waiting; what the sidecar searched for itself does not count."""
+    seen: dict[str, float] = {}
+
+    def all_ended() -> bool:
+        found = _metrics(ops)
+        seen.clear()
+        seen.update({labels["result"]: value for labels, value in found.get("sidecar_events_total", []) if value})
+        seen.pop("caught_up", None)
+        return seen == {"assessed": events} and not any(value for _, value in found.get("sidecar_queue_depth", []))
+
+    running.wait_for(all_ended, f"{events} assessed events and empty queues", FINISHED_S)
 
 
 def _active(ops: str) -> bool:
@@ -211,22 +253,27 @@ def _active(ops: str) -> bool:
 
 def _metrics(ops: str) -> dict[str, list[tuple[dict[str, str], float]]]:
     found: dict[str, list[tuple[dict[str, str], float]]] = {}
-    for family in text_string_to_metric_families(httpx.get(f"{ops}/metrics", timeout=30).text):
+    for family in text_string_to_metric_families(_get(f"{ops}/metrics").decode()):
         for sample in family.samples:
             found.setdefault(sample.name, []).append((sample.labels, sample.value))
     return found
 
 
+def _get(url: str) -> bytes:
+    with urllib.request.urlopen(url, timeout=ANSWER_S) as answer:
+        content: bytes = answer.read()
+    return content
+
+
 def _answers(url: str) -> bool:
     try:
-        return httpx.get(url, timeout=5).status_code == 200
-    except httpx.HTTPError:
+        _get(url)
+    except OSError:
         return False
+    return True
 
 
 def _listens(port: int) -> bool:
-    import socket  # noqa: PLC0415
-
     with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
         return True
     return False

@@ -44,13 +44,13 @@ DONE = "UPDATE ev SET state = 1 WHERE key = ?"
 
 
 class GroupCommit:
-    """One writer thread that commits whatever has gathered, and then says so."""
+    """One writer thread that commits whatever has gathered, and then says so; `more` is run on the new tables."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *more: str) -> None:
         self._loop = asyncio.get_running_loop()
         self._waiting: queue.SimpleQueue[tuple[tuple[Any, ...] | None, list[str], Any]] = queue.SimpleQueue()
         self._connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        for statement in SCHEMA:
+        for statement in (*SCHEMA, *more):
             self._connection.execute(statement)
         threading.Thread(target=self._write, daemon=True).start()
 

@@ -8,11 +8,10 @@ are all events of one server, which wrote each one's result.
 
 import sys
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 
-from tests.campaigns.long_chart import LongChart, long_ehr
+from tests.campaigns.long_chart import long_ehr
 from tests.campaigns.plant import cpu_per_event, plant, rss_mib
 from tests.campaigns.plot import Line, draw
 from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
@@ -25,7 +24,7 @@ FLAT = 1.25
 
 async def chart_of(run: Run, length: int, events: int) -> Found:
     """What an event costs where every patient's chart has so many readings."""
-    with long_ehr(run.folder, LongChart(datetime.now(UTC), length)) as stub, plant(run.folder, run.seed, stub) as there:
+    with long_ehr(run.folder, length) as stub, plant(run.folder, run.seed, stub) as there:
         await there.feed(min(WARM_UP, events))
         before = (await there.stats())["requests"]
         costs = await cpu_per_event(there, events, PIECES)

@@ -4,10 +4,9 @@ import contextlib
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import httpx
 import uvloop
 
 from tests.benchmarks import ehr, sides
@@ -27,23 +26,23 @@ class LongChart(Chart):
         """When reading `k` was taken."""
         if k >= SIZE:
             return self.now - OLDER - (k - SIZE) * timedelta(hours=1)
-        return Chart(self.now, SIZE, self.codes).at(k)
+        return Chart(self.now, self.base, SIZE, self.codes).at(k)
 
     def telling(self, event: int) -> int:
         """A reading of the last day."""
-        return Chart(self.now, SIZE, self.codes).telling(event)
+        return Chart(self.now, self.base, SIZE, self.codes).telling(event)
 
 
 @contextlib.contextmanager
-def long_ehr(folder: Path, chart: LongChart) -> Iterator[Stub]:
-    """Start one."""
-    port = free_port()
-    command = ("tests.campaigns.long_chart", str(port), chart.now.isoformat(), str(chart.size))
+def long_ehr(folder: Path, size: int) -> Iterator[Stub]:
+    """Start an EHR whose patients have `size` readings, most of them old."""
+    port, now = free_port(), datetime.now(UTC)
+    command = ("-m", "tests.campaigns.long_chart", str(port), now.isoformat(), str(size))
     with sides.process(folder, "ehr", *command) as started:
-        stub = Stub(started, f"http://127.0.0.1:{port}", chart)
+        stub = Stub(started, f"http://127.0.0.1:{port}", _chart(port, now, size))
 
         def answers() -> bool:
-            with contextlib.suppress(OSError, httpx.HTTPError):
+            with contextlib.suppress(OSError):
                 return bool(stub.ask("stats"))
             return False
 
@@ -51,6 +50,11 @@ def long_ehr(folder: Path, chart: LongChart) -> Iterator[Stub]:
         yield stub
 
 
+def _chart(port: int, now: datetime, size: int) -> LongChart:
+    return LongChart(now, f"http://127.0.0.1:{port}/fhir", size)
+
+
 if __name__ == "__main__":
-    at, moment, size = sys.argv[1:]
-    uvloop.run(ehr.serve(int(at), LongChart(datetime.fromisoformat(moment), int(size))))
+    number, moment, length = sys.argv[1:]
+    chart = _chart(int(number), datetime.fromisoformat(moment), int(length))
+    uvloop.run(ehr.serve(int(number), ehr.Ehr(chart, restless=False)))

@@ -12,11 +12,9 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from statistics import linear_regression
 
 from tests.benchmarks import sides
-from tests.benchmarks.payloads import Chart
 from tests.campaigns.plant import SIZE, Plant, again, plant, rss_mib
 from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 from tests.campaigns.verdict import count
@@ -108,7 +106,7 @@ async def pruned(there: Plant, report: Held) -> None:
 
 async def remembered(run: Run, events: int) -> Found:
     """One server's life."""
-    with sides.ehr(run.folder, Chart(datetime.now(UTC), SIZE)) as stub:
+    with sides.ehr(run.folder, SIZE, "all") as stub:
         with plant(run.folder, run.seed, stub) as there:
             report = await grown(there, events)
         await pruned(there, report)

@@ -12,7 +12,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -23,7 +22,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from sidecar import settings
 from tests.benchmarks import model, payloads, sides
-from tests.benchmarks.payloads import Chart
 from tests.benchmarks.sides import Running, Stub
 from tests.campaigns.verdict import count
 
@@ -51,8 +49,8 @@ class Plant:
     def next(self) -> tuple[str, bytes]:
         """A patient that was never heard of, and a notification of one of their readings."""
         self.told += 1
-        who, stub = f"p{self.told}", self.stub
-        told = payloads.notification(stub.chart, who, 0, self.told, self.running.subscription, stub.base)
+        who = f"p{self.told}"
+        told = payloads.notification(self.stub.chart, who, 0, self.told, self.running.subscription)
         return who, orjson.dumps(told)
 
     async def stats(self) -> dict[str, Any]:
@@ -214,7 +212,7 @@ def plant(folder: Path, seed: int, stub: Stub | None = None, window: int = WINDO
     """Start a server of default settings, at `stub` or else an EHR of its own."""
     graph = model.write(folder / "models", random.Random(seed).randrange(2**31))
     with contextlib.ExitStack() as stack:
-        ehr = stub or stack.enter_context(sides.ehr(folder, Chart(datetime.now(UTC), SIZE)))
+        ehr = stub or stack.enter_context(sides.ehr(folder, SIZE, "all"))
         yield Plant(ehr, stack.enter_context(sides.sidecar(folder, ehr, graph)), folder / "sidecar.toml", window)
 
 
@@ -224,7 +222,9 @@ def again(there: Plant, **changed: str) -> Iterator[None]:
     before, names = there.running, {f"SIDECAR__{name.upper()}": value for name, value in changed.items()}
     os.environ.update(names)
     try:
-        with sides.process(there.config.parent, "again", "sidecar", "serve", "--config", str(there.config)) as process:
+        with sides.process(
+            there.config.parent, "again", "-m", "sidecar", "serve", "--config", str(there.config)
+        ) as process:
             there.running = replace(before, process=process)
             process.wait_for(there.is_ready, "the server's start")
             yield

@@ -57,6 +57,8 @@ CLAIMS: dict[str, Claim] = {
     "a reference keeps its version": Claim(True, {"hapi": False}),
     # Searches. What is searched for is looked at again, since a server may ignore a parameter; none is sent that
     # /metadata does not name.
+    # Where it does not, the Patient is read by itself.
+    "a search of Observations may bring the Patient along": Claim(True, {"medplum": False}),
     "a RiskAssessment is found by identifier": Claim(True, {"sekmet": False}),
     "a RiskAssessment is found by patient": Claim(True, {"sekmet": False}),
     "an unknown parameter": Claim("ignored", {"hapi": "refused", "medplum": "finds nothing"}),

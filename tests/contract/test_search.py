@@ -174,3 +174,16 @@ def test_the_identifier_in_a_search_may_hold_any_character(fhir):
     answer = fhir.send("POST", "Device", fhir.device(odd))
     found = fhir.ids(f"Device?identifier={SYSTEM}%7C{fhir.key}%20%C3%A4%2B%26%3D%25")
     assert found == [located(answer)]
+
+
+def test_a_search_brings_the_patient_along_exactly_where_metadata_says_so(fhir, chart):
+    patient, _ = chart
+    resources = fhir.get("metadata").json()["rest"][0]["resource"]
+    said = next(r for r in resources if r["type"] == "Observation").get("searchInclude", [])
+    asked = sorted({"Observation:patient", "Observation:subject"} & set(said))
+    assert bool(asked) == expected(fhir.server.name, "a search of Observations may bring the Patient along")
+    for include in asked:
+        entries = fhir.get(f"Observation?patient={patient}&code={RATES}&_include={include}").json()["entry"]
+        came = [e["resource"] for e in entries if e["resource"]["resourceType"] == "Patient"]
+        assert [r["id"] for r in came] == [patient]
+        assert came[0]["meta"]["versionId"] == fhir.get(f"Patient/{patient}").json()["meta"]["versionId"]

@@ -345,11 +345,15 @@ async def test_redirects_of_signing_in(tmp_path, place):
         report(f"redirect of {place}", outcomes)
 
 
+async def brings_no_patient() -> Capability:
+    return Capability({})
+
+
 async def test_references_of_the_chart():
     """A reading that refers to somewhere else has no stay; one about somebody elsewhere is refused."""
     need = Need(("http://loinc.org|9279-1",), now() - now(60 * 24), (), now() - now(1), ())
     async with peer() as server, client_of(server) as client:
-        outcomes, reader = Counter[str](), ContextReader(client, ZoneInfo("UTC"))
+        outcomes, reader = Counter[str](), ContextReader(client, ZoneInfo("UTC"), brings_no_patient)
 
         def answer(request: Request, changed: dict[str, Any]) -> Reply:
             if request.path.endswith("/Observation"):

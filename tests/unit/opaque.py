@@ -5,12 +5,23 @@ Written by hand from trees of one split each, so that what they say can be compu
 
 import hashlib
 import math
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 from onnx import TensorProto, helper
+
+from sidecar.app import running_model
+from sidecar.context import from_bundle
+from sidecar.pipeline import RunningModel, conclude
+from sidecar.records import Conclusion, Feature, FeatureVector, Score
+from sidecar.scoring import LoadedModel, load_model
+from sidecar.settings import ModelSettings
+from tests.unit.chart import AT, Resource, bundle, measured, person, rules, stay
 
 MANIFEST = """
 schema = 1
@@ -131,7 +142,7 @@ def classifier(stumps: Sequence[Stump] = STUMPS, *, features: int = 4, transform
             for column, value in zip(nodes.values(), row, strict=True):
                 column.append(value)
         for node, weight in ((1, stump.below), (2, stump.above)):
-            for column, value in zip(leaves.values(), (tree, node, 1, weight), strict=True):
+            for column, value in zip(leaves.values(), (tree, node, 0, weight), strict=True):
                 column.append(value)
     node = helper.make_node(
         "TreeEnsembleClassifier", ["features"], ["label", "probabilities"], domain="ai.onnx.ml",
@@ -145,17 +156,20 @@ def classifier(stumps: Sequence[Stump] = STUMPS, *, features: int = 4, transform
 
 
 def wrapped(
-    nodes: Sequence[Any], features: int = 4, *, rows: str | int = "N", initializer: Sequence[Any] = ()
+    nodes: Sequence[Any],
+    features: int = 4,
+    *,
+    rows: str | int = "N",
+    kind: int = TensorProto.FLOAT,
+    initializer: Sequence[Any] = (),
 ) -> bytes:
-    """A model around `nodes`, from `features` to `label` and `probabilities`."""
+    """A model around `nodes`, from `features` to `probabilities` and, where a node gives it, `label`."""
     given = {name for node in nodes for name in node.output}
-    out = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [rows, 2])]
+    out = [helper.make_tensor_value_info("probabilities", kind, [rows, 2])]
     # As an exporter of boosted trees declares it, although it holds one for each row.
     out += [helper.make_tensor_value_info("label", TensorProto.INT64, [1])] if "label" in given else []
-    graph = helper.make_graph(
-        nodes, "classifier", [helper.make_tensor_value_info("features", TensorProto.FLOAT, [rows, features])], out,
-        initializer=list(initializer),
-    )  # fmt: skip
+    taken = [helper.make_tensor_value_info("features", kind, [rows, features])]
+    graph = helper.make_graph(nodes, "classifier", taken, out, initializer=list(initializer))
     imports = [helper.make_opsetid("", 17), helper.make_opsetid("ai.onnx.ml", 3)]
     return bytes(helper.make_model(graph, opset_imports=imports, ir_version=9).SerializeToString())
 
@@ -177,3 +191,47 @@ def probability(values: Mapping[str, float], stumps: Sequence[Stump] = STUMPS) -
     for stump in stumps:
         raw += stump.above if values[FEATURES[stump.feature]] > stump.at else stump.below
     return 1 / (1 + math.exp(-raw))
+
+
+def fresh(content: bytes | None = None, text: str = MANIFEST) -> LoadedModel:
+    """The model of such a folder; the folder is gone afterwards."""
+    with tempfile.TemporaryDirectory() as root:
+        return load_model(install(Path(root), content, text))
+
+
+@cache
+def early_warning() -> LoadedModel:
+    return fresh()
+
+
+@cache
+def running() -> RunningModel:
+    return running_model(early_warning(), ModelSettings())
+
+
+def vector(values: Mapping[str, float]) -> FeatureVector:
+    return FeatureVector(tuple(Feature(name, values[name], "1") for name in FEATURES))
+
+
+def score(values: Mapping[str, float], model: LoadedModel | None = None) -> Score:
+    return (model or early_warning()).score(vector(values))
+
+
+READINGS = {
+    "respiratory_rate": ("9279-1", "/min"), "spo2": ("59408-5", "%"), "systolic_bp": ("8480-6", "mm[Hg]"),
+    "pulse": ("8867-4", "/min"),
+}  # fmt: skip
+SICK = {"respiratory_rate": 26.0, "spo2": 90.0, "systolic_bp": 95.0, "pulse": 120.0}
+
+
+def readings(**values: float | None) -> list[Resource]:
+    """A chart of a sick patient but for `values`; None leaves one out."""
+    said = {**SICK, **values}
+    return [measured(READINGS[n][0], v, READINGS[n][1]) for n, v in said.items() if v is not None]
+
+
+def judge(*resources: Resource, model: RunningModel | None = None) -> Conclusion:
+    """The whole path: Bundle, context, de-identification, features, graph, explanation."""
+    chosen = model or running()
+    chart = bundle(person(), stay(), *resources)
+    return conclude(from_bundle(chart, chosen.loaded.manifest.set_codes, AT, ZoneInfo("UTC")), chosen, rules())

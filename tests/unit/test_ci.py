@@ -11,7 +11,7 @@ SCRIPT = Path(__file__).parents[2] / ".ci" / "run"
 TOOLS = ("bash", "dirname", "touch", "cat", "chmod")
 PARTS = {
     "make": "make", "git": "git", "python3-venv": "python3", "maven": "mvn", "nodejs": "node", "npm": "npm", "postgresql": "initdb",
-    "default-jdk-headless": "javac java",
+    "chromium": "chromium", "default-jdk-headless": "javac java",
 }  # fmt: skip
 SAYS = {"java": 'openjdk version "21.0.4" 2024-07-16', "node": "v18.20.4"}
 APT = """#!/bin/bash
@@ -102,7 +102,7 @@ def test_what_is_too_old_and_cannot_be_renewed_is_named_and_nothing_is_checked(m
 
 
 def test_who_is_not_root_hears_of_everything_that_is_missing(machine):
-    machine.put("make", "git", "python3", "node", "npm", "initdb")
+    machine.put("make", "git", "python3", "node", "npm", "initdb", "chromium")
     ran = machine.run(1000)
     assert ran.returncode == 1
     assert machine.asked == []

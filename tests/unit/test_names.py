@@ -9,7 +9,7 @@ TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, tex
 
 
 def test_locks_carry_hashes_and_no_address():
-    for name in ("requirements.lock", "requirements-dev.lock"):
+    for name in (f for f in TRACKED if f.endswith(".lock")):
         lock = (ROOT / name).read_text()
         assert "--hash=sha256:" in lock
         assert not re.search(r"https?://|--index|--find-links", lock)

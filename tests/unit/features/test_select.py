@@ -19,7 +19,9 @@ def manifest(**feature):
         {
             "schema": 1, "name": "tiny", "version": "1.0.0", "title": "Tiny", "kind": "points", "validity": "6h",
             "spread": "24h",
-            "graph": {"sha256": "0" * 64, "features": ["lactate"], "point_names": ["lactate"]},
+            "graph": {
+                "sha256": "0" * 64, "features": ["lactate"], "total": "score", "points": "points", "point_names": ["lactate"],
+            },
             "features": {
                 "lactate": {"label": "lactate", "unit": "mmol/L", "max_age": "4h", "from": [{"codes": [CODE]}], **feature}
             },

@@ -1,9 +1,9 @@
 """The ward page, over the wire: it never calls a number the current score that is not one."""
 
+import asyncio
 import re
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from time import thread_time
 from typing import Any
 
@@ -11,103 +11,8 @@ import aiohttp
 import orjson
 import pytest
 
-from sidecar.sandbox.ehr import PracticeEhr
-from sidecar.sandbox.ward_page import Unscored, WardPage
-
-NOON = datetime(2026, 3, 1, 12, 0, tzinfo=UTC)
-WORDS = {
-    "low": "low: ward-based response",
-    "low-medium": "low-medium: urgent ward-based review",
-    "medium": "medium: urgent response",
-    "high": "high: emergency response",
-}
-UCUM = "http://unitsofmeasure.org"
-
-
-def ago(hours: float) -> str:
-    return (NOON - timedelta(hours=hours)).isoformat(timespec="milliseconds")
-
-
-@dataclass
-class Ward:
-    """A practice EHR with the page, written to as a scorer would, and read as a browser would."""
-
-    ehr: PracticeEhr
-    session: aiohttp.ClientSession
-    now: datetime = NOON
-    wall: datetime = NOON
-    unscored: dict[str, Unscored] = field(default_factory=dict)
-
-    async def admit(self, key: str, name: str = "Lee", hours: float = 24, **patient: Any) -> None:
-        await self.ehr.write({"resourceType": "Patient", "id": key, "name": [{"family": name}], **patient})
-        await self.stay(key, "in-progress", {"start": ago(hours)})
-
-    async def stay(self, key: str, status: str, period: dict[str, str]) -> None:
-        reason = [{"text": f"reason of {key}"}]
-        encounter = {"resourceType": "Encounter", "id": f"e-{key}", "status": status, "class": {"code": "IMP"}}
-        await self.ehr.write(encounter | {"subject": _ref(key), "period": period, "reasonCode": reason})
-
-    async def reading(self, key: str, code: str, value: float, unit: str, hours: float = 1) -> str:
-        quantity = {"value": value, "unit": unit, "system": UCUM, "code": unit}
-        stored = await self.ehr.write(_observation(key, code, hours) | {"valueQuantity": quantity})
-        return f"Observation/{stored['id']}/_history/1"
-
-    async def total(self, key: str, points: int, band: str, hours: float = 1, **more: Any) -> dict[str, Any]:
-        score = _observation(key, "score", hours) | {"id": f"so-{key}-{hours}", "valueInteger": points}
-        score["identifier"] = [{"system": "urn:ehr-sidecar:score", "value": f"{key}-{hours}"}]
-        await self.ehr.write(score)
-        basis = [{"reference": f"Observation/so-{key}-{hours}"}, *more.pop("basis", [])]
-        coding = [{"system": "urn:ehr-sidecar:news2-risk", "code": band}]
-        risk = {"coding": coding, "text": WORDS[band]}
-        note = f"NEWS2 total {points} ({WORDS[band]}). Inputs: all."
-        return await self.ehr.write(_assessment(key, hours, risk, note) | {"basis": basis} | more)
-
-    async def incomplete(self, key: str, least: int, band: str, hours: float = 1, *, urgent: bool = False) -> None:
-        text = f"NEWS2 at least {least}, incomplete: temperature not charted. This is not a total. Inputs: some."
-        risk = {"text": f"incomplete: at least {WORDS[band]}"}
-        note = f"{'URGENT: ' if urgent else ''}{text}"
-        await self.ehr.write(_assessment(key, hours, risk, note) | {"status": "preliminary"})
-
-    def url(self, path: str) -> str:
-        return self.ehr.base_url.removesuffix("/fhir") + path
-
-    async def get(self, path: str = "/ward") -> str:
-        async with self.session.get(self.url(path)) as response:
-            assert response.status == 200
-            return await response.text()
-
-    async def state(self) -> dict[str, Any]:
-        return orjson.loads(await self.get("/ward/state.json"))
-
-    async def row(self, key: str) -> dict[str, Any]:
-        return next(row for row in (await self.state())["rows"] if row["id"] == key)
-
-    async def order(self) -> list[str]:
-        return [row["id"] for row in (await self.state())["rows"]]
-
-
-def _ref(key: str) -> dict[str, str]:
-    return {"reference": f"Patient/{key}"}
-
-
-def _observation(key: str, code: str, hours: float) -> dict[str, Any]:
-    coding = [{"system": "http://loinc.org", "code": code, "display": f"name of {code}"}]
-    observation = {"resourceType": "Observation", "status": "final", "code": {"coding": coding}}
-    return observation | {"subject": _ref(key), "effectiveDateTime": ago(hours)}
-
-
-def _assessment(key: str, hours: float, risk: dict[str, Any], note: str) -> dict[str, Any]:
-    held = {"start": ago(hours), "end": ago(hours - 6)}
-    return {
-        "resourceType": "RiskAssessment",
-        "id": f"sc-{key}-{hours}",
-        "status": "final",
-        "subject": _ref(key),
-        "encounter": {"reference": f"Encounter/e-{key}"},
-        "occurrenceDateTime": ago(hours),
-        "prediction": [{"qualitativeRisk": risk, "whenPeriod": held, "rationale": "mostly pulse"}],
-        "note": [{"text": note}],
-    }
+from sidecar.sandbox.ward_page import Unscored
+from tests.ward import NOON, UCUM, Ward, ago, observation, open_ward
 
 
 def text_of(html: str) -> str:
@@ -122,17 +27,8 @@ def shown(row: dict[str, Any]) -> str:
 
 @pytest.fixture
 async def ward() -> AsyncIterator[Ward]:
-    async with aiohttp.ClientSession() as session:
-        ehr = PracticeEhr(clock=lambda: ward.wall)
-        ward = Ward(ehr, session)
-
-        async def unscored() -> dict[str, Unscored]:
-            return ward.unscored
-
-        WardPage(ehr, lambda: ward.now, unscored, lambda: (3, 40)).mount()
-        await ehr.start()
+    async with open_ward() as ward:
         yield ward
-        await ehr.stop()
 
 
 async def test_a_valid_total_is_shown_with_its_band_in_words(ward):
@@ -318,11 +214,62 @@ async def test_vitals_are_the_newest_by_effective_time_with_their_age(ward):
     await ward.reading("p1", "8867-4", 112, "/min", hours=0.5)
     await ward.reading("p1", "8867-4", 70, "/min", hours=4)  # charted late
     await ward.reading("p1", "8310-5", 38.4, "Cel", hours=2.25)
-    withdrawn = _observation("p1", "9279-1", 0.1) | {"status": "entered-in-error"}
+    withdrawn = observation("p1", "9279-1", 0.1) | {"status": "entered-in-error"}
     await ward.ehr.write(withdrawn | {"valueQuantity": {"value": 99, "code": "/min", "system": UCUM}})
     said = shown(await ward.row("p1"))
     assert "RR not charted" in said
-    assert "Pulse 112 /min 30 min ago Temp 38.4 °C 2 h 15 ago" in said
+    assert "Pulse 112 /min 30 min ago Consc. not charted Temp 38.4 °C 2 h 15 ago" in said
+
+
+async def test_a_vital_shows_the_points_that_its_newest_reading_gives_to_the_score(ward):
+    await ward.admit("p1")
+    pulse = await ward.reading("p1", "8867-4", 112, "/min")
+    rate = await ward.reading("p1", "9279-1", 26, "/min")
+    components = [_points("1104351000000103", 2), _points("1104301000000104", 3)]
+    await ward.total("p1", 5, "medium", basis=[{"reference": pulse}, {"reference": rate}], components=components)
+    said = shown(await ward.row("p1"))
+    assert "RR gives +3 26 /min" in said
+    assert "Pulse gives +2 112 /min" in said
+
+
+async def test_points_are_not_shown_beside_a_reading_that_the_score_does_not_rest_on(ward):
+    await ward.admit("p1")
+    pulse = await ward.reading("p1", "8867-4", 112, "/min")
+    rate = await ward.reading("p1", "9279-1", 26, "/min")
+    components = [_points("1104351000000103", 2), _points("1104301000000104", 3)]
+    await ward.total("p1", 5, "medium", basis=[{"reference": pulse}, {"reference": rate}], components=components)
+    await ward.reading("p1", "8867-4", 80, "/min", hours=0.5)
+    corrected = ward.ehr.read("Observation", rate.split("/")[1])
+    await ward.ehr.write(corrected | {"valueQuantity": corrected["valueQuantity"] | {"value": 16}})
+    said = shown(await ward.row("p1"))
+    assert "Pulse 80 /min" in said
+    assert "RR 16 /min" in said
+    assert "gives" not in said
+
+
+async def test_points_go_when_the_score_is_not_current_any_more(ward):
+    await ward.admit("p1")
+    pulse = await ward.reading("p1", "8867-4", 112, "/min")
+    components = [_points("1104351000000103", 2)]
+    await ward.total("p1", 2, "low", basis=[{"reference": pulse}], components=components)
+    assert "gives +2" in shown(await ward.row("p1"))
+    ward.now += timedelta(hours=5)
+    assert "gives" not in shown(await ward.row("p1"))
+
+
+async def test_of_two_readings_of_one_moment_the_one_that_was_scored_is_shown(ward):
+    await ward.admit("p1")
+    coma = await ward.reading("p1", "9269-2", 12, "{score}")
+    alert = observation("p1", "80288-4", 1) | {"valueCodeableConcept": {"text": "Alert"}}
+    await ward.ehr.write(alert)
+    assert "Consc. Alert" in shown(await ward.row("p1"))
+    components = [_points("1104361000000100", 3)]
+    await ward.total("p1", 3, "low-medium", basis=[{"reference": coma}], components=components)
+    assert "Consc. gives +3 GCS 12" in shown(await ward.row("p1"))
+
+
+def _points(code: str, points: int) -> dict[str, Any]:
+    return {"code": {"coding": [{"system": "http://snomed.info/sct", "code": code}]}, "valueInteger": points}
 
 
 async def test_latency_is_from_the_newest_input_as_it_was_then_to_the_result(ward):
@@ -408,6 +355,25 @@ async def test_the_feed_pushes_a_write_and_only_the_rows_it_changed(ward):
     assert second["rows"][0]["announcement"] == "Bed 2, Lee: high: emergency response, total 7"
 
 
+async def test_who_comes_back_to_the_page_is_sent_whole_again(ward):
+    await ward.admit("p1")
+    async with ward.session.get(ward.url("/ward/feed")) as response:
+        assert (await _event(response))["rows"][0]["html"]
+        await ward.stay("p1", "entered-in-error", {"start": ago(24)})
+        assert (await _event(response))["rows"] == []
+        await ward.stay("p1", "in-progress", {"start": ago(24)})
+        assert (await _event(response))["rows"][0]["html"]
+
+
+async def test_the_feed_is_never_silent_for_longer_than_a_page_believes_it(ward):
+    await ward.admit("p1")
+    async with ward.session.get(ward.url("/ward/feed")) as response:
+        await _event(response)
+        async with asyncio.timeout(10):
+            while await response.content.readline() != b"event: beat\n":
+                pass
+
+
 async def test_the_feed_pushes_the_passing_of_a_validity_end(ward):
     await ward.admit("p1")
     await ward.total("p1", 7, "high", hours=1)
@@ -422,7 +388,7 @@ async def _event(response: aiohttp.ClientResponse) -> dict[str, Any]:
     while True:
         line = await response.content.readline()
         assert line, "the feed ended"
-        if line.startswith(b"data: "):
+        if line.startswith(b"data: {"):
             return orjson.loads(line.removeprefix(b"data: "))
 
 

@@ -1,0 +1,211 @@
+"""A bound on what is taken: once it is reached the hook says so, keeps what it acknowledged, and takes again."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+import pytest
+
+from sidecar import metrics
+from sidecar.commands import operate
+from sidecar.inbox import Bounds, EventBox, Inflow
+from sidecar.records import Event, Reference
+from sidecar.store import Statement, Step
+from tests.harness import (
+    ENGINES,
+    SECRET,
+    House,
+    cipher_in,
+    house,
+    new_database,
+    now,
+    observation_set,
+    open_store,
+    patient,
+    until,
+)
+
+GOOD = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/fhir+json"}
+SMALL = Bounds(events=40, source_share=0.5)
+PATIENTS = [f"p{n}" for n in range(6)]
+
+
+@contextlib.asynccontextmanager
+async def away(folder: Path, engine: str = "sqlite") -> AsyncIterator[tuple[House, httpx.AsyncClient]]:
+    """A small inbox, a ward whose EHR told of nothing and has gone away, and a client of the hook."""
+    with new_database(folder, engine) as url:
+        async with house(folder, bounds=SMALL, store=f'url = "{url}"') as site:
+            await site.settled()
+            site.ehr.faults.mute = True
+            for who in PATIENTS:
+                await site.admit(who)
+                await site.chart(observation_set(who, now(5), c9279_1=26))
+            site.ehr.faults.down = True
+            base = f"http://{site.sidecar.addresses[0]}"
+            async with httpx.AsyncClient(base_url=base, headers=GOOD, trust_env=False, timeout=60) as client:
+                yield site, client
+
+
+def readings(site: House) -> list[dict[str, Any]]:
+    return [o for o in site.ehr.all("Observation") if o["id"].startswith("o-")]
+
+
+async def tell(client: httpx.AsyncClient, resource: dict[str, Any]) -> httpx.Response:
+    type_name = resource["resourceType"]
+    path = f"/notify/{type_name.lower()}/{type_name}/{resource['id']}"
+    return await client.put(path, content=orjson.dumps(resource))
+
+
+async def fill(site: House, client: httpx.AsyncClient) -> tuple[set[str], list[dict[str, Any]], httpx.Response]:
+    """Tell of readings until one is refused; those acknowledged, those not, and the refusal."""
+    acknowledged, all_readings = set[str](), readings(site)
+    for at, resource in enumerate(all_readings):
+        answer = await tell(client, resource)
+        if answer.status_code != 200:
+            return acknowledged, all_readings[at:], answer
+        acknowledged.add(resource["id"])
+    raise AssertionError("nothing was refused")
+
+
+async def scored(site: House) -> None:
+    """Each patient has one result."""
+
+    async def all_there() -> bool:
+        return {r["subject"]["reference"] for r in site.risk_assessments()} == {f"Patient/{p}" for p in PATIENTS}
+
+    await until(all_there, 60)
+    await site.settled(60)
+    assert len(site.risk_assessments()) == len(PATIENTS)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_a_full_inbox_refuses_with_a_time_and_takes_again_and_loses_nothing(tmp_path, engine):
+    async with away(tmp_path, engine) as (site, client):
+        acknowledged, rest, refusal = await fill(site, client)
+        assert refusal.status_code == 429
+        assert int(refusal.headers["Retry-After"]) >= 1
+        assert refusal.json()["issue"][0]["code"] == "throttled"
+        # One source does not keep the others out ...
+        told = [await tell(client, patient(f"x{n}", meta={"versionId": "1"})) for n in range(SMALL.events)]
+        assert told[0].status_code == 200
+        # ... until there is no room for any.
+        assert told[-1].status_code == 503
+        assert int(told[-1].headers["Retry-After"]) >= 1
+        assert len(acknowledged) + sum(t.status_code == 200 for t in told) <= SMALL.events
+
+        site.ehr.faults.clear()
+
+        async def taken() -> bool:
+            return (await tell(client, rest[0])).status_code == 200
+
+        await until(taken, 60)
+        for resource in rest:
+            while (await tell(client, resource)).status_code != 200:
+                await until(taken, 60)
+        await scored(site)
+        states = await site.rows("SELECT state, count(*) AS n FROM event WHERE source = 'observation' GROUP BY state")
+        assert [s["state"] for s in states] == ["done"]
+        done = (await site.rows("SELECT count(DISTINCT focus_key) AS n FROM event WHERE source = 'observation'"))[0]
+        assert done["n"] >= len(readings(site))
+
+
+async def test_what_was_refused_and_is_never_sent_again_is_found_by_the_search(tmp_path):
+    async with away(tmp_path) as (site, client):
+        _, rest, _ = await fill(site, client)
+        assert rest
+        site.ehr.faults.clear()
+        await scored(site)
+
+
+async def test_a_search_waits_for_room_so_that_it_cannot_overfill_the_inbox(tmp_path):
+    async with away(tmp_path) as (site, client):
+        await fill(site, client)
+        for n in range(SMALL.events):
+            await tell(client, patient(f"x{n}", meta={"versionId": "1"}))
+        answer = await client.post("/notify/observation")  # an empty ping asks for a search, and is remembered
+        assert answer.status_code == 200
+        most = 0
+        site.ehr.faults.clear()
+
+        async def done() -> bool:
+            nonlocal most
+            row = (await site.rows("SELECT count(*) AS n FROM event WHERE state IN ('pending', 'routed')"))[0]
+            most = max(most, row["n"])
+            return len(site.risk_assessments()) == len(PATIENTS)
+
+        await until(done, 60)
+        await site.settled(60)
+        assert most <= SMALL.events + len(readings(site))
+
+
+async def test_a_server_that_is_full_stays_ready_and_says_that_it_is_full(tmp_path, capsys):
+    async with away(tmp_path) as (site, client):
+        await fill(site, client)
+        async with httpx.AsyncClient(base_url=f"http://{site.sidecar.addresses[1]}", trust_env=False) as ops:
+            assert (await ops.get("/readyz")).status_code == 200
+            assert 'sidecar_intake_full{reason="source"} 1.0' in (await ops.get("/metrics")).text
+        assert site.sidecar.rooms.inflow.report()["full"] == ["source"]
+        await asyncio.to_thread(operate.status, tmp_path / "sidecar.toml", as_json=False)
+        assert "turning notifications away" in capsys.readouterr().out
+
+
+async def test_it_is_logged_once_and_not_for_every_refusal(tmp_path, capsys):
+    async with away(tmp_path) as (site, client):
+        await fill(site, client)
+        for resource in readings(site)[-5:]:
+            assert (await tell(client, resource)).status_code == 429
+        assert capsys.readouterr().out.count("turning notifications away") <= 1
+
+
+async def test_nothing_new_is_taken_when_the_disk_is_nearly_full_and_it_is_again_when_there_is_room(tmp_path):
+    free = [Bounds().free_bytes]
+    cipher_in(tmp_path)
+    with open_store(tmp_path) as store:
+        inflow = Inflow(store, lambda: free[0])
+        await inflow.look()
+        assert inflow.full("observation") is None
+        free[0] -= 1
+        await inflow.look()
+        full = inflow.full("observation")
+        assert full is not None
+        assert (full.reason, full.retry_after_s) == ("disk", 60)
+        assert metrics.REGISTRY.get_sample_value("sidecar_intake_full", {"reason": "disk"}) == 1
+        free[0] += 1
+        await inflow.look()
+        assert inflow.full("observation") is None
+        assert metrics.REGISTRY.get_sample_value("sidecar_intake_full", {"reason": "disk"}) == 0
+
+
+async def test_what_is_on_its_way_to_the_disk_is_bounded_and_one_alone_is_always_taken(tmp_path):
+    with open_store(tmp_path) as store:
+        inflow = Inflow(store, None, Bounds(commits=10))
+        assert inflow.full("observation", 50) is None
+        with inflow.taking("observation", 10):
+            full = inflow.full("observation")
+            assert full is not None
+            assert (full.reason, full.retry_after_s) == ("commits", 1)
+        assert inflow.full("observation", 10) is None
+
+
+async def test_when_to_come_back_follows_from_how_fast_it_drains(tmp_path):
+    cipher = cipher_in(tmp_path)
+    with open_store(tmp_path) as store:
+        inflow = Inflow(store, None, Bounds(events=100, source_share=1.0, reopen_share=0.1))
+        told = [Event("observation", 1.0, Reference("Observation", f"o{n}")) for n in range(100)]
+        await EventBox(store, cipher).record(*told)
+        await inflow.look()
+        before = inflow.full("observation")
+        assert before is not None
+        assert before.retry_after_s == 60
+        await store.commit(Step(Statement("test", "UPDATE event SET state = 'done' WHERE id <= 80")))
+        await inflow.look()
+        after = inflow.full("observation")
+        assert after is not None
+        assert after.retry_after_s < before.retry_after_s
+        await store.commit(Step(Statement("test", "UPDATE event SET state = 'done'")))
+        await inflow.look()
+        assert inflow.full("observation") is None
