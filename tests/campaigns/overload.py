@@ -6,8 +6,8 @@ doubled, and its memory is bounded.
 
 Saturation is measured first: as many notifications as it can finish, never more than a window of them unfinished. The
 first run then sends whatever the answers are, the second waits as long as Retry-After says. Counted is from the moment at
-which the first results can come, a debounce after the first notification. Figures are per second of the clock and of the
-server's CPU; the latter does not depend on what else the machine does.
+which the first results can come, a debounce after the first notification. Goodput is per second of the clock and of the
+server's CPU: the first depends on what else the machine does, the second hides waiting.
 """
 
 import asyncio
@@ -71,16 +71,17 @@ async def pressed(there: Plant, sender: str, seconds: float, times: float) -> Pr
     there.ack_s.clear()
     acknowledged, begun = len(there.acknowledged), time.monotonic()
     pressing = asyncio.create_task(there.press(rate, seconds, obedient=sender == "obedient"))
-    await asyncio.sleep(there.running.debounce_s)
-    counted, written, used = time.monotonic(), await there.written(), there.running.cpu_s()
-    await _watch(there, report, pressing, begun)
+    try:
+        await asyncio.sleep(there.running.debounce_s)
+        counted, written, used = time.monotonic(), await there.written(), there.running.cpu_s()
+        await _watch(there, report, pressing, begun)
+    finally:
+        pressing.cancel()
     took, done = time.monotonic() - counted, await there.written() - written
     per_cpu_s = done / (there.running.cpu_s() - used)
     report.offered_per_s = round(sum(there.answers.values()) / (time.monotonic() - begun), 1)
-    report.goodput_per_s, report.goodput_p50_ratio = (
-        round(done / took, 1),
-        round(done / took / report.saturation_per_s, 3),
-    )
+    report.goodput_per_s = round(done / took, 1)
+    report.goodput_p50_ratio = round(done / took / report.saturation_per_s, 3)
     report.per_cpu_p50_ratio = round(per_cpu_s / report.saturation_per_cpu_s, 3)
     report.acknowledged = len(there.acknowledged) - acknowledged
     report.answers = {str(status or "none"): n for status, n in sorted(there.answers.items())}
@@ -137,10 +138,8 @@ def _judge(report: Pressed) -> None:
     report.must(report.duplicates == 0, f"{report.duplicates} writes too many")
     report.must(report.buried == 0, f"{report.buried} dead letters")
     report.must(end - middle <= GROWTH_MIB, f"memory grew from {middle} to {end} MiB in the second half")
-    best = max(report.goodput_p50_ratio, report.per_cpu_p50_ratio)
-    report.must(
-        best >= LEAST, f"goodput {report.goodput_p50_ratio} of saturation, {report.per_cpu_p50_ratio} per CPU second"
-    )
+    clock, cpu = report.goodput_p50_ratio, report.per_cpu_p50_ratio
+    report.must(min(clock, cpu) >= LEAST, f"goodput {clock} of saturation by the clock, {cpu} by CPU")
 
 
 def lines(done: Mapping[int, Found]) -> list[str]:
