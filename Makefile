@@ -6,7 +6,7 @@ CAMPAIGN := $(BIN)/python -m tests.campaigns
 STATE := build/campaigns
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format lint types contracts lock models bench campaign clean
+.PHONY: help demo test check format lint types contracts lock models bench picture campaign clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ models: $(VENV)/ready ## build the shipped graphs again; the bytes must not chan
 
 bench: $(VENV)/ready ## the sidecar beside the least that does the job: CPU, latency, requests; about an hour
 	$(BIN)/python -m tests.benchmarks
+
+picture: $(VENV)/ready ## take the README's picture of the ward again, from a real demo; needs Chromium
+	$(BIN)/python -m tests.browser.picture
 
 campaign: $(VENV)/ready ## the long campaigns of faults and of load, seeded; interrupted, they go on where they were
 	$(CAMPAIGN).kill --points 200 --state $(STATE)/kill

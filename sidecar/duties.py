@@ -83,7 +83,7 @@ class Duties:
             await asyncio.sleep(PRUNE_S)
 
     async def _outside(self, call: Callable[[], Awaitable[int | None]]) -> int | None:
-        """A call to the EHR by a task of its own: a failure is None, is logged, and shuts the gate of an EHR that is away."""
+        """A call to the EHR by a task of its own: a failure is None and logged, and one that is away shuts the gate."""
         try:
             return await call() or 0
         except Unavailable as down:

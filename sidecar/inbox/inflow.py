@@ -22,9 +22,9 @@ from sidecar.store import SLOW_S, Statement, Store
 Why = Literal["inbox", "source", "disk", "commits"]
 REASONS: tuple[Why, ...] = ("inbox", "source", "disk", "commits")
 
-LOOK_S = 1.0
+LOOK_S, SELDOM_S = 1.0, 10.0
 LOOK_SHARE = 0.05
-"""Counting a long queue must not slow it: the looks cost at most this share of the time."""
+"""Counting a long queue must not slow it: looks take at most this share of the time, but there is one in `SELDOM_S`."""
 SAY_AGAIN_S = 60.0
 SMOOTHING = 0.3
 SLOWEST_PER_S = 0.1
@@ -77,6 +77,7 @@ class Inflow:
         self._per_s = 0.0
         self._refused: Counter[Why] = Counter()
         self._said: dict[Why, float] = {}
+        self._announced: set[Why] = set()
         self._room = asyncio.Event()
         for reason in REASONS:
             INTAKE_FULL.labels(reason).set(0)
@@ -124,7 +125,7 @@ class Inflow:
                 await self.look()
             except NotStored as error:
                 log.get().error("not stored", place="inflow", reason=error.reason)
-            await asyncio.sleep(max(LOOK_S, (time.monotonic() - began) / LOOK_SHARE))
+            await asyncio.sleep(min(max(LOOK_S, (time.monotonic() - began) / LOOK_SHARE), SELDOM_S))
 
     async def look(self) -> None:
         """Count what waits and what is free, and open what was full.
@@ -133,7 +134,10 @@ class Inflow:
             NotStored: the database cannot be read; the last count stands.
         """
         if self._free is not None:
-            self._disk_left = await asyncio.to_thread(self._free)
+            try:
+                self._disk_left = await asyncio.to_thread(self._free)
+            except OSError:  # nobody knows; what does not fit fails to commit and is not acknowledged
+                self._disk_left = None
         before, began = self._taken.copy(), time.monotonic()
         rows = await self._store.read(BY_SOURCE)
         counted = {row["source"]: int(row["n"]) for row in rows}
@@ -206,18 +210,21 @@ class Inflow:
         for reason in REASONS:
             is_full = self._is_full(reason)
             INTAKE_FULL.labels(reason).set(is_full)
-            if not is_full and self._said.pop(reason, None) is not None:
+            if not is_full and reason in self._announced:
+                self._announced.discard(reason)
                 log.get().info(
                     "taking notifications again", reason=f"full:{reason}", count=self._refused.pop(reason, 0)
                 )
 
     def _say(self, full: Full) -> None:
-        """Once when it begins, then once a minute with how many were turned away."""
+        """When it begins, and with how many were turned away; no more than once a minute."""
         now = time.monotonic()
-        if now - self._said.get(full.reason, -math.inf) >= SAY_AGAIN_S:
-            self._said[full.reason] = now
-            INTAKE_FULL.labels(full.reason).set(1)
-            log.get().warning(
-                "turning notifications away", reason=f"full:{full.reason}", count=self._refused[full.reason],
-                seconds=full.retry_after_s,
-            )  # fmt: skip
+        if now - self._said.get(full.reason, -math.inf) < SAY_AGAIN_S:
+            return
+        self._said[full.reason] = now
+        self._announced.add(full.reason)
+        INTAKE_FULL.labels(full.reason).set(1)
+        log.get().warning(
+            "turning notifications away", reason=f"full:{full.reason}", count=self._refused[full.reason],
+            seconds=full.retry_after_s,
+        )  # fmt: skip

@@ -10,6 +10,7 @@ import contextlib
 import queue
 import sqlite3
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from itertools import groupby
@@ -23,6 +24,9 @@ MAX_ROWS = 64
 MOST_STEPS = 512
 """Of one group: it holds the loop up for some milliseconds at most."""
 
+PATIENCE_S, BUSY_S = 5.0, 0.01
+"""How long the writer's thread waits for a file that another process writes to, as a backup may; and between looks."""
+
 MANY_ROWS = 256
 """What writes more, or may take long by its own account, runs on the writer's thread."""
 
@@ -32,6 +36,7 @@ class GroupWriter:
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
+        connection.execute("PRAGMA busy_timeout=0")  # nobody waits on the loop
         self._waiting = deque[Job]()
         self._turn = threading.Condition()
         self._writing = False
@@ -75,7 +80,7 @@ class GroupWriter:
             self._writing = True
             group = _Group(self._gather())
         if not group.is_heavy:
-            self._run(group)
+            group.is_heavy = not self._took_its_turn(group, 0.0)
         self._begun.put(group)
 
     def _gather(self) -> list[Job]:
@@ -89,7 +94,7 @@ class GroupWriter:
     def _end_forever(self) -> None:
         while (group := self._begun.get()) is not None:
             if group.is_heavy:
-                self._run(group)
+                self._took_its_turn(group, PATIENCE_S)
             self._commit(group)
             with self._turn:
                 self._writing = False
@@ -103,12 +108,24 @@ class GroupWriter:
                 except RuntimeError:  # that loop has ended
                     self._begin()
 
-    def _run(self, group: "_Group") -> None:
+    def _took_its_turn(self, group: "_Group", patience_s: float) -> bool:
+        """Run the group's statements; False, and nothing done, when another process has the file: wait elsewhere."""
+        end = time.monotonic() + patience_s
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            while True:
+                try:
+                    self._connection.execute("BEGIN IMMEDIATE")
+                    break
+                except sqlite3.OperationalError:
+                    if not patience_s:
+                        return False
+                    if time.monotonic() >= end:
+                        raise
+                    time.sleep(BUSY_S)
             self._run_all(group.jobs)
         except Exception as error:  # noqa: BLE001 -- whatever it is, the writer must go on
             group.failed = error
+        return True
 
     def _commit(self, group: "_Group") -> None:
         try:

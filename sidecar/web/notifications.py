@@ -85,6 +85,9 @@ class NotificationDoor:
             log.get().error("not recorded", reason=error.reason, source=label)
         except Unfinished as body:
             response = await turn_away(request, body.response)
+        except web.RequestPayloadError:
+            broken = refusal(400, "invalid", "the body does not follow its own framing")
+            response = await turn_away(request, broken)
         except ConnectionError:  # the sender left before its answer; it will send again
             response = web.Response(status=499)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of the web

@@ -156,6 +156,13 @@ def test_a_search_shows_the_named_elements_and_what_a_summary_must_have(stub: St
     assert found["meta"]["tag"][0]["code"] == "SUBSETTED"
 
 
+def test_a_search_brings_the_patient_along_when_it_is_asked_to(stub: Stub):
+    found = _search(stub, patient="p1", _include="Observation:patient")
+
+    assert [r["id"] for r in found if r["resourceType"] == "Patient"] == ["p1"]
+    assert len(found) == 51
+
+
 def test_a_search_for_no_patient_finds_nothing(stub: Stub):
     assert _search(stub, code="8867-4") == []
 

@@ -247,8 +247,9 @@ def _finished(running: Process, ops: str, events: int) -> None:
 
 
 def _active(ops: str) -> bool:
-    active = _metrics(ops).get("sidecar_subscription_active", [])
-    return bool(active) and all(value == 1 for _, value in active)
+    """Whether every Subscription is active; a source whose turn has not come yet has no sample."""
+    active = {labels["source"]: value for labels, value in _metrics(ops).get("sidecar_subscription_active", [])}
+    return "observation" in active and all(value == 1 for value in active.values())
 
 
 def _metrics(ops: str) -> dict[str, list[tuple[dict[str, str], float]]]:

@@ -81,6 +81,13 @@
       if (element.closest(".notices")) continue;
       const range = document.createRange();
       range.selectNodeContents(node);
+      for (const word of node.data.matchAll(/[^\s/-]+/g)) {
+        const letters = document.createRange();
+        letters.setStart(node, word.index);
+        letters.setEnd(node, word.index + word[0].length);
+        const lines = new Set([...letters.getClientRects()].map((box) => Math.round(box.top)));
+        if (word[0].length <= 9 && lines.size > 1) found.push(`broken: ${named(element)} "${word[0]}"`);
+      }
       for (const box of range.getClientRects()) {
         if (box.left < -0.5 || box.right > innerWidth + 0.5) found.push(`outside the window: ${named(element)} "${node.data.trim()}"`);
         for (let around = element; around !== document.body; around = around.parentElement) {

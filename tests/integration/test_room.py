@@ -180,6 +180,17 @@ async def test_nothing_new_is_taken_when_the_disk_is_nearly_full_and_it_is_again
         assert metrics.REGISTRY.get_sample_value("sidecar_intake_full", {"reason": "disk"}) == 0
 
 
+async def test_a_nearly_full_disk_is_told_to_every_sender_and_leaves_the_server_ready(tmp_path):
+    async with house(tmp_path, bounds=Bounds(free_bytes=2**62)) as site:
+        base = f"http://{site.sidecar.addresses[0]}"
+        async with httpx.AsyncClient(base_url=base, headers=GOOD, trust_env=False, timeout=60) as client:
+            for answer in (await tell(client, patient("p1")), await client.post("/notify/observation")):
+                assert (answer.status_code, answer.headers["Retry-After"]) == (503, "60")
+                assert "disk" in answer.json()["issue"][0]["diagnostics"]
+            assert (await client.get(f"http://{site.sidecar.addresses[1]}/readyz")).status_code == 200
+        assert not await site.rows("SELECT id FROM event WHERE focus_type IS NOT NULL")
+
+
 async def test_what_is_on_its_way_to_the_disk_is_bounded_and_one_alone_is_always_taken(tmp_path):
     with open_store(tmp_path) as store:
         inflow = Inflow(store, None, Bounds(commits=10))

@@ -197,3 +197,17 @@ async def test_requests_that_come_together_are_answered_one_by_one(tmp_path):
         for _ in range(100):
             assert b" 200 " in await reader.readuntil(b"\r\n\r\n")
         writer.close()
+
+
+async def test_a_body_that_breaks_its_own_framing_is_refused_and_is_no_unexpected_error(tmp_path):
+    async with strict(tmp_path) as site:
+        where = ("sidecar_unexpected_errors_total", {"place": "notifications"})
+        before = metrics.REGISTRY.get_sample_value(*where)
+        reader, writer = await connect(site)
+        writer.write(f"{HEAD}{GOOD}Transfer-Encoding: chunked\r\n\r\n".encode())
+        await asyncio.sleep(0.05)
+        writer.write(b"no length\r\n")
+        # The compiled parser lets the body end by its time, the other one refuses it at once.
+        assert (await everything(reader)).split(b" ")[1] in {b"400", b"408"}
+        assert metrics.REGISTRY.get_sample_value(*where) == before
+        writer.close()
