@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CAMPAIGN := $(BIN)/python -m tests.campaigns
+STATE := build/campaigns
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check format lint types contracts lock models bench picture campaign clean
@@ -53,11 +55,17 @@ bench: $(VENV)/ready ## the sidecar beside the least that does the job: CPU, lat
 picture: $(VENV)/ready ## take the README's picture of the ward again, from a real demo; needs Chromium
 	$(BIN)/python -m tests.browser.picture
 
-campaign: $(VENV)/ready ## the long fault campaigns (kill points, notifications, several workers, slow clients), seeded and bounded
-	$(BIN)/python -m tests.campaigns.kill --points 200
-	$(BIN)/python -m tests.campaigns.notifications --runs 300
-	$(BIN)/python -m tests.campaigns.workers --points 200
-	$(BIN)/python -m tests.campaigns.slow_clients --seconds 120
+campaign: $(VENV)/ready ## the long campaigns of faults and of load, seeded; interrupted, they go on where they were
+	$(CAMPAIGN).kill --points 200 --state $(STATE)/kill
+	$(CAMPAIGN).notifications --runs 300 --state $(STATE)/notifications
+	$(CAMPAIGN).workers --points 200 --state $(STATE)/workers
+	$(CAMPAIGN).duplicates --runs 20 --state $(STATE)/duplicates
+	$(CAMPAIGN).outage --runs 10 --state $(STATE)/outage
+	$(CAMPAIGN).slow_clients --seconds 120 --state $(STATE)/slow_clients
+	$(CAMPAIGN).overload --state $(STATE)/overload
+	$(CAMPAIGN).memory --state $(STATE)/memory
+	$(CAMPAIGN).flat --state $(STATE)/flat --plot build/flat.svg
+	rm -r $(STATE)
 
 clean: ## remove what was built
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage
+	rm -rf $(VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage

@@ -18,6 +18,8 @@ from sidecar.settings import Settings
 DUTIES = ("subscriptions", "catch-up", "review", "prune")
 PRUNE_S = 600.0
 LOOK_S = 0.1
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.5, 10.0
+"""Before a source of which the EHR said nothing is looked at again; doubles with each failure in a row."""
 NOTICES_S = 86_400.0
 """How long what was heard of a Subscription waits to be counted; days later it says nothing any more."""
 
@@ -38,11 +40,16 @@ class Duties:
     async def _subscriptions(self) -> None:
         """Create or adopt, follow, renew. One source's trouble does not keep the others waiting."""
         rooms = self._rooms
+        pauses, resting = dict.fromkeys(rooms.sources, FIRST_PAUSE_S), dict.fromkeys(rooms.sources, 0.0)
         try:
             while True:
                 await rooms.gate.ready()
-                for source in rooms.sources:
-                    await self._outside(partial(rooms.follower.follow, source, time.time()))
+                for source in [s for s in rooms.sources if time.monotonic() >= resting[s]]:
+                    if await self._outside(partial(rooms.follower.follow, source, time.time())) is not None:
+                        pauses[source] = FIRST_PAUSE_S
+                        continue
+                    resting[source] = time.monotonic() + pauses[source]
+                    pauses[source] = min(2 * pauses[source], LONGEST_PAUSE_S)
                 await asyncio.sleep(min(rooms.follower.grace_s, LOOK_S))
         finally:
             for source in rooms.sources:  # another process says from now on
@@ -75,8 +82,8 @@ class Duties:
             await self._rooms.store.commit(forgotten(time.time() - NOTICES_S))
             await asyncio.sleep(PRUNE_S)
 
-    async def _outside(self, call: Callable[[], Awaitable[int | None]]) -> int:
-        """A call to the EHR by a task of its own: a failure is logged, and shuts the gate when the EHR is away."""
+    async def _outside(self, call: Callable[[], Awaitable[int | None]]) -> int | None:
+        """A call to the EHR by a task of its own: a failure is None and logged, and one that is away shuts the gate."""
         try:
             return await call() or 0
         except Unavailable as down:
@@ -84,4 +91,4 @@ class Duties:
                 log.get().warning("ehr call failed", reason=down.reason)
         except SidecarError as error:
             log.get().warning("ehr call failed", reason=error.reason)
-        return 0
+        return None

@@ -7,7 +7,8 @@ import sys
 import pytest
 
 from sidecar.store import SqliteStore
-from tests.campaigns.kill import fresh_seed, run
+from tests.campaigns.kill import run
+from tests.campaigns.runs import fresh_seed
 
 KILLED_WHILE_MIGRATING = """
 import os, signal, sys

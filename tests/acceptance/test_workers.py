@@ -8,7 +8,7 @@ import time
 import httpx
 import pytest
 
-from tests.campaigns.kill import fresh_seed
+from tests.campaigns.runs import fresh_seed
 from tests.campaigns.workers import run
 from tests.harness import SECRET, house, now, observation_set, serve, until, write_site
 from tests.postgres import Cluster, Line, cluster, new_database, skip_when_missing

@@ -12,6 +12,7 @@ import asyncio
 import re
 import sys
 import time
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
@@ -129,9 +130,9 @@ class Ehr:
             self._looks[who] += 1
             since, until = _span(query.get("date", []))
             key = tuple((n, v[0]) for n, v in sorted(query.items()) if n not in {"patient", "date"})
-            k = range(self._chart.size)
-            newest = sum(1 for i in k if until is not None and self._chart.at(i) > until)
-            oldest = sum(1 for i in k if since is None or self._chart.at(i) >= since)
+            at, k = self._chart.at, range(self._chart.size)  # newest first: charts of any length are searched alike
+            newest = bisect_left(k, True, key=lambda i: until is None or at(i) <= until)
+            oldest = bisect_left(k, True, key=lambda i: since is not None and at(i) < since)
             return self._found(key, newest, oldest, self._version(who)).replace(WHO.encode(), who.encode())
         return orjson.dumps(payloads.searchset(self._base, kind, [], None))
 

@@ -1,6 +1,7 @@
 """Kill `sidecar serve` at many moments under load, and prove: nothing acknowledged is lost, nothing is written twice.
 
-`python -m tests.campaigns.kill --points 200 [--seed N] [--rung put] [--json]`; exit code 0 only if every claim held.
+`python -m tests.campaigns.kill --points 200 [--seed N] [--rung put] [--state FILE] [--json]`; exit code 0 only if every
+claim held. Each run of at most `STRETCH` points has a ward and a database of its own.
 
 A practice EHR with a full ward lives in this process. Charting goes on all the time, through Subscriptions that the
 EHR itself keeps; a notifier of our own also calls the hook and remembers what was answered with 2xx. The server is a
@@ -8,26 +9,22 @@ real process, killed with SIGKILL at seeded moments and started again on the sam
 `tests.campaigns.verdict` compares the chart with what the readings say by a count of the points of its own.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
-import os
 import random
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
 from sidecar.sandbox.ehr import Capabilities, PracticeEhr
 from sidecar.settings import load
 from tests.campaigns.charting import Notifier, Ward
+from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 from tests.campaigns.verdict import Report, Verdict, idle
 from tests.harness import Served, serve, until, write_site
 
@@ -37,6 +34,7 @@ NOTIFIERS = 4
 LONGEST_UP_S = 0.6
 LONGEST_START_S = 1.1
 POINT_S, SETTLE_S = 6.0, 240.0
+STRETCH = 25
 RUNGS = {
     "put": Capabilities(),
     "conditional": Capabilities(update_create=False),
@@ -112,7 +110,7 @@ class Killer:
 
 async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> Report:
     """Run `points` lives of a server and judge what is left."""
-    started, rng, report = time.monotonic(), random.Random(seed), Report(seed, points, rung)
+    rng, report = random.Random(seed), Report(seed, points, rung)
     ehr = PracticeEhr(capabilities=RUNGS[rung])
     await ehr.start()
     config = write_site(folder, ehr.base_url, work='catch_up_overlap = "5s"')
@@ -125,8 +123,7 @@ async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> R
     load_tasks += [asyncio.create_task(notifier.notify_until(stop)) for _ in range(NOTIFIERS)]
     try:
         async with asyncio.timeout(points * POINT_S + SETTLE_S):
-            for number in range(points):
-                _progress(number, points, killer, started)
+            for _ in range(points):
                 if rng.random() < 0.25:
                     ehr.faults.drop_reply_next(only=f"{'PUT' if rung == 'put' else 'POST'} RiskAssessment")
                     report.replies_dropped += 1
@@ -137,7 +134,7 @@ async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> R
             ended, quiet_from = time.time(), time.monotonic()
             await ehr.quiet(SETTLE_S)
             await until(lambda: idle(config, ended), SETTLE_S)
-            report.settled_s = round(time.monotonic() - quiet_from, 1)
+            report.settled_max_s = round(time.monotonic() - quiet_from, 1)
             report.saw("wrong", await asyncio.to_thread(served.terminate), "no clean stop at the end")
         Verdict(config, ward, report).give(notifier.acknowledged)
     finally:
@@ -149,7 +146,6 @@ async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> R
     report.kills, report.acknowledged, report.restarts = dict(killer.kills), len(notifier.acknowledged), points
     report.readings, report.risk_assessments = ward.count, len(ehr.all("RiskAssessment"))
     report.ready_p50_s, report.ready_max_s = round(median(killer.ready_s), 2), round(max(killer.ready_s), 2)
-    report.seconds = round(time.monotonic() - started, 1)
     return report
 
 
@@ -158,35 +154,23 @@ def run(points: int, seed: int, folder: Path, rung: str = "put") -> Report:
     return asyncio.run(campaign(points, seed, folder, rung))
 
 
-def _progress(number: int, points: int, killer: Killer, started: float) -> None:
-    if sys.stderr.isatty():
-        seconds, kills = time.monotonic() - started, sum(killer.kills.values())
-        sys.stderr.write(f"\r{number}/{points} points, {kills} kills, {seconds:.0f} s")
-        sys.stderr.flush()
-
-
-def fresh_seed() -> int:
-    """`SIDECAR_SEED`, else a new one."""
-    return int(os.environ.get("SIDECAR_SEED") or int.from_bytes(os.urandom(4)))
+def stretches(points: int) -> list[int]:
+    """`points` in runs of at most `STRETCH`."""
+    return [min(STRETCH, points - done) for done in range(0, points, STRETCH)]
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.kill", description=__doc__.partition("\n")[0])
+    parser = arguments("tests.campaigns.kill", __doc__)
     parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=None, help="repeat a run; default: SIDECAR_SEED, else random")
     parser.add_argument("--rung", choices=sorted(RUNGS), default="put", help="what the EHR can do to guard a create")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    seed = fresh_seed() if options.seed is None else options.seed
-    with tempfile.TemporaryDirectory(prefix="kill-campaign-") as folder:
-        report = run(options.points, seed, Path(folder), options.rung)
-    found = asdict(report) | {"ok": report.ok}
-    if options.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    else:
-        sys.stdout.writelines(f"{name}: {value}\n" for name, value in found.items())
-    return 0 if report.ok else 1
+    sizes = stretches(options.points)
+
+    async def one(run: Run) -> Found:
+        return (await campaign(sizes[run.number], run.seed, run.folder, options.rung)).found()
+
+    return carry_out(Row("kill", len(sizes), {"rung": options.rung, "points": options.points}), one, options)
 
 
 if __name__ == "__main__":

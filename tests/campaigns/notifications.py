@@ -1,26 +1,22 @@
 """Lose, repeat, reorder and delay notifications, restart the EHR with its counters reset, and prove: nothing is missed.
 
-`python -m tests.campaigns.notifications --runs 300 [--seed N] [--together 4] [--json]`; exit code 0 only if every claim
-held. Each run has a seed of its own, a practice EHR with topic Subscriptions and one of the field's quirks, a small
+`python -m tests.campaigns.notifications --runs 300 [--seed N] [--together 4] [--state FILE] [--json]`; exit code 0 only if
+every claim held. Each run has a seed of its own, a practice EHR with topic Subscriptions and one of the field's quirks, a small
 ward, and a sidecar that searches by itself only where its EHR can give no other sign: one that does not count, or one
 that restarts and may count past its old number before it is heard again. When all is quiet, `tests.campaigns.verdict`
 compares the chart with what the readings say by a count of the points of its own.
 """
 
-import argparse
 import asyncio
-import contextlib
-import json
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
+import structlog
 
 from sidecar.fhir.signing_keys import ALGORITHMS, new_signing_keys, rotate_signing_keys
 from sidecar.records import Reference
@@ -32,8 +28,8 @@ from sidecar.sandbox.faults import Faults
 from sidecar.sandbox.quirks import Backport
 from sidecar.sandbox.topics import changed_topic
 from tests.campaigns.charting import Ward
-from tests.campaigns.kill import fresh_seed
-from tests.campaigns.verdict import MAX_PROBLEMS, Report, Verdict
+from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
+from tests.campaigns.verdict import Report, Verdict
 from tests.harness import House, house, until
 
 SOURCES = ("patient", "encounter", "observation", "condition")
@@ -56,44 +52,7 @@ SILENT = (
 """Servers whose losses nothing tells of: the search at intervals finds them."""
 
 
-@dataclass
-class Campaign:
-    """What the runs saw. `problems` names the first ones, each with the seed of its run."""
-
-    seed: int
-    runs: int
-    missed: int = 0
-    doubled: int = 0
-    wrong: int = 0
-    buried: int = 0
-    readings: int = 0
-    risk_assessments: int = 0
-    faults: dict[str, int] = field(default_factory=dict)
-    seconds: float = 0.0
-    problems: list[str] = field(default_factory=list)
-
-    @property
-    def ok(self) -> bool:
-        """Every claim held."""
-        return not (self.missed or self.doubled or self.wrong or self.buried or self.problems)
-
-    def add(self, seed: int, report: Report, faults: Counter[str]) -> None:
-        """Take one run in."""
-        self.faults = dict(sorted((Counter(self.faults) + faults).items()))
-        self.missed += report.lost
-        self.doubled += report.duplicates
-        self.wrong += report.wrong + report.regressions
-        self.buried += report.buried
-        self.readings += report.readings
-        self.risk_assessments += report.risk_assessments
-        self.problem(*(f"seed {seed}: {problem}" for problem in report.problems))
-
-    def problem(self, *found: str) -> None:
-        """Name problems, as long as there are few."""
-        self.problems += found[: MAX_PROBLEMS - len(self.problems)]
-
-
-class Run:
+class Mishaps:
     """One ward, one EHR, one seed."""
 
     def __init__(self, seed: int, folder: Path) -> None:
@@ -233,50 +192,21 @@ class Run:
                 report.saw("lost", not known, f"{reading['id']} was never heard of")
 
 
-async def campaign(runs: int, seed: int, folder: Path, together: int = 4) -> Campaign:
-    """So many runs, some at once."""
-    started, found, slots = time.monotonic(), Campaign(seed, runs), asyncio.Semaphore(together)
-
-    async def one(number: int) -> None:
-        async with slots:
-            place = folder / str(number)
-            place.mkdir()
-            try:
-                run = Run(seed + number, place)
-                found.add(seed + number, await run.go(), run.counts)
-            except (AssertionError, TimeoutError) as error:
-                found.problem(f"seed {seed + number}: did not come to rest ({error})")
-            if sys.stderr.isatty():
-                sys.stderr.write(f"\r{number + 1}/{runs} runs, {time.monotonic() - started:.0f} s")
-
-    await asyncio.gather(*(one(number) for number in range(runs)))
-    found.seconds = round(time.monotonic() - started, 1)
-    return found
+async def one(run: Run) -> Found:
+    """One ward through all its mishaps."""
+    mishaps = Mishaps(run.seed, run.folder)
+    report = await mishaps.go()
+    return {**report.found(), "faults": dict(sorted(mishaps.counts.items()))}
 
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m tests.campaigns.notifications", description=__doc__.partition("\n")[0]
-    )
+    parser = arguments("tests.campaigns.notifications", __doc__)
     parser.add_argument("--runs", type=int, default=300)
     parser.add_argument("--together", type=int, default=4, help="runs at once")
-    parser.add_argument("--seed", type=int, default=None, help="repeat a campaign; default: SIDECAR_SEED, else random")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    seed = fresh_seed() if options.seed is None else options.seed
-    with (
-        tempfile.TemporaryDirectory(prefix="notifications-campaign-") as folder,
-        contextlib.suppress(KeyboardInterrupt),
-    ):
-        report = asyncio.run(campaign(options.runs, seed, Path(folder), options.together))
-        found = asdict(report) | {"ok": report.ok}
-        if options.json:
-            sys.stdout.write(json.dumps(found, indent=2) + "\n")
-        else:
-            sys.stdout.writelines(f"{name}: {value}\n" for name, value in found.items())
-        return 0 if report.ok else 1
-    return 130
+    structlog.configure(logger_factory=structlog.ReturnLoggerFactory())  # the sidecars of this process say nothing
+    return carry_out(Row("notifications", options.runs, together=options.together), one, options)
 
 
 if __name__ == "__main__":

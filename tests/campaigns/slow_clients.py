@@ -1,18 +1,15 @@
 """Slow and hostile clients beside good ones, and prove: the good ones wait no longer for their acknowledgement.
 
-`python -m tests.campaigns.slow_clients [--seconds 60] [--clients 100] [--seed N] [--json]`; exit code 0 only if the
-claim held. Phases with and without the slow clients alternate in one run, at `RATE` good notifications a second; the
+`python -m tests.campaigns.slow_clients [--seconds 60] [--clients 100] [--seed N] [--state FILE] [--json]`; exit code
+0 only if the claim held. Phases with and without the slow clients alternate in one run, at `RATE` good notifications a second; the
 figure is the median of the ratios of neighbouring phases' p99.
 """
 
-import argparse
 import asyncio
 import contextlib
-import json
 import random
 import statistics
 import sys
-import tempfile
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -23,7 +20,7 @@ import aiohttp
 import orjson
 
 from sidecar.sandbox.ehr import PracticeEhr
-from tests.campaigns.kill import fresh_seed
+from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 from tests.harness import SECRET, Served, spawn, until, write_site
 from tests.process import cpu_s, rss_bytes
 
@@ -189,21 +186,18 @@ async def _measure(served: Served, report: Report, pairs: int) -> None:
 
 
 def main() -> int:
-    """Run, print, judge."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    """The command line."""
+    parser = arguments("tests.campaigns.slow_clients", __doc__)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--clients", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=None)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    seed = asked.seed if asked.seed is not None else fresh_seed()
-    sys.stdout.write("" if asked.json else f"SIDECAR_SEED={seed}\n")
-    with tempfile.TemporaryDirectory(prefix="slow-clients-") as folder:
-        report = asyncio.run(campaign(asked.seconds, asked.clients, seed, Path(folder)))
-    found = asdict(report) | {"ratio": report.ratio, "ok": report.ok}
-    lines = json.dumps(found) if asked.json else "\n".join(f"{name}: {value}" for name, value in found.items())
-    sys.stdout.write(lines + "\n")
-    return 0 if report.ok else 1
+    options = parser.parse_args()
+
+    async def one(run: Run) -> Found:
+        report = await campaign(options.seconds, options.clients, run.seed, run.folder)
+        return asdict(report) | {"ratio_p50": report.ratio, "ok": report.ok}
+
+    settings = {"seconds": options.seconds, "clients": options.clients}
+    return carry_out(Row("slow_clients", 1, settings), one, options)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ import contextlib
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from sidecar.store import load_keys
 from sidecar.writeback import is_chartable
 from tests import postgres
 from tests.campaigns.charting import CHOICES, Notified, Resource, Ward, code
-
-MAX_PROBLEMS = 20
+from tests.campaigns.runs import MAX_PROBLEMS, Found
 
 
 @dataclass
@@ -42,14 +41,17 @@ class Report:
     replies_dropped: int = 0
     ready_p50_s: float = 0.0
     ready_max_s: float = 0.0
-    settled_s: float = 0.0
-    seconds: float = 0.0
+    settled_max_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
         """Every claim held."""
         return not (self.lost or self.duplicates or self.wrong or self.regressions or self.buried or self.problems)
+
+    def found(self) -> Found:
+        """What the run found, as `tests.campaigns.runs` keeps it."""
+        return {**asdict(self), "ok": self.ok}
 
     def saw(self, kind: str, count: int, example: str) -> None:
         """Count `count` breaches of a claim."""

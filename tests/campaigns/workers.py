@@ -1,6 +1,6 @@
 """Kill one of several `sidecar serve` on one PostgreSQL, and the database itself, at many moments under load.
 
-`python -m tests.campaigns.workers --points 200 [--seed N] [--rung put] [--json]`; exit code 0 only if every claim held:
+`python -m tests.campaigns.workers --points 200 [--seed N] [--rung put] [--state FILE] [--json]`; exit code 0 only if all held:
 nothing acknowledged is lost, nothing is written twice, the results of a patient reach the chart in their order, and no
 Subscription is written by two processes in turns.
 
@@ -9,7 +9,6 @@ own, so that the EHR's side can tell who wrote what. They share a database, whos
 half of the times by a crash (`immediate`).
 """
 
-import argparse
 import asyncio
 import contextlib
 import itertools
@@ -17,10 +16,9 @@ import json
 import random
 import shutil
 import sys
-import tempfile
 import time
 from collections import Counter, defaultdict
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from statistics import median
@@ -32,7 +30,8 @@ from sidecar.sandbox.ehr import Credentials, PracticeEhr
 from sidecar.settings import load
 from tests.campaigns.balancer import Balancer
 from tests.campaigns.charting import Notifier, Ward
-from tests.campaigns.kill import LONGEST_START_S, LONGEST_UP_S, RUNGS, SETTLE_S, fresh_seed
+from tests.campaigns.kill import LONGEST_START_S, LONGEST_UP_S, RUNGS, SETTLE_S, stretches
+from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
 from tests.campaigns.verdict import Report, Verdict, idle, rows
 from tests.harness import Served, free_port, settings_text, spawn, until, write_site
 from tests.postgres import Cluster
@@ -48,7 +47,6 @@ SUBSCRIPTIONS = {("PUT", "Subscription/{id}"), ("POST", "Subscription")}
 class SharedReport(Report):
     """What this campaign saw beside."""
 
-    workers: int = WORKERS
     database_restarts: dict[str, int] = field(default_factory=dict)
     subscription_writes: int = 0
     takeovers: int = 0
@@ -217,7 +215,7 @@ def token(number: int) -> str:
 
 async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> SharedReport:
     """Run `points` deaths of servers, restart the database, and judge what is left."""
-    started, rng, report = time.monotonic(), random.Random(seed), SharedReport(seed, points, rung)
+    rng, report = random.Random(seed), SharedReport(seed, points, rung)
     witness = Witness()
     ehr = witness.ehr = PracticeEhr(capabilities=RUNGS[rung], credentials=witness)
     await ehr.start()
@@ -242,7 +240,7 @@ async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> S
             ended, quiet_from = time.time(), time.monotonic()
             await ehr.quiet(SETTLE_S)
             await until(lambda: idle(configs[0], ended), SETTLE_S)
-            report.settled_s = round(time.monotonic() - quiet_from, 1)
+            report.settled_max_s = round(time.monotonic() - quiet_from, 1)
             report.saw("wrong", sum(map(bool, await workers.end())), "no clean stop at the end")
         Verdict(configs[0], ward, report).give(notifier.acknowledged)
         _order(configs[0], ehr, report)
@@ -258,7 +256,6 @@ async def campaign(points: int, seed: int, folder: Path, rung: str = "put") -> S
     report.restarts, report.database_restarts = len(workers.ready_s), dict(workers.restarts)
     report.readings, report.risk_assessments = ward.count, len(ehr.all("RiskAssessment"))
     report.ready_p50_s, report.ready_max_s = round(median(workers.ready_s), 2), round(max(workers.ready_s), 2)
-    report.seconds = round(time.monotonic() - started, 1)
     return report
 
 
@@ -268,7 +265,6 @@ async def _deaths(points: int, workers: Workers, ehr: PracticeEhr, rng: random.R
     await workers.all_up()
     restarts = {points * (2 * n + 1) // (2 * _restarts(points)): n for n in range(_restarts(points))}
     for number in range(points):
-        _progress(number, points, workers)
         if rng.random() < 0.25:
             ehr.faults.drop_reply_next(only=f"{'PUT' if report.rung == 'put' else 'POST'} RiskAssessment")
             report.replies_dropped += 1
@@ -348,29 +344,18 @@ def run(points: int, seed: int, folder: Path, rung: str = "put") -> SharedReport
     return asyncio.run(campaign(points, seed, folder, rung))
 
 
-def _progress(number: int, points: int, workers: Workers) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{number}/{points} points, {sum(workers.kills.values())} kills, {dict(workers.restarts)}")
-        sys.stderr.flush()
-
-
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m tests.campaigns.workers", description=__doc__.partition("\n")[0])
+    parser = arguments("tests.campaigns.workers", __doc__)
     parser.add_argument("--points", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=None, help="repeat a run; default: SIDECAR_SEED, else random")
     parser.add_argument("--rung", choices=sorted(RUNGS), default="put", help="what the EHR can do to guard a create")
-    parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    seed = fresh_seed() if options.seed is None else options.seed
-    with tempfile.TemporaryDirectory(prefix="workers-campaign-") as folder:
-        report = run(options.points, seed, Path(folder), options.rung)
-    found = asdict(report) | {"ok": report.ok}
-    if options.json:
-        sys.stdout.write(json.dumps(found, indent=2) + "\n")
-    else:
-        sys.stdout.writelines(f"{name}: {value}\n" for name, value in found.items())
-    return 0 if report.ok else 1
+    sizes = stretches(options.points)
+
+    async def one(run: Run) -> Found:
+        return (await campaign(sizes[run.number], run.seed, run.folder, options.rung)).found()
+
+    return carry_out(Row("workers", len(sizes), {"rung": options.rung, "points": options.points}), one, options)
 
 
 if __name__ == "__main__":

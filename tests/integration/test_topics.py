@@ -242,6 +242,18 @@ async def test_a_mute_server_is_asked_how_many_events_there_are(tmp_path):
         assert site.ehr.requests["GET", "Subscription/{id}/$status"] >= 1
 
 
+async def test_a_server_that_refuses_to_say_how_a_subscription_stands_is_asked_more_and_more_rarely(tmp_path):
+    async with topic_house(tmp_path) as site:
+        asked = "GET", "Subscription/{id}/$status"
+        site.ehr.faults.fail_next(1_000_000, 401, only=" ".join(asked))
+        site.ehr.faults.mute = True
+        await until(lambda: site.ehr.requests[asked] > 0)
+        began, before = time.monotonic(), site.ehr.requests[asked]
+        await until(lambda: site.ehr.requests[asked] >= before + 3 * len(SOURCES), 60)
+        # With a tenth of a second between looks this would be 0.3 s; pauses double from 0.5 s.
+        assert time.monotonic() - began > 1.5
+
+
 async def test_a_topic_that_cannot_filter_is_taken_without_filters(tmp_path):
     ehr = PracticeEhr(delivery=DeliveryPolicy(second_s=0.2))
     await ehr.start()
