@@ -210,6 +210,7 @@ class Archive:
     def content(self, conclusion: Conclusion, status: str) -> bytes:
         """A hash of everything that is said to a reader; that a reading was touched without changing is not."""
         a, e = conclusion.assessment, conclusion.evidence
+        at = e.at.timestamp()
         said = {
             "status": status,
             "model": [a.version, a.model_digest],
@@ -219,7 +220,7 @@ class Archive:
             "at_least": a.at_least,
             "risk": a.risk,
             "contributions": sorted(a.contributions.items()),
-            "features": [[f.name, _number(f.value), _number(f.shown), _moment(e, f)] for f in a.vector.features],
+            "features": [[f.name, _number(f.value), _number(f.shown), _moment(at, f)] for f in a.vector.features],
             "remarks": a.vector.remarks,
             "basis": sorted(r.relative for r in e.basis),
             "occurred_at": round(e.occurred_at.timestamp(), 3),
@@ -349,8 +350,8 @@ def _row_key(identity: bytes, revision: int) -> bytes:
     return identity + b"|" + str(revision).encode()
 
 
-def _moment(e: Evidence, feature: Feature) -> int | None:
-    return None if feature.seconds is None else round(e.at.timestamp() + feature.seconds)
+def _moment(at: float, feature: Feature) -> int | None:
+    return None if feature.seconds is None else round(at + feature.seconds)
 
 
 def _number(value: float | None) -> float | None:

@@ -15,22 +15,19 @@ MISSING = "missing"
 
 @dataclass(frozen=True, slots=True)
 class Bins:
-    """One feature: ascending edges, the reference's share of each bin, and its size."""
+    """One feature: ascending edges, the reference's share of each bin by its name in order, and its size.
+
+    Names are `lt_8.5`, `8.5_11.5`, …, `ge_24.5`, `missing`.
+    """
 
     edges: tuple[float, ...]
     ratios: Mapping[str, float]
     observations: int
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """`lt_8.5`, `8.5_11.5`, …, `ge_24.5`, `missing`."""
-        return (*(_name(self.edges, i) for i in range(len(self.edges) + 1)), MISSING)
+    names: tuple[str, ...]
 
     def of(self, value: float) -> str:
         """The bin of `value`; NaN is `missing`. A value on an edge belongs to the upper bin."""
-        if math.isnan(value):
-            return MISSING
-        return _name(self.edges, bisect.bisect_right(self.edges, value))
+        return MISSING if math.isnan(value) else self.names[bisect.bisect_right(self.edges, value)]
 
 
 def _name(edges: tuple[float, ...], index: int) -> str:
@@ -52,8 +49,8 @@ def bins_for(reference: Mapping[str, Any]) -> dict[str, Bins]:
     for name, spec in reference.get("features", {}).items():
         edges, counts = tuple(float(e) for e in spec["edges"]), [int(c) for c in spec["counts"]]
         total = sum(counts)
-        empty = Bins(edges, {}, total)
+        names = (*(_name(edges, i) for i in range(len(edges) + 1)), MISSING)
         smoothed = total + 0.5 * len(counts)
-        ratios = {n: (c + 0.5) / smoothed for n, c in zip(empty.names, counts, strict=True)}
-        found[name] = Bins(edges, ratios, total)
+        ratios = {n: (c + 0.5) / smoothed for n, c in zip(names, counts, strict=True)}
+        found[name] = Bins(edges, ratios, total, names)
     return found
