@@ -1,7 +1,6 @@
 """The composition root: the one place that builds adapters and lists every task that runs."""
 
 import asyncio
-import shutil
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -37,7 +36,7 @@ from sidecar.rooms import Rooms, what_runs
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
-from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store
+from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store, room_beside
 from sidecar.web.admin import admin_app
 from sidecar.web.door import Door, Limits, private_socket
 from sidecar.web.jwks import publish_keys
@@ -334,11 +333,9 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
 
 
 def _free_beside(url: str) -> Callable[[], int] | None:
-    """The bytes left where a SQLite file grows; a PostgreSQL server's disk is its own."""
-    if not url.startswith("sqlite:///"):
-        return None
-    folder = Path(url.removeprefix("sqlite:///")).parent
-    return lambda: shutil.disk_usage(folder).free
+    """What tells how much room the database has left; None where it has a server that watches its own disk."""
+    path = Path(url.removeprefix("sqlite:///"))
+    return partial(room_beside, path) if url.startswith("sqlite:///") else None
 
 
 async def _at_most(seconds: float, *endings: Awaitable[object]) -> None:

@@ -16,7 +16,7 @@ from sidecar.intake import CatchUp, Follower, HookSecrets, Source, Subscriptions
 from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
 from sidecar.settings import Settings, Work
-from sidecar.store import Leases, Store
+from sidecar.store import HEAD, Leases, Store
 from sidecar.writeback import Deliverer, Outbox
 
 CHARTED = {"base_url", "write_ladder", "score_value", "probability"}
@@ -25,6 +25,7 @@ CHARTED = {"base_url", "write_ladder", "score_value", "probability"}
 def what_runs(settings: Settings, models: Mapping[str, RunningModel]) -> str:
     """A digest of all that decides what an event becomes: equal for servers that may work side by side."""
     said = {
+        "schema": HEAD,  # a process that does not know the tables as they are leaves the work to those that do
         "sites": [
             (name, site.model_dump(mode="json", exclude={"promoted_by", "promoted_because"}))
             for name, site in sorted(settings.models.items())

@@ -128,13 +128,9 @@ class Worker:
         model = rooms.models.get(item.claim.model)
         if model is None:
             raise Rejected("unknown_model")
-        asked_at = time.monotonic()
-
-        def seen(snapshot: PatientSnapshot) -> None:
-            self._must_show(item, snapshot)
-            rooms.deliverer.saw(snapshot, asked_at)
-
-        conclusion = await pipeline.assess(rooms.reader, item.patient, model, rooms.rules, rooms.clock(), seen)
+        conclusion = await pipeline.assess(
+            rooms.reader, item.patient, model, rooms.rules, rooms.clock(), lambda seen: self._must_show(item, seen)
+        )
         assessment_id, steps, new = await self._concluded(conclusion, item, model)
         outcome = conclusion.assessment.outcome
         started = time.perf_counter()

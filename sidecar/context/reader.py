@@ -145,7 +145,8 @@ class ContextReader:
         if need.condition_codes:
             asked["conditions"] = self._conditions(patient, need.condition_codes)
         found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
-        record = found["record"] if "record" in found else await self._brought(brought, who)
+        readings = [r for name in ("recent", "slow") for r in found.get(name, ())]
+        record = found["record"] if "record" in found else await self._brought(brought, readings, who)
         if record is None:
             raise Rejected("gone:patient")
         stays, recent, slow, conditions = (found.get(n, []) for n in ("stays", "recent", "slow", "conditions"))
@@ -168,10 +169,17 @@ class ContextReader:
         said = references.of(subject, self._client.base_url)
         return said is not None and said.relative == who.relative
 
-    async def _brought(self, brought: Found, who: Reference) -> Mapping[str, Any] | None:
-        """The Patient that came along with the readings; read when none did, as where there are no readings."""
-        came = (r for r in brought if r.get("resourceType") == who.type and r.get("id") == who.id)
-        return next(came, None) or await self._client.read(who)
+    async def _brought(self, brought: Found, readings: Found, who: Reference) -> Mapping[str, Any] | None:
+        """The Patient that came along with the readings; read by itself when that may not be the one of now.
+
+        None came where there are no readings; and what comes along with a reference to a version is that version.
+        """
+        versioned = any("/_history/" in str((r.get("subject") or {}).get("reference")) for r in readings)
+        came = [r for r in brought if r.get("resourceType") == who.type and r.get("id") == who.id]
+        versions = {identity.version for r in came if (identity := references.identity(r)) is not None}
+        if versioned or len(versions) != 1:
+            return await self._client.read(who)
+        return came[0]
 
     async def _collect(self, type_name: str, query: Query, most: int, brought: Found | None = None) -> Found:
         """Up to `most` resources of `type_name`; a search that holds more is cut, not refused."""

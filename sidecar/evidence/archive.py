@@ -187,6 +187,8 @@ class Archive:
             old = stored.conclusion.evidence
             if row["identity"] == identity:
                 own = stored
+                if not moment - spread_s <= row["occurred_at"] <= moment + _SAME_MOMENT_S:
+                    continue
             if stored.conclusion.assessment.outcome is Outcome.NOT_SCORED:
                 continue
             if abs(old.occurred_at.timestamp() - moment) <= _SAME_MOMENT_S:

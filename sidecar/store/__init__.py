@@ -4,14 +4,14 @@ from pydantic import SecretStr
 
 from sidecar.store.cipher import Cipher, load_keys, new_keys
 from sidecar.store.claims import Unsure
-from sidecar.store.engine import SKIP_LOCKED, SLOW_S, Row, Statement, Step, Store
+from sidecar.store.engine import HEAD, SKIP_LOCKED, SLOW_S, Row, Statement, Step, Store
 from sidecar.store.leases import END_LEASE, KEEP_LEASE, TAKE_LEASE, Leases
 from sidecar.store.ring import check_ring
-from sidecar.store.sqlite import SqliteStore
+from sidecar.store.sqlite import SqliteStore, room_beside
 
 __all__ = [
-    "END_LEASE", "KEEP_LEASE", "SKIP_LOCKED", "SLOW_S", "TAKE_LEASE", "Cipher", "Leases", "Row", "SqliteStore",
-    "Statement", "Step", "Store", "Unsure", "check_ring", "load_keys", "new_keys", "open_store",
+    "END_LEASE", "HEAD", "KEEP_LEASE", "SKIP_LOCKED", "SLOW_S", "TAKE_LEASE", "Cipher", "Leases", "Row", "SqliteStore",
+    "Statement", "Step", "Store", "Unsure", "check_ring", "load_keys", "new_keys", "open_store", "room_beside",
 ]  # fmt: skip
 
 

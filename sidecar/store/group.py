@@ -39,7 +39,7 @@ class GroupWriter:
         connection.execute("PRAGMA busy_timeout=0")  # nobody waits on the loop
         self._waiting = deque[Job]()
         self._turn = threading.Condition()
-        self._writing = False
+        self._writing = self._closed = False
         self._asked: asyncio.AbstractEventLoop | None = None
         self._begun: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._end_forever, name="store-writer", daemon=True)
@@ -53,7 +53,10 @@ class GroupWriter:
         """
         loop = asyncio.get_running_loop()
         done: asyncio.Future[list[list[Row]]] = loop.create_future()
-        self._waiting.append(Job(steps, done))
+        with self._turn:
+            if self._closed:
+                raise NotStored("store:closed")
+            self._waiting.append(Job(steps, done))
         if not self._writing and self._asked is not loop:
             # Not at once: others that were woken together with the caller have something to write as well.
             self._asked = loop
@@ -68,6 +71,7 @@ class GroupWriter:
                     self._turn.wait()
                 else:
                     self._begin()
+            self._closed = True
         self._begun.put(None)
         self._thread.join()
 
@@ -112,14 +116,17 @@ class GroupWriter:
         """Run the group's statements; False, and nothing done, when another process has the file: wait elsewhere."""
         end = time.monotonic() + patience_s
         try:
+            if self._connection.in_transaction:  # what could not be rolled back before
+                self._connection.execute("ROLLBACK")
             while True:
                 try:
                     self._connection.execute("BEGIN IMMEDIATE")
                     break
-                except sqlite3.OperationalError:
-                    if not patience_s:
+                except sqlite3.OperationalError as error:
+                    is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                    if is_busy and not patience_s:
                         return False
-                    if time.monotonic() >= end:
+                    if not is_busy or time.monotonic() >= end:
                         raise
                     time.sleep(BUSY_S)
             self._run_all(group.jobs)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from sidecar.errors import NotStored
 from sidecar.store.engine import MAX_GROUP, Job, Row, Statement, Step, settle
 
 TYPES = {
@@ -69,7 +68,7 @@ class Lookups:
         while jobs := self._next(statement):
             try:
                 rows = await self._rows(statement, jobs)
-            except NotStored as error:
+            except Exception as error:  # noqa: BLE001 -- whatever it is, those who asked must hear of it
                 for job in jobs:
                     job.result = error
             else:

@@ -6,8 +6,10 @@ and a layer in between cost more than the statements.
 """
 
 import asyncio
+import contextlib
 import fcntl
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +18,9 @@ from pathlib import Path
 from sidecar.errors import Misconfigured, NotStored
 from sidecar.store.engine import HEAD, Row, Statement, Step, Store
 from sidecar.store.group import GroupWriter, rows_of
+
+LOG_BYTES = 32 * 1024 * 1024
+"""What the log of a commit and its checkpoint may need."""
 
 
 class SqliteStore(Store):
@@ -82,6 +87,27 @@ class SqliteStore(Store):
         if self._lock_file is not None:
             os.close(self._lock_file)
             self._lock_file = None
+
+
+def room_beside(path: Path) -> int:
+    """Bytes that the file can still grow by: free on its disk, and free in the file, which never shrinks.
+
+    Where the disk has less than `LOG_BYTES`, only the disk counts: every commit goes through the log beside the file.
+
+    Raises:
+        OSError: the disk does not say.
+    """
+    free = shutil.disk_usage(path.parent).free
+    if free < LOG_BYTES:
+        return free
+    try:
+        with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=0.0)) as connection:
+            pages, size = (
+                connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("freelist_count", "page_size")
+            )
+    except sqlite3.Error:
+        return free
+    return free + int(pages) * int(size)
 
 
 def _read(connection: sqlite3.Connection, statement: Statement, parameters: Mapping[str, object]) -> list[Row]:

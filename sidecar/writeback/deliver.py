@@ -10,13 +10,12 @@ from sidecar.errors import Rejected, SidecarError
 from sidecar.fhir import references
 from sidecar.fhir.client import EhrClient
 from sidecar.manifest import Manifest
-from sidecar.records import Evidence, Outcome, PatientSnapshot, Reference, Stored
+from sidecar.records import Evidence, Outcome, Reference, Stored
 from sidecar.writeback.ladder import LadderWriter
 from sidecar.writeback.outbox import Effect, Outbox, QueuedWrite
 from sidecar.writeback.render import Links, device, observation, risk_assessment, score_stub
 from sidecar.writeback.sending import Sending, SendingWrite, longest_s
 
-FRESH_S, MOST_KEPT = 2.0, 1000
 _ENDED = ("finished", "cancelled", "entered-in-error")
 
 
@@ -57,26 +56,6 @@ class _Writes:
         return self.write.attempts > 1
 
 
-class _JustRead:
-    """Identified: what was read a moment ago, each for one use."""
-
-    def __init__(self) -> None:
-        self._kept: dict[str, tuple[float, Mapping[str, Any]]] = {}
-
-    def keep(self, resource: Mapping[str, Any], asked_at: float) -> None:
-        own = references.identity(resource)
-        if own is not None:
-            self._kept.pop(own.relative, None)
-            self._kept[own.relative] = (asked_at, resource)
-        oldest = next(iter(self._kept.values()), None)
-        if oldest is not None and (len(self._kept) > MOST_KEPT or time.monotonic() - oldest[0] > FRESH_S):
-            del self._kept[next(iter(self._kept))]
-
-    def of(self, reference: Reference) -> Mapping[str, Any] | None:
-        asked_at, resource = self._kept.pop(reference.relative, (0.0, None))
-        return resource if time.monotonic() - asked_at < FRESH_S else None
-
-
 class Deliverer:
     """Delivers through one client."""
 
@@ -84,16 +63,6 @@ class Deliverer:
         self._client, self._outbox = client, outbox
         self._wording, self._conventions = wording, conventions
         self._making_device = asyncio.Lock()
-        self._just_read = _JustRead()
-
-    def saw(self, snapshot: PatientSnapshot, asked_at: float) -> None:
-        """Patient and stay as the EHR showed them, asked at `asked_at` (monotonic): a write soon after asks not again.
-
-        "Read again before every write" means what changed while a result waited; what was read `FRESH_S` ago is read.
-        """
-        self._just_read.keep(snapshot.patient, asked_at)
-        if snapshot.encounter is not None:
-            self._just_read.keep(snapshot.encounter, asked_at)
 
     async def deliver(
         self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter, now: float
@@ -198,7 +167,7 @@ class Deliverer:
     async def _recheck(self, stored: Stored, manifest: Manifest, *, already_charted: bool) -> str | None:
         """Why this must not be written now. What is charted already may still be corrected after death or discharge."""
         evidence = stored.conclusion.evidence
-        patient = await self._now(Reference("Patient", evidence.patient.value))
+        patient = await self._client.read(Reference("Patient", evidence.patient.value))
         if patient is None:
             return "gone:patient"
         if _replaced(patient):
@@ -212,11 +181,8 @@ class Deliverer:
             return "out_of_cohort:deceased"
         return await self._recheck_stay(evidence) if evidence.encounter and "discharged" in excluded else None
 
-    async def _now(self, reference: Reference) -> Mapping[str, Any] | None:
-        return self._just_read.of(reference) or await self._client.read(reference)
-
     async def _recheck_stay(self, evidence: Evidence) -> str | None:
-        stay = await self._now(Reference("Encounter", evidence.encounter.id if evidence.encounter else ""))
+        stay = await self._client.read(Reference("Encounter", evidence.encounter.id if evidence.encounter else ""))
         if stay is None:
             return "gone:encounter"
         subject = references.of(stay.get("subject"), self._client.base_url)
