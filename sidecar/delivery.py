@@ -19,13 +19,16 @@ class Delivery:
 
     def __init__(self, rooms: Rooms, ladder: Ladder | None) -> None:
         self._rooms, self._ladder = rooms, ladder
-        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend)
+        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._waits)
         lease_s = rooms.work.lease.total_seconds()
         self.pump: Pump[QueuedWrite] = Pump("write", rooms.work.concurrency, lease_s, rooms.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[QueuedWrite]:
         lease_s = self._rooms.work.lease.total_seconds()
         return await self._rooms.outbox.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, most)
+
+    async def _waits(self) -> bool:
+        return await self._rooms.outbox.waits(time.time())
 
     async def _run(self, write: QueuedWrite) -> None:
         started = time.perf_counter()

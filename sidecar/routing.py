@@ -39,13 +39,21 @@ class Router:
         self._sources = {s.name: s for s in rooms.sources}
         lease_s = rooms.work.lease.total_seconds()
         verbs = (self._run, self._bury, self._release, self._extend)
-        self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs))
-        self.pings: Pump[Batch] = Pump("catch-up", 1, lease_s, rooms.ready_to_search, Verbs(self._claim_ping, *verbs))
+        self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs, self._waits))
+        self.pings: Pump[Batch] = Pump(
+            "catch-up", 1, lease_s, rooms.ready_to_search, Verbs(self._claim_ping, *verbs, self._ping_waits)
+        )
 
     async def _claim(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()
         events = await self._rooms.events.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, BATCH)
         return [tuple(events)] if events else []
+
+    async def _waits(self) -> bool:
+        return await self._rooms.events.waits(time.time())
+
+    async def _ping_waits(self) -> bool:
+        return await self._rooms.events.waits(time.time(), pings=True)
 
     async def _claim_ping(self, _: int) -> Sequence[Batch]:
         lease_s = self._rooms.work.lease.total_seconds()

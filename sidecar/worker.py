@@ -80,13 +80,17 @@ class Worker:
 
     def __init__(self, rooms: Rooms, written: Callable[[], None]) -> None:
         self._rooms, self._written = rooms, written
-        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._next_due)
+        verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._waits, self._next_due)
         lease_s = rooms.work.lease.total_seconds()
         self.pump: Pump[WorkItem] = Pump("assess", rooms.work.concurrency, lease_s, rooms.ready, verbs)
 
     async def _claim(self, most: int) -> Sequence[WorkItem]:
         lease_s = self._rooms.work.lease.total_seconds()
         return await self._rooms.work_box.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, most)
+
+    async def _waits(self) -> bool:
+        due = await self._next_due()
+        return due is not None and due <= time.time()
 
     async def _next_due(self) -> float | None:
         rows = await self._rooms.store.read(NEXT_DUE, now=time.time())

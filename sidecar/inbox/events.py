@@ -43,6 +43,7 @@ PING = Statement(
     sort_by=("merge_key",),
 )
 """The newest ping of those that merged says since when a search is owed: an earlier search does not answer it."""
+MOST_PRUNED = 2000
 _CLAIM = (
     "WITH picked AS (SELECT id FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "  # noqa: S608 -- constants
     f"AND focus_type IS {{}} NULL ORDER BY due_at, id LIMIT :most {SKIP_LOCKED}) "
@@ -52,6 +53,12 @@ _CLAIM = (
 )
 CLAIM = Statement("claim_events", _CLAIM.format("NOT"))
 CLAIM_PINGS = Statement("claim_pings", _CLAIM.format(""))
+_WAITING = (
+    "SELECT 1 AS yes FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
+    "AND focus_type IS {} NULL LIMIT 1"
+)
+WAITING = Statement("waiting_events", _WAITING.format("NOT"), quick=True)
+WAITING_PINGS = Statement("waiting_pings", _WAITING.format(""), quick=True)
 UNCLAIM = Statement(
     "unclaim_events",
     "UPDATE event SET claim = NULL, lease_until = 0, attempts = attempts - 1 "
@@ -111,6 +118,11 @@ ANSWERED_PINGS = Statement(
     "answered_pings",
     "UPDATE event SET state = 'done', reason = 'caught_up', done_at = :now, merge_key = NULL "
     "WHERE source = :source AND focus_type IS NULL AND state = 'pending' AND claim IS NULL AND heard_at <= :began",
+)
+PORTION = Statement(
+    "prune_portion",
+    "SELECT done_at FROM event WHERE state = 'done' AND done_at < :before ORDER BY done_at LIMIT 1 OFFSET :most",
+    within_s=SLOW_S,
 )
 REMEMBER = Statement(
     "remember",
@@ -199,6 +211,10 @@ class EventBox:
             "heard_at": event.heard_at,
         }
 
+    async def waits(self, now: float, *, pings: bool = False) -> bool:
+        """Whether there is something to claim."""
+        return bool(await self._store.read(WAITING_PINGS if pings else WAITING, now=now))
+
     async def claim(
         self, claim: str, now: float, lease_s: float, most: int = 32, *, pings: bool = False
     ) -> list[ClaimedEvent]:
@@ -283,9 +299,15 @@ class EventBox:
         return Step(BURY, [{"id": event.id, "claim": event.claim, "reason": reason, "now": now}], expect=1)
 
     async def prune(self, now: float, retention_s: float, dedupe_retention_s: float) -> None:
-        """Delete completed events past their retention; keep their dedupe keys for longer."""
-        before = {"before": now - retention_s}
-        await self._store.commit(
-            Step(REMEMBER, [before]), Step(PRUNE_CAUSES, [before]), Step(PRUNE, [before]),
-            Step(FORGET, [{"before": now - dedupe_retention_s}]),
-        )  # fmt: skip
+        """Delete completed events past their retention, in portions; keep their dedupe keys for longer.
+
+        Acknowledgements wait for a portion at most: all at once, a day's events held them up for seconds.
+        """
+        end, before = now - retention_s, 0.0
+        while before < end:
+            found = await self._store.read(PORTION, before=end, most=MOST_PRUNED)
+            later = float(found[0]["done_at"]) if found else end
+            before = later if later > before else end
+            row = {"before": before}
+            await self._store.commit(Step(REMEMBER, [row]), Step(PRUNE_CAUSES, [row]), Step(PRUNE, [row]))
+        await self._store.commit(Step(FORGET, [{"before": now - dedupe_retention_s}]))

@@ -49,6 +49,11 @@ CLAIM = Statement(
     "WHERE assessment_id IN (SELECT assessment_id FROM picked) "
     "RETURNING assessment_id, identity, revision, heard_at, attempts, failures",
 )
+WAITING = Statement(
+    "waiting_writes",
+    "SELECT 1 AS yes FROM delivery WHERE state = 'queued' AND due_at <= :now AND lease_until <= :now LIMIT 1",
+    quick=True,
+)
 UNCLAIM = Statement(
     "unclaim_writes", "UPDATE delivery SET claim = NULL, lease_until = 0 WHERE state = 'queued' AND claim = :claim"
 )
@@ -168,6 +173,10 @@ class Outbox:
     async def was_queued(self, identity: bytes) -> bool:
         """Whether something under `identity` is in the chart or on its way."""
         return bool(await self._store.read(WAS_QUEUED, identity=identity))
+
+    async def waits(self, now: float) -> bool:
+        """Whether there may be something to claim: a write that waits for another of its patient counts."""
+        return bool(await self._store.read(WAITING, now=now))
 
     async def claim(self, claim: str, now: float, lease_s: float, most: int) -> list[QueuedWrite]:
         """Own up to `most` writes, oldest first, at most one of a patient at a time.

@@ -14,7 +14,13 @@ class Desk:
     def __init__(self, todo: list[int]) -> None:
         self.todo, self.released, self.begun = todo, list[int](), 0
         self.open = asyncio.Event()
-        self.pump = Pump("desk", 4, 60.0, self.ready, Verbs(self.claim, self.run, self.bury, self.release, self.extend))
+        self.pump = Pump(
+            "desk",
+            4,
+            60.0,
+            self.ready,
+            Verbs(self.claim, self.run, self.bury, self.release, self.extend, self.ready_to_claim),
+        )
 
     async def ready(self) -> None:
         """Always."""
@@ -37,6 +43,10 @@ class Desk:
 
     async def extend(self, items: list[int]) -> None:
         """Nothing to extend."""
+
+    async def ready_to_claim(self) -> bool:
+        """As long as there is something."""
+        return bool(self.todo)
 
 
 async def test_a_stop_while_owed_claims_are_given_back_gives_each_back_once():
@@ -72,7 +82,10 @@ async def test_a_stop_ends_in_time_although_a_claim_hangs():
         await hangs.wait()
         return []
 
-    pump = Pump("desk", 4, 60.0, desk.ready, Verbs(claim, desk.run, desk.bury, desk.release, desk.extend))
+    async def always() -> bool:
+        return True
+
+    pump = Pump("desk", 4, 60.0, desk.ready, Verbs(claim, desk.run, desk.bury, desk.release, desk.extend, always))
     running = asyncio.ensure_future(pump.run())
     await asked.wait()
     began = time.monotonic()
