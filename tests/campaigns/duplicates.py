@@ -22,9 +22,9 @@ from sidecar.settings import load
 from tests import postgres
 from tests.campaigns.charting import Ward
 from tests.campaigns.repeater import Repeater
-from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
+from tests.campaigns.runs import Found, Row, Run, arguments, begun, carry_out
 from tests.campaigns.verdict import Report, Verdict, count, idle
-from tests.harness import ENGINES, Served, free_port, new_database, serve, until, write_site
+from tests.harness import ENGINES, Served, free_port, new_database, until, write_site
 
 SOURCES = ("patient", "encounter", "observation", "condition")
 OURS = ("RiskAssessment", "Observation", "Device")
@@ -80,7 +80,7 @@ class Repeated:
         )  # fmt: skip
 
     async def _repeat(self, config: Path, repeater: Repeater) -> None:
-        self._served = await asyncio.to_thread(serve, config)
+        self._served = await begun(config)
         await self._ward.admit()
         for _ in range(STEPS):
             await self._ward.chart()
@@ -109,7 +109,7 @@ class Repeated:
         assert self._served is not None
         await asyncio.to_thread(self._served.kill if kill else self._served.terminate)
         self.report.kills["kill" if kill else "stop"] = self.report.kills.get("kill" if kill else "stop", 0) + 1
-        self._served = await asyncio.to_thread(serve, config)
+        self._served = await begun(config)
 
     async def _rest(self, config: Path, repeater: Repeater) -> None:
         await repeater.quiet()

@@ -86,6 +86,7 @@ def plot(done: Mapping[int, Found], file: Path) -> None:
         Line(what, [(row[0], row[1] / 1e3, row[2] / 1e3, row[3] / 1e3) for row in rows])
         for what, rows in curves(done).items()
     ]
+    file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(draw("CPU per event", "ms", drawn))
 
 

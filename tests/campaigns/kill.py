@@ -24,9 +24,9 @@ from statistics import median
 from sidecar.sandbox.ehr import Capabilities, PracticeEhr
 from sidecar.settings import load
 from tests.campaigns.charting import Notifier, Ward
-from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
+from tests.campaigns.runs import Found, Row, Run, arguments, begun, carry_out
 from tests.campaigns.verdict import Report, Verdict, idle
-from tests.harness import Served, serve, until, write_site
+from tests.harness import Served, until, write_site
 
 Wait = Callable[[], Awaitable[None]]
 
@@ -59,7 +59,7 @@ class Killer:
 
     async def start(self) -> Served:
         """Start and wait until it is ready."""
-        self.served = await asyncio.to_thread(serve, self._config)
+        self.served = await begun(self._config)
         self.ready_s += self.served.starts
         return self.served
 

@@ -26,9 +26,9 @@ from sidecar.settings import load
 from tests.campaigns.away import Away
 from tests.campaigns.charting import Notified, Notifier, Ward
 from tests.campaigns.kill import RUNGS
-from tests.campaigns.runs import Found, Row, Run, arguments, carry_out
+from tests.campaigns.runs import Found, Row, Run, arguments, begun, carry_out
 from tests.campaigns.verdict import Report, Verdict, count, idle, missing
-from tests.harness import Served, serve, until, write_site
+from tests.harness import Served, until, write_site
 
 OUTAGES, NOTIFIERS, PATIENTS = 4, 2, 12
 SHORTEST_S, BETWEEN_S, TIMEOUT_S = 0.5, 2.0, 1.0
@@ -76,8 +76,9 @@ class Outages:
         self._config = write_site(self._folder, self._away.base_url, work='catch_up_overlap = "5s"', ehr=ehr)
         port = load(self._config).server.port
         self._notifier = Notifier(self._ward, port, random.Random(self._rng.random()))
-        stop, load_tasks, self._served = asyncio.Event(), [], await asyncio.to_thread(serve, self._config)
+        stop, load_tasks = asyncio.Event(), list[asyncio.Task[None]]()
         try:
+            self._served = await begun(self._config)
             await self._ward.admit()
             load_tasks = [asyncio.create_task(self._ward.chart_until(stop))]
             load_tasks += [asyncio.create_task(self._notifier.notify_until(stop)) for _ in range(NOTIFIERS)]
@@ -140,8 +141,9 @@ class Outages:
         )
 
     async def _kill(self) -> None:
+        assert self._served is not None
         await asyncio.to_thread(self._served.kill)
-        self._served = await asyncio.to_thread(serve, self._config)
+        self._served = await begun(self._config)
         self.report.kills["while away"] = self.report.kills.get("while away", 0) + 1
 
     async def _metrics(self) -> dict[str, float]:
@@ -167,11 +169,12 @@ class Outages:
         await self._ehr.quiet(SETTLE_S)
         await until(lambda: idle(self._config, ended), SETTLE_S)
         self.report.settled_max_s = round(time.monotonic() - quiet_from, 1)
+        assert self._served is not None
         self.report.saw("wrong", await asyncio.to_thread(self._served.terminate), "no clean stop at the end")
         Verdict(self._config, self._ward, self.report).give(self._notifier.acknowledged)
 
     async def _end(self) -> None:
-        if self._served.process.poll() is None:
+        if self._served is not None and self._served.process.poll() is None:
             self._served.kill()
         await self._away.stop()
         await self._ehr.stop()
@@ -185,7 +188,7 @@ class Outages:
         report.recovered_max_s = round(max(self._recovered), 2)
         return report
 
-    _served: Served
+    _served: Served | None = None
     _config: Path
 
 

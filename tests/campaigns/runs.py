@@ -20,6 +20,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from tests.harness import Served, serve
+
 Found = dict[str, Any]
 """What a run found: figures by name, `ok`, and the `problems` seen."""
 
@@ -27,7 +29,7 @@ MAX_PROBLEMS = 20
 INTERRUPTED = 130
 CLAIMS = frozenset({"lost", "duplicates", "wrong", "regressions", "buried"})
 """Breaches, shown also when there were none."""
-NOT_FIGURES = frozenset({"problems", "curve"})
+NOT_FIGURES = frozenset({"problems", "curve", "what"})
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,17 @@ async def _judged(one: One, run: Run) -> Found:
         found = {"ok": False, "problems": [f"did not come to its end: {type(error).__name__}: {error}"]}
     problems = [f"seed {run.seed}: {problem}" for problem in found.get("problems", ())]
     return {**found, "problems": problems, "seconds": round(time.monotonic() - started, 1)}
+
+
+async def begun(config: Path) -> Served:
+    """A server that is ready; when interrupted before it is, it is killed and not left behind."""
+    starting = asyncio.create_task(asyncio.to_thread(serve, config))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        with contextlib.suppress(AssertionError):
+            (await starting).kill()
+        raise
 
 
 def merged(runs: Sequence[Found]) -> Found:
