@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.campaigns.kill import fresh_seed
+from tests.campaigns.runs import fresh_seed
 from tests.campaigns.slow_clients import campaign
 
 

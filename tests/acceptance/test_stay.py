@@ -3,6 +3,8 @@
 from datetime import UTC, datetime, timedelta
 
 from sidecar.app import Sidecar
+from sidecar.sandbox.capability import Capabilities
+from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
 from sidecar.store import Statement
 from tests.harness import encounter, house, now, observation_set, reading, until
@@ -94,7 +96,8 @@ async def test_a_model_taken_out_of_use_writes_nothing_that_was_still_queued(tmp
 
 
 async def test_a_restricted_chart_does_not_hold_up_a_patient_whose_chart_is_open(tmp_path):
-    async with house(tmp_path) as site:
+    reads_patients = PracticeEhr(capabilities=Capabilities(include=False))
+    async with house(tmp_path, reads_patients) as site:
         for name in ("p1", "p2"):
             await site.admit(name)
         await site.settled()
