@@ -51,8 +51,8 @@ _CLAIM = (
     "WHERE id IN (SELECT id FROM picked) "
     "RETURNING id, source, focus_type, focus, focus_key, version, heard_at, attempts"
 )
-CLAIM = Statement("claim_events", _CLAIM.format("NOT"))
-CLAIM_PINGS = Statement("claim_pings", _CLAIM.format(""))
+CLAIM = Statement("claim_events", _CLAIM.format("NOT"), durable=False)
+CLAIM_PINGS = Statement("claim_pings", _CLAIM.format(""), durable=False)
 _WAITING = (
     "SELECT 1 AS yes FROM event WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now "
     "AND focus_type IS {} NULL LIMIT 1"
@@ -68,6 +68,7 @@ EXTEND = Statement(
     "extend_events",
     "UPDATE event SET lease_until = :lease_until WHERE id = :id AND claim = :claim",
     sort_by=("id",),
+    durable=False,
 )
 RELEASE = Statement(
     "release_events",
@@ -88,11 +89,13 @@ ROUTE = Statement(
     "route_event",
     "UPDATE event SET state = 'routed', patient_key = :patient_key, version = :shown, claim = NULL, lease_until = 0 "
     "WHERE id = :id AND claim = :claim",
+    durable=False,
 )
 CAUSE = Statement(
     "cause",
     "INSERT INTO cause (event_id, model, patient_key) VALUES (:id, :model, :patient_key) "
     "ON CONFLICT (event_id, model, patient_key) DO UPDATE SET assessment_id = NULL",
+    durable=False,
 )
 WAIT = Statement(
     "wait",
@@ -107,6 +110,7 @@ WAIT = Statement(
     "last_event_id = CASE WHEN excluded.last_event_id > work.last_event_id "
     "THEN excluded.last_event_id ELSE work.last_event_id + 1 END",
     wakes="work",
+    durable=False,
 )
 REPLAY = Statement(
     "replay_events",

@@ -20,6 +20,7 @@ CLAIM = Statement(
     "UPDATE work SET claim = :claim, lease_until = :lease_until, claimed_event_id = last_event_id, "
     "attempts = attempts + 1 WHERE (patient_key, model) IN (SELECT patient_key, model FROM picked) "
     "RETURNING patient_key, model, patient, first_heard_at, attempts",
+    durable=False,
 )
 UNCLAIM = Statement(
     "unclaim_work", "UPDATE work SET claim = NULL, lease_until = 0, attempts = attempts - 1 WHERE claim = :claim"
@@ -64,6 +65,7 @@ EXTEND = Statement(
     "extend_work",
     "UPDATE work SET lease_until = :lease_until WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
     sort_by=("patient_key", "model"),
+    durable=False,
 )
 RELEASE = Statement(
     "release_work",

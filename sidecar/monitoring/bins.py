@@ -7,7 +7,7 @@ them in PromQL. Every bin exists from the start, with count 0, or its first incr
 import bisect
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 MISSING = "missing"
@@ -23,7 +23,12 @@ class Bins:
     edges: tuple[float, ...]
     ratios: Mapping[str, float]
     observations: int
-    names: tuple[str, ...]
+    names: tuple[str, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Name the bins once: one is asked for with every value."""
+        names = (*(_name(self.edges, i) for i in range(len(self.edges) + 1)), MISSING)
+        object.__setattr__(self, "names", names)
 
     def of(self, value: float) -> str:
         """The bin of `value`; NaN is `missing`. A value on an edge belongs to the upper bin."""
@@ -49,8 +54,8 @@ def bins_for(reference: Mapping[str, Any]) -> dict[str, Bins]:
     for name, spec in reference.get("features", {}).items():
         edges, counts = tuple(float(e) for e in spec["edges"]), [int(c) for c in spec["counts"]]
         total = sum(counts)
-        names = (*(_name(edges, i) for i in range(len(edges) + 1)), MISSING)
+        empty = Bins(edges, {}, total)
         smoothed = total + 0.5 * len(counts)
-        ratios = {n: (c + 0.5) / smoothed for n, c in zip(names, counts, strict=True)}
-        found[name] = Bins(edges, ratios, total, names)
+        ratios = {n: (c + 0.5) / smoothed for n, c in zip(empty.names, counts, strict=True)}
+        found[name] = Bins(edges, ratios, total)
     return found

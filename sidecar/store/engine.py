@@ -40,6 +40,8 @@ class Statement:
     A `quick` one looks up a few rows by an index: where the database is a file it is answered in place, since a change
     of thread costs five times the look-up. `many` is the same statement for many rows at once, whose values, by the
     names in `columns`, stand for `{rows}`: SQLite runs it without taking turns with the rest of the process each row.
+    One that is not `durable` writes what is found again anyway, such as a claim: with a file, what a power failure (and
+    no crash) undoes need not be waited for. It is never undone before, or without, what was written later.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Statement:
     shared: bool = False
     within_s: float = COMMAND_S
     quick: bool = False
+    durable: bool = True
     many: str = ""
     columns: tuple[str, ...] = ()
 
@@ -90,6 +93,11 @@ class Job:
     def loop(self) -> asyncio.AbstractEventLoop | None:
         """Where its caller waits."""
         return None if self.done is None else self.done.get_loop()
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether its caller must wait for the disk."""
+        return any(step.statement.durable for step in self.steps)
 
     @property
     def kind(self) -> tuple[Statement, ...]:

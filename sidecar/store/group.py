@@ -40,6 +40,8 @@ class GroupWriter:
         self._waiting = deque[Job]()
         self._turn = threading.Condition()
         self._writing = self._closed = False
+        self._waits = True
+        connection.execute("PRAGMA synchronous=FULL")
         self._asked: asyncio.AbstractEventLoop | None = None
         self._begun: queue.SimpleQueue[_Group | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._end_forever, name="store-writer", daemon=True)
@@ -118,6 +120,7 @@ class GroupWriter:
         try:
             if self._connection.in_transaction:  # what could not be rolled back before
                 self._connection.execute("ROLLBACK")
+            self._wait_for_the_disk(any(job.is_durable for job in group.jobs))
             while True:
                 try:
                     self._connection.execute("BEGIN IMMEDIATE")
@@ -133,6 +136,12 @@ class GroupWriter:
         except Exception as error:  # noqa: BLE001 -- whatever it is, the writer must go on
             group.failed = error
         return True
+
+    def _wait_for_the_disk(self, wait: bool) -> None:  # noqa: FBT001 -- it says what it does
+        """Whether the next commit does. One that does covers all before it: the log has one order."""
+        if wait != self._waits:
+            self._connection.execute(f"PRAGMA synchronous={'FULL' if wait else 'NORMAL'}")
+            self._waits = wait
 
     def _commit(self, group: "_Group") -> None:
         try:
