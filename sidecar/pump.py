@@ -131,6 +131,9 @@ class Pump(Generic[Item]):
             return await self._verbs.waiting()
         except NotStored:
             return True  # the claim asks the same database, and says so
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of background work
+            self.unexpected(error)
+            return True
 
     async def _claim(self, most: int) -> Sequence[Item]:
         try:

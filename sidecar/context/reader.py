@@ -174,7 +174,7 @@ class ContextReader:
 
         None came where there are no readings; and what comes along with a reference to a version is that version.
         """
-        versioned = any("/_history/" in str((r.get("subject") or {}).get("reference")) for r in readings)
+        versioned = any("/_history/" in str(r.get("subject")) for r in readings)  # whatever it is: not checked yet
         came = [r for r in brought if r.get("resourceType") == who.type and r.get("id") == who.id]
         versions = {identity.version for r in came if (identity := references.identity(r)) is not None}
         if versioned or len(versions) != 1:

@@ -99,3 +99,9 @@ async def test_a_patient_is_read_when_who_came_along_may_not_be_the_one_of_now(f
 async def test_a_patient_who_is_gone_and_did_not_come_along_is_gone():
     with pytest.raises(Rejected, match="gone:patient"):
         await shown([RATE_NOW], None)
+
+
+@pytest.mark.parametrize("subject", ["Patient/p1", ["Patient/p1"], 7, {"reference": 7}, None])
+async def test_a_reading_whose_subject_has_no_shape_is_not_the_patients(subject):
+    with pytest.raises(Rejected, match="another_patient"):
+        await shown([{**RATE_NOW, "subject": subject}, person("7")], person("7"))

@@ -93,3 +93,22 @@ async def test_a_stop_ends_in_time_although_a_claim_hangs():
     assert time.monotonic() - began < 0.2 + CUT_S + 1.0
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_look_that_fails_in_a_way_nobody_expected_does_not_end_the_pump():
+    desk = Desk([])
+    claimed = asyncio.Event()
+
+    async def broken() -> bool:
+        raise KeyError("unexpected")
+
+    async def claim(_: int) -> list[int]:
+        claimed.set()
+        return []
+
+    pump = Pump("desk", 4, 60.0, desk.ready, Verbs(claim, desk.run, desk.bury, desk.release, desk.extend, broken))
+    running = asyncio.ensure_future(pump.run())
+    await asyncio.wait_for(claimed.wait(), 5.0)
+    assert not running.done()
+    await pump.stop(0.1)
+    await running
