@@ -2,7 +2,7 @@
 
 `python -m tests.campaigns.slow_clients [--seconds 60] [--clients 100] [--seed N] [--state FILE] [--json]`; exit code
 0 only if the claim held. Phases with and without the slow clients alternate in one run, at `RATE` good notifications a second; the
-figure is the median of the ratios of neighbouring phases' p99.
+figure is the p99 of all acknowledgements beside slow clients over that of all without them.
 """
 
 import asyncio
@@ -33,12 +33,14 @@ KINDS = ("silent", "head", "body", "chunks", "signed body", "no reading")
 
 @dataclass
 class Report:
-    """What was measured. Times in milliseconds; `ratios` are those of neighbouring phases."""
+    """What was measured. Times in milliseconds; `ratios` are those of neighbouring phases' p99, a sign of how they scatter."""
 
     seed: int
     clients: int
     sent: int = 0
     refused: int = 0
+    p50_without_ms: float = 0.0
+    p50_with_ms: float = 0.0
     p99_without_ms: float = 0.0
     p99_with_ms: float = 0.0
     ratios: list[float] = field(default_factory=list)
@@ -51,7 +53,7 @@ class Report:
     @property
     def ratio(self) -> float:
         """How much longer the slowest acknowledgements take beside slow clients."""
-        return statistics.median(self.ratios)
+        return round(self.p99_with_ms / self.p99_without_ms, 2)
 
     @property
     def ok(self) -> bool:
@@ -182,6 +184,7 @@ async def _measure(served: Served, report: Report, pairs: int) -> None:
         report.growth_bytes = rss_bytes(pid) - memory
     report.sent, report.refused = len(without) + len(beside), good.refused
     report.slow_connections = {kind: slow.made[kind] for kind in KINDS}
+    report.p50_without_ms, report.p50_with_ms = (round(statistics.median(times) * 1e3, 2) for times in (without, beside))
     report.p99_without_ms, report.p99_with_ms = round(p99(without) * 1e3, 2), round(p99(beside) * 1e3, 2)
 
 
@@ -194,7 +197,7 @@ def main() -> int:
 
     async def one(run: Run) -> Found:
         report = await campaign(options.seconds, options.clients, run.seed, run.folder)
-        return asdict(report) | {"ratio_p50": report.ratio, "ok": report.ok}
+        return asdict(report) | {"ratio": report.ratio, "ok": report.ok}
 
     settings = {"seconds": options.seconds, "clients": options.clients}
     return carry_out(Row("slow_clients", 1, settings), one, options)
