@@ -43,6 +43,11 @@ INTAKE_FULL = Gauge(
     ["reason"],
     registry=REGISTRY,
 )
+INTAKE_PACE = Gauge(
+    "sidecar_intake_pace",
+    "Notifications a second that are taken at most, while the process has no CPU left and is behind; else 0.",
+    registry=REGISTRY,
+)
 CONNECTIONS = Gauge("sidecar_connections", "Connections open, by door: hook, ops, admin.", ["door"], registry=REGISTRY)
 CONNECTIONS_CUT = Counter(
     "sidecar_connections_cut_total",

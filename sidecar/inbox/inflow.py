@@ -3,6 +3,11 @@
 Refusing costs less than losing: a sender that hears 503 or 429 tries again, and what it does not send again is found by
 the next search for missed events. What was acknowledged stays, and the work inside goes on.
 https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
+
+Long before that, a process whose CPU is used up and that is `BEHIND_S` behind takes events one after the other, at a
+little more than the rate at which they drain: each acknowledgement would take its time from the results that wait.
+Senders have a bounded number of requests under way, so an answer that comes later slows them down, and nothing is
+refused. An EHR that is slow or away does not slow them: then there is CPU left, and what it sends is safer here.
 """
 
 import asyncio
@@ -16,7 +21,7 @@ from typing import Literal
 
 from sidecar import log
 from sidecar.errors import NotStored
-from sidecar.metrics import INTAKE_FULL
+from sidecar.metrics import INTAKE_FULL, INTAKE_PACE
 from sidecar.store import SLOW_S, Statement, Store
 
 Why = Literal["inbox", "source", "disk", "commits"]
@@ -28,6 +33,12 @@ LOOK_SHARE = 0.05
 SAY_AGAIN_S = 60.0
 SMOOTHING = 0.3
 SLOWEST_PER_S = 0.1
+BEHIND_S, NO_CPU_LEFT, PACE, LEAST_PACE = 4.0, 0.85, 1.05, 50.0
+"""Events are paced where more wait than drain in so long, and the process uses so much of a CPU: to `PACE` of what
+drains, and never to fewer a second than the last, which cost next to nothing."""
+TOGETHER_S, LONGEST_TURN_S = 0.2, 2.0
+"""The turns of so long come at once, so that they share a commit. None waits longer for its turn than the second:
+senders of more requests at once than that allows are not slowed further."""
 SOON_S, UNKNOWN_S, LONGEST_S = 1, 60, 300
 """Seconds to wait: for a commit under way, where nothing has drained yet, and at most."""
 
@@ -64,10 +75,19 @@ class Full:
 
 
 class Inflow:
-    """What waits, as last counted, and what was taken since. `free` tells the bytes left on the database's disk."""
+    """What waits, as last counted, and what was taken since.
 
-    def __init__(self, store: Store, free: Callable[[], int] | None = None, bounds: Bounds | None = None) -> None:
-        self._store, self._free, self._bounds = store, free, bounds or Bounds()
+    `free` tells the bytes left on the database's disk, `cpu_s` the CPU seconds that this process has used.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        free: Callable[[], int] | None = None,
+        bounds: Bounds | None = None,
+        cpu_s: Callable[[], float] = time.process_time,
+    ) -> None:
+        self._store, self._free, self._bounds, self._cpu = store, free, bounds or Bounds(), cpu_s
         self._counted: Mapping[str, int] = {}
         self._taken: Counter[str] = Counter()
         self._under_way = 0
@@ -75,6 +95,9 @@ class Inflow:
         self._disk_left: int | None = None
         self._looked_at: float | None = None
         self._per_s = 0.0
+        self._cpu_s = cpu_s()
+        self._pace: float | None = None
+        self._next_turn = 0.0
         self._refused: Counter[Why] = Counter()
         self._said: dict[Why, float] = {}
         self._announced: set[Why] = set()
@@ -100,6 +123,14 @@ class Inflow:
         self._refused[found.reason] += 1
         self._say(found)
         return found
+
+    async def turn(self) -> None:
+        """Wait for one's turn where events are paced; elsewhere return at once."""
+        if self._pace is None:
+            return
+        now = time.monotonic()
+        self._next_turn = min(max(self._next_turn, now) + 1 / self._pace, now + LONGEST_TURN_S)
+        await asyncio.sleep(math.ceil(self._next_turn / TOGETHER_S) * TOGETHER_S - now)
 
     @contextlib.contextmanager
     def taking(self, source: str, count: int) -> Iterator[None]:
@@ -146,11 +177,14 @@ class Inflow:
         before, began = self._taken.copy(), time.monotonic()
         rows = await self._store.read(BY_SOURCE)
         counted = {row["source"]: int(row["n"]) for row in rows}
+        cpu_s = self._cpu()
         if self._looked_at is not None:
+            took = max(began - self._looked_at, 0.001)
             drained = max(sum(self._counted.values()) + before.total() - sum(counted.values()), 0)
-            sample = drained / max(began - self._looked_at, 0.001)
-            self._per_s += SMOOTHING * (sample - self._per_s)
-        self._counted, self._looked_at = counted, began
+            self._per_s += SMOOTHING * (drained / took - self._per_s)
+            is_behind = sum(counted.values()) > BEHIND_S * self._per_s
+            self._set_pace(self._per_s * PACE if is_behind and cpu_s - self._cpu_s > NO_CPU_LEFT * took else None)
+        self._counted, self._looked_at, self._cpu_s = counted, began, cpu_s
         self._taken -= before  # what was taken while we counted may be counted twice until the next look
         self._open()
         self._show()
@@ -161,6 +195,7 @@ class Inflow:
             "waiting": self._waiting(),
             "most": self._bounds.events,
             "drained_per_s": round(self._per_s, 1),
+            "paced_per_s": None if self._pace is None else round(self._pace, 1),
             "full": [reason for reason in REASONS if self._is_full(reason)],
             "disk_free_bytes": self._disk_left,
         }
@@ -203,6 +238,10 @@ class Inflow:
                 self._shut.discard(name)
         if "" not in self._shut and not self._is_disk_short():
             self._room.set()
+
+    def _set_pace(self, per_s: float | None) -> None:
+        self._pace = None if per_s is None else max(per_s, LEAST_PACE)
+        INTAKE_PACE.set(self._pace or 0)
 
     def _is_full(self, reason: Why) -> bool:
         if reason == "disk":

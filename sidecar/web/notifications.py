@@ -117,6 +117,8 @@ class NotificationDoor:
             return await turn_away(request, refusal(415, "not-supported", "compressed bodies are not taken"))
         if (request.content_length or 0) > self._max_body:
             return await turn_away(request, self._too_long())
+        if request.can_read_body or request.method != hdrs.METH_POST:
+            await self._intake.inflow.turn()
         if _expects(request) and request.transport is not None:
             request.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return await handler(request)

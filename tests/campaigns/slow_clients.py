@@ -184,7 +184,9 @@ async def _measure(served: Served, report: Report, pairs: int) -> None:
         report.growth_bytes = rss_bytes(pid) - memory
     report.sent, report.refused = len(without) + len(beside), good.refused
     report.slow_connections = {kind: slow.made[kind] for kind in KINDS}
-    report.p50_without_ms, report.p50_with_ms = (round(statistics.median(times) * 1e3, 2) for times in (without, beside))
+    report.p50_without_ms, report.p50_with_ms = (
+        round(statistics.median(times) * 1e3, 2) for times in (without, beside)
+    )
     report.p99_without_ms, report.p99_with_ms = round(p99(without) * 1e3, 2), round(p99(beside) * 1e3, 2)
 
 

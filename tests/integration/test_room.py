@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
+import itertools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ import pytest
 from sidecar import metrics
 from sidecar.commands import operate
 from sidecar.inbox import Bounds, EventBox, Inflow
+from sidecar.inbox.inflow import LEAST_PACE, LONGEST_TURN_S
 from sidecar.records import Event, Reference
-from sidecar.store import Statement, Step
+from sidecar.store import Cipher, Statement, Step, Store
 from tests.harness import (
     ENGINES,
     SECRET,
@@ -222,3 +224,34 @@ async def test_when_to_come_back_follows_from_how_fast_it_drains(tmp_path):
         await store.commit(Step(Statement("test", "UPDATE event SET state = 'done'")))
         await inflow.look()
         assert inflow.full("observation") is None
+
+
+async def behind(store: Store, cipher: Cipher, cpu_s: Callable[[], float]) -> Inflow:
+    """The inflow of a process for which more waits than it works off in a minute."""
+    inflow = Inflow(store, None, None, cpu_s)
+    told = [Event("observation", 1.0, Reference("Observation", f"o{n}")) for n in range(1000)]
+    await EventBox(store, cipher).record(*told)
+    await inflow.look()
+    await inflow.look()
+    return inflow
+
+
+async def test_a_process_without_cpu_left_that_is_behind_takes_events_one_after_the_other(tmp_path):
+    cipher, used = cipher_in(tmp_path), itertools.count(0, 60)
+    with open_store(tmp_path) as store:
+        inflow, began = await behind(store, cipher, lambda: next(used)), time.monotonic()
+        assert metrics.REGISTRY.get_sample_value("sidecar_intake_pace") == LEAST_PACE
+        await asyncio.gather(*(inflow.turn() for _ in range(int(LEAST_PACE))))
+        assert 0.9 < time.monotonic() - began < 2.0
+        began = time.monotonic()
+        await asyncio.gather(*(inflow.turn() for _ in range(1000)))
+        assert time.monotonic() - began < LONGEST_TURN_S + 0.5
+
+
+async def test_a_process_that_waits_for_the_ehr_keeps_nobody_waiting(tmp_path):
+    cipher = cipher_in(tmp_path)
+    with open_store(tmp_path) as store:
+        inflow, began = await behind(store, cipher, lambda: 0.0), time.monotonic()
+        assert metrics.REGISTRY.get_sample_value("sidecar_intake_pace") == 0
+        await asyncio.gather(*(inflow.turn() for _ in range(1000)))
+        assert time.monotonic() - began < 0.5
