@@ -18,6 +18,7 @@ class Keep:
     many: bool = False
     codes: frozenset[str] = frozenset()
     table: Mapping[str, "Keep"] | None = None
+    modifier: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Policy:
     restricted_zip3: frozenset[str] = frozenset()
     populated_zip3: frozenset[str] = frozenset()
     digest: str = ""
+    age_codes: frozenset[str] = frozenset()
 
 
 def load_policy(text: bytes | None = None) -> Policy:
