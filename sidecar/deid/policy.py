@@ -30,6 +30,8 @@ _ONLY_AT = {
     "relink": ("relink", "Bundle.entry.fullUrl"),
     "token": ("keep", "Resource.id", "Reference.reference"),
     "of_system": ("keep", "Coding.code"),
+    "type_name": ("keep", "Reference.type"),
+    "by_url": ("", "DomainResource.extension"),
 }
 # The extensions that can be read, and how: the codes of OMB categories; one of the codes M, F and UNK.
 _US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
@@ -45,9 +47,10 @@ class Keep:
     """What happens to one element.
 
     `do` is "keep", "refuse", "birth", "death", "place" or "relink". `kind` is the name of its R4 data type, "code" or
-    "BackboneElement" or "Resource" among them. `many` says that it is a list in R4. `codes` are all values that may
-    cross: those that R4 has for a code with a required value set, or those of a list of the policy. `table` are the
-    elements of a backbone element. Of a `modifier` nothing may be lost: what is not understood refuses the resource.
+    "BackboneElement" or "Resource" among them; what is looked up in a list of the policy is a "code" here. `many` says
+    that it is a list in R4. `codes` are all values that may cross: those that R4 has for a code with a required value
+    set, or those of the list. `table` are the elements of a backbone element. Of a `modifier` nothing may be lost: what
+    is not understood of it refuses the resource.
     """
 
     do: str
@@ -63,9 +66,9 @@ class Policy:
     """The general allow-list: tables by resource type and by data type, and what may cross besides.
 
     `types` and `datatypes` are keyed by the JSON name of an element (`valueQuantity`), inherited ones included; an
-    element that is not there is dropped. `omitted` lists by path (`Observation`, `Observation.component`, `Quantity`)
-    what is dropped on purpose, and `why` gives the reason by the path of the element. `extensions` maps the URL of an
-    extension that may cross to "omb" or "code". `age_codes` are the codes ("system|code") of Observations whose number
+    element that is not there is dropped. `extensions` maps the URL of an extension that may cross to "omb" or "code".
+    `omitted` lists by path (`Observation`, `Observation.component`, `Quantity`) what is dropped on purpose, and `why`
+    gives the reason by the path of the element. `age_codes` are the codes ("system|code") of Observations whose number
     is an age.
     """
 
@@ -111,7 +114,7 @@ def _load(text: bytes | None) -> tuple[Rules, Policy]:
     problems = [f"deid rules: unknown key {key}" for key in sorted(set(content) - _TOP)]
     lists = {name: _listed(name, content.get(name), problems) for name in _LISTS}
     zip3 = _table("zip3", content.get("zip3"), {"restricted", "populated"}, problems)
-    tables = _Tables(r4(), {**lists, "types": frozenset(r4().resources)}, content.get("why"), problems)
+    tables = _Tables(r4(), lists, content.get("why"), problems)
     tables.read(content.get("keep"))
     types = read_tables(content.get("read"), problems)
     problems.extend(_read_and_not_kept(types, tables))
@@ -172,14 +175,13 @@ def _read_and_not_kept(types: Mapping[str, Mapping[str, Rule]], tables: "_Tables
         in_component = tables.omitted.get(f"{name}.component", {})
         for element, rule in rules.items():
             where = f"deid rules: read.{name}.{element}"
-            if rule.do == "uninterpreted":
-                continue
-            if element not in tables.kept.get(name, {}):
+            if rule.do == "birth_sex":
+                if "code" not in tables.extensions.values():
+                    yield f"{where}: read, but keep.extension has no us-core-birthsex"
+            elif rule.do != "uninterpreted" and element not in tables.kept.get(name, {}):
                 yield f"{where}: read, but not kept; keep it, or do not read it"
-            if element in in_component and element not in component:
+            if rule.do != "uninterpreted" and element in in_component and element not in component:
                 yield f"{where}: read of a component, but not kept in keep.{name}.component"
-            if rule.do == "birth_sex" and "code" not in tables.extensions.values():
-                yield f"{where}: read, but keep.extension has no us-core-birthsex"
 
 
 class _Tables:
@@ -301,6 +303,8 @@ class _Tables:
         if value == "keep":
             return self._as_it_is(path, element)
         does, *where = _ONLY_AT.get(value, ("",)) if isinstance(value, str) else ("",)
+        if path in where and not does:  # its rules are elsewhere
+            return None
         if value == "refuse" or path in where:
             return Keep(does or "refuse", element.kind, element.many, modifier=element.modifier)
         words = ["keep", "refuse", *(word for word, (_, *places) in _ONLY_AT.items() if path in places)]
@@ -315,7 +319,7 @@ class _Tables:
             self._tell(path, "has elements of its own: give it a table, in which each is named")
         elif kind == "code" and not element.codes:
             self._tell(path, "a code of no list in R4, so it may say anything; omit it, or { listed = ... }")
-        elif not fine and path != "DomainResource.extension":
+        elif not fine:
             self._tell(path, f"a {kind} may name a person; omit it")
         elif element.same is not None:
             self._like.append((path, element.same))
@@ -328,11 +332,11 @@ class _Tables:
 
     def _of_a_list(self, path: str, name: object, element: Element) -> Keep | None:
         if element.kind not in _LISTABLE:
-            self._tell(path, f"a {element.kind} cannot be looked up in a list")
+            self._tell(path, f"a {element.kind} cannot be looked up in a list; keep, refuse or omit it")
         elif not isinstance(name, str) or name not in self._lists:
             self._tell(path, f"there is no such list; one of {', '.join(sorted(self._lists))}")
         else:
-            return Keep("keep", element.kind, element.many, self._lists[name], modifier=element.modifier)
+            return Keep("keep", "code", element.many, self._lists[name], modifier=element.modifier)
         return None
 
     def _check_datatypes(self, wanted: set[str]) -> None:
