@@ -4,7 +4,8 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 """
 
 from sidecar.deid.boundary import deidentify
-from sidecar.deid.rules import Rules, load_rules
+from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
+from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 
-__all__ = ["Rules", "deidentify", "instant", "load_rules"]
+__all__ = ["Keep", "Policy", "Rules", "deidentify", "instant", "load_policy", "load_rules"]
