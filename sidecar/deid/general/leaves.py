@@ -18,8 +18,6 @@ Read = Callable[[Any, Visit], Any]
 """The new value of an element, or None when nothing of it may stay."""
 
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"})
-# Kept only as one of the values that the policy lists.
-_LISTED = frozenset({"code", "string", "uri"})
 _INTEGERS = {"integer": (-(2**31), 2**31 - 1), "unsignedInt": (0, 2**31 - 1), "positiveInt": (1, 2**31 - 1)}
 
 
@@ -47,7 +45,7 @@ class Leaves:
             return quantity_of(self._policy, path, kind, capped=self._capped)
         if kind == "CodeableConcept":
             return self._concepts(path, name)
-        if kind in _LISTED:
+        if kind == "code":
             codes = keep.codes
             return lambda value, _: value if isinstance(value, str) and value in codes else None
         if kind in _INTEGERS:

@@ -4,9 +4,10 @@ https://hl7.org/fhir/R4/datatypes.html#dateTime
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
+
+import msgspec
 
 from sidecar.deid.general.tally import GENERALISED, KEPT, REPLACED
 from sidecar.deid.general.visit import Visit
@@ -28,8 +29,7 @@ _WRITTEN = re.compile(
 _TIME = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.\d+)?", re.ASCII)
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True, gc=False):
     """A FHIR date or time, taken apart. `day` is None when only a year or a month is known."""
 
     year: int

@@ -57,7 +57,8 @@ class Scope:
         bases = Counter(base for e in entries if (base := _base(e.get("fullUrl"))) is not None)
         self._types, self._outer = types, outer
         self._base = bases.most_common(1)[0][0] if bases else None
-        keyed = [(key, e) for e in entries if (key := self.key_of_entry(e)) is not None]
+        self._keys = {id(e): self._key_of_entry(e) for e in entries}
+        keyed = [(key, e) for e in entries if (key := self._keys[id(e)]) is not None]
         self._resources = [(key, e["resource"]) for key, e in keyed]
         self._by_url = _by_url(keyed)
         self._known: dict[str, Key | None] = {}
@@ -66,6 +67,10 @@ class Scope:
         self.patient = self._only_patient()
 
     def key_of_entry(self, entry: Mapping[str, Any]) -> Key | None:
+        """The resource in `entry`, which is one of the Bundle; None when nothing says which it is."""
+        return self._keys.get(id(entry))
+
+    def _key_of_entry(self, entry: Mapping[str, Any]) -> Key | None:
         """By its type and id, or by what its fullUrl says where it has no id yet.
 
         Where the Bundle has entries of several servers, those of the rarer ones are known by their whole address: two

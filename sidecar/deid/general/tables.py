@@ -34,7 +34,7 @@ class Tables:
         self._births = Births(self._moments, today)
         self._leaves = Leaves(policy, mode)
         self._finishes = finishes(policy.age_codes if capped else None)
-        self._again: dict[int, Walk] = {}
+        self._making: dict[int, list[Walk]] = {}
         self._walks = {name: self._resource_table(name, table) for name, table in policy.types.items()}
 
     def run(self, visit: Visit) -> dict[str, Any]:
@@ -92,14 +92,15 @@ class Tables:
         return self._walk(type_name, type_name, steps)
 
     def _table(self, path: str, place: str, table: Mapping[str, Keep]) -> Walk:
-        """The function of a nested table, known in the policy as `place`. One that contains itself is made once."""
-        made, ident = self._again, id(table)
-        if ident in made:
-            return _deeper(made, ident)
-        made[ident] = _deeper(made, ident)
+        """The function of a nested table, known in the policy as `place`. One that contains itself calls itself."""
+        around = self._making.get(id(table))
+        if around is not None:
+            return _deeper(around)
+        made = self._making[id(table)] = []
         steps = {name: self._step(f"{path}.{name}", name, keep, place) for name, keep in table.items()}
-        made[ident] = self._walk(path, place, steps)
-        return made[ident]
+        made.append(self._walk(path, place, steps))
+        del self._making[id(table)]
+        return made[0]
 
     def _walk(self, path: str, place: str, steps: dict[str, Step]) -> Walk:
         steps.setdefault("modifierExtension", _refuse(f"{path}.modifierExtension"))
@@ -249,10 +250,10 @@ def _nothing(_value: Any, _visit: Visit, _out: dict[str, Any]) -> None:
     """The type of a resource has been read."""
 
 
-def _deeper(made: Mapping[int, Walk], ident: int) -> Walk:
+def _deeper(made: list[Walk]) -> Walk:
     def walk(source: Mapping[str, Any], visit: Visit) -> dict[str, Any]:
         visit.deeper()
-        out = made[ident](source, visit)
+        out = made[0](source, visit)
         visit.depth -= 1
         return out
 
