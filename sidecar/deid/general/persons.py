@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import date, timedelta, timezone
 from typing import Any
 
-from sidecar.deid.general.moments import MASKED, Moments, Written, Years, read
+from sidecar.deid.general.moments import Moments, Written, Years, read
 from sidecar.deid.general.quantities import OVER_89
 from sidecar.deid.general.tally import GENERALISED
 from sidecar.deid.general.visit import Visit
@@ -43,11 +43,7 @@ class Births:
         if span is None or over_89(span[0], last):
             out[f"_{name}"] = {"extension": [{"url": AGE, "valueAge": dict(OVER_89)}]}
             return GENERALISED
-        year = self._moments.year(written)
-        if year is None:
-            out[f"_{name}"] = MASKED
-            return None
-        out[name] = year
+        out[name] = f"{written.year:04d}"
         return GENERALISED
 
 

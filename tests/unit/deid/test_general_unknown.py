@@ -60,7 +60,8 @@ def test_an_unknown_modifier_refuses_its_resource_wherever_the_policy_walks():
             judge = engine()
             assert judge.resource(source) is None, (type_name, path)
             (reason,) = judge.tally.refused
-            assert reason.startswith(f"modifier:{type_name}.") and reason.endswith(".modifierExtension")
+            assert reason.startswith(f"modifier:{type_name}.")
+            assert reason.endswith(".modifierExtension")
             tried += 1
     assert tried > 60
 
