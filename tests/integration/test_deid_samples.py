@@ -164,7 +164,7 @@ def _value_parts(source, out):
     if "value" in value:
         yield "value", value["value"] == kept.get("value")
         if "unit" in value or "code" in value:
-            yield "unit", kept.get("code") in (value.get("code"), value.get("unit"))
+            yield "unit", kept.get("code") in {value.get("code"), value.get("unit")} - {None}
     for element in ("valueInteger", "valueBoolean"):
         if element in source:
             yield "value", source[element] == out.get(element)

@@ -89,6 +89,9 @@ class Tables:
     def _resource_table(self, type_name: str, table: Mapping[str, Keep]) -> Walk:
         steps = {name: self._step(f"{type_name}.{name}", name, keep) for name, keep in table.items()}
         steps["resourceType"] = _nothing
+        if "contained" in table and self._policy.extensions:  # a DomainResource
+            by_url = Keep("keep", "Extension", many=True)
+            steps["extension"] = self._step(f"{type_name}.extension", "extension", by_url)
         return self._walk(type_name, type_name, steps)
 
     def _table(self, path: str, place: str, table: Mapping[str, Keep]) -> Walk:

@@ -133,6 +133,35 @@ def test_a_value_that_has_to_go_is_said_to_be_masked(value):
     assert out["component"][0]["dataAbsentReason"]["coding"][0]["code"] == "masked"
 
 
+US_CORE = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-"
+OMB = "urn:oid:2.16.840.1.113883.6.238"
+
+
+def test_of_extensions_only_the_named_ones_stay_and_of_those_only_listed_codes():
+    white = {"url": "ombCategory", "valueCoding": {"system": OMB, "code": "2106-3"}}
+    detailed = {"url": "detailed", "valueCoding": {"system": OMB, "code": "2108-9", "display": "European"}}
+    spoiled = [
+        {"url": "text", "valueString": "White"},
+        {"url": "ombCategory", "valueCoding": {"system": OMB, "code": "Smith"}},
+    ]
+    shown = {"url": "ombCategory", "valueCoding": {**white["valueCoding"], "display": "White", "version": "1"}}
+    source = [
+        {"url": f"{US_CORE}race", "extension": [shown, detailed, *spoiled]},
+        {"url": f"{US_CORE}ethnicity", "extension": spoiled},
+        {"url": f"{US_CORE}birthsex", "valueCode": "F"},
+        {"url": f"{US_CORE}birthsex", "valueCode": "Smith"},
+        {"url": f"{US_CORE}genderIdentity", "valueCode": "F"},
+        {"url": "http://hl7.org/fhir/StructureDefinition/patient-mothersMaidenName", "valueString": "Smith"},
+        {"valueString": "Smith"},
+        "Smith",
+    ]
+    out = engine().resource({"resourceType": "Patient", "extension": source})
+    assert out["extension"] == [
+        {"url": f"{US_CORE}race", "extension": [white]},
+        {"url": f"{US_CORE}birthsex", "valueCode": "F"},
+    ]
+
+
 def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_dead():
     judge = engine()
     assert judge.resource({"resourceType": "Condition", "abatementDateTime": "2011"})["abatementString"] == "masked"
@@ -146,8 +175,8 @@ def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_
 def test_the_tally_counts_by_element_and_has_no_value_in_it():
     judge = engine(listing=True)
     chart = Chart(SEED)
-    for _ in range(200):
-        judge.resource(chart.resource())
+    for _ in range(500):
+        judge.resource(chart.resource("Observation"))
     said = repr((judge.tally.counts, judge.tally.steps, judge.tally.refused)).casefold()
     assert not [mark for mark in chart.marks if mark in said]
     assert judge.tally.counts["Observation.code", "kept"] > 0
