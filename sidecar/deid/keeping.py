@@ -137,17 +137,16 @@ class Tables:
             return
         table = self._written(path, written)
         omitted = self.omitted[path] = self._omit(path, written.get("omit", {}), elements)
-        for name, value in table.items():
-            where = f"{path}.{name}"
-            if name not in elements:
-                self._tell(where, f"R4 has no such element{_near(name, elements)}")
-            elif name in omitted:
-                self._tell(where, "is named twice, in omit too")
-            elif (keep := self._keep(where, value, elements[name])) is not None:
-                kept[name] = keep
+        for name in table.keys() - elements.keys():
+            self._tell(f"{path}.{name}", f"R4 has no such element{_near(name, elements)}")
         for name, element in elements.items():
-            if name not in table and name not in omitted:
-                self._tell(f"{path}.{name}", f"R4 has it ({element.kind}), and it is named nowhere; keep it or omit it")
+            where = f"{path}.{name}"
+            if name in table and name in omitted:
+                self._tell(where, "is named twice, in omit too")
+            elif name in table and (keep := self._keep(where, table[name], element)) is not None:
+                kept[name] = keep
+            elif name not in table and name not in omitted:
+                self._tell(where, f"R4 has it ({element.kind}), and it is named nowhere; keep it or omit it")
 
     def _written(self, path: str, table: Mapping[str, object]) -> dict[str, object]:
         """What is written of each element that is not omitted; those in the list `keep` are kept."""
@@ -218,7 +217,7 @@ class Tables:
         elif kind == "code" and not element.codes:
             self._tell(path, "a code of no list in R4, so it may say anything; omit it, or { listed = ... }")
         elif not fine:
-            self._tell(path, f"a {kind} may name a person; omit it")
+            self._tell(path, f"of type {kind}, which may name a person; omit it")
         elif path in _NO_DATES_LIKE_OTHERS:
             self._tell(
                 path, "tells an age, so it is no date like others; omit it, or say birth or death of a Patient's"
@@ -234,7 +233,7 @@ class Tables:
 
     def _of_a_list(self, path: str, name: object, element: Element) -> Keep | None:
         if element.kind not in _LISTABLE:
-            self._tell(path, f"a {element.kind} cannot be looked up in a list; keep, refuse or omit it")
+            self._tell(path, f"of type {element.kind}, which cannot be looked up in a list; keep, refuse or omit it")
         elif not isinstance(name, str) or name not in self._lists:
             self._tell(path, f"there is no such list; one of {', '.join(sorted(self._lists))}")
         else:

@@ -119,7 +119,7 @@ def _rule(where: str, value: object, element: Element | None, problems: list[str
         return Rule("refuse")
     kinds = ACTIONS[action]
     if element is not None and kinds and element.kind not in kinds:
-        problems.append(f"{where}: {action} cannot read a {element.kind}, only {', '.join(sorted(kinds))}")
+        problems.append(f"{where}: {action} cannot read {element.kind}, only {', '.join(sorted(kinds))}")
     if extra := set(detail) - {"do", *_CODES}:
         problems.append(f"{where}: unknown key {', '.join(sorted(extra))}")
     lists = [_codes(f"{where}.{name}", detail.get(name, []), element, problems) for name in _CODES]
