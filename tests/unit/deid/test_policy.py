@@ -262,7 +262,9 @@ def modifiers():
 def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
     path, _ = where(match)
     cut = TEXT[: match.start()] + TEXT[match.end() :].removeprefix(",")
-    problems = refused(re.sub(rf"(\[keep\.{re.escape(path)}\]\n)", rf'\1omit.extension = ["{match[1]}"]\n', cut, count=1))
+    problems = refused(
+        re.sub(rf"(\[keep\.{re.escape(path)}\]\n)", rf'\1omit.extension = ["{match[1]}"]\n', cut, count=1)
+    )
     assert any("changes what a statement means" in p for p in problems), problems
 
 
