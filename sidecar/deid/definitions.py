@@ -19,9 +19,9 @@ _AS_GOOD_AS_MODIFIERS = frozenset({"comparator", "dataAbsentReason", "doNotPerfo
 class Element:
     """One element as JSON names it: each choice of `value[x]` is one, and `choice` is "value[x]" then.
 
-    `kind` is its data type, `codes` are those of the required value set of a code, `parts` the elements of a backbone
-    element. `same` is the path of another backbone element that it is like, such as "Observation.referenceRange".
-    A `modifier` may turn the statement into its opposite.
+    `kind` is its data type, `codes` are those of the required value set of a code or concept, `parts` the elements of a
+    backbone element. `same` is the path of another backbone element that it is like, such as
+    "Observation.referenceRange". A `modifier` may turn the statement into its opposite.
     """
 
     kind: str

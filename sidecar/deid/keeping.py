@@ -228,7 +228,8 @@ class Tables:
             return Keep("keep", kind, element.many, table=table, modifier=element.modifier)
         else:
             self._uses.setdefault(path.partition(".")[0], set()).add(kind)
-            return Keep("keep", kind, element.many, element.codes, modifier=element.modifier)
+            codes = element.codes if kind == "code" else frozenset[str]()
+            return Keep("keep", kind, element.many, codes, modifier=element.modifier)
         return None
 
     def _of_a_list(self, path: str, name: object, element: Element) -> Keep | None:

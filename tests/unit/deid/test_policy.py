@@ -296,6 +296,7 @@ def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
         ('birthDate = "age"', 'birthDate = "time"', "read.Patient.birthDate: time cannot read date"),
         ('focus = "refuse"', "", "read.Observation.focus: changes what a statement means, so it must be read"),
         ('usable = ["final",', 'usable = ["finale",', "read.Observation.status.usable: R4 has no finale"),
+        ('usable = ["confirmed"]', 'usable = ["confirmd"]', "read.Condition.verificationStatus.usable: R4 has no confirmd"),
         ("[read.Condition]", "[read.Konditions]", "read.Konditions: no resource type that the policy knows"),
         ("[read.Observation]", '[read.Observation]\nnote = "absent"', "read.Observation.note: absent cannot read Annotation"),
         ("[read.Encounter]", '[read.Encounter]\nlocation = "refuse"', "read.Encounter.location: read, but not kept"),
