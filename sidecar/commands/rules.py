@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from difflib import get_close_matches
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -13,16 +12,19 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar.deid import Keep, Policy, Rules, load_policy, load_rules
+from sidecar.deid.definitions import nearest
 from sidecar.errors import Misconfigured
 
 Row = dict[str, Any]
 
 # What becomes of an element that is kept, by its data type; of any other the table of that type says it.
 _KEPT = {
+    "Age": "by the table of Quantity; 90 years and more by the mode",
     "BackboneElement": "by its own table",
     "CodeableConcept": "codes of known systems",
     "Coding": "code of a known system",
     "Reference": "token",
+    "Range": "by the table of Range; ages of 90 and more by the mode",
     "Resource": "by the table of its type",
     "boolean": "as it is",
     "date": "by the mode",
@@ -62,7 +64,7 @@ def rules(names: Iterable[str], *, as_json: bool) -> None:
     tables = {**policy.types, **policy.datatypes}
     wanted = list(names) or list(tables)
     if unknown := [name for name in wanted if name not in tables]:
-        raise Misconfigured([f"the policy has no type {name}{_near(name, tables)}" for name in unknown])
+        raise Misconfigured([f"the policy has no type {name}{nearest(name, tables)}" for name in unknown])
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
     if as_json:
         said = {"digest": policy.digest, "systems": sorted(policy.systems), "units": sorted(policy.units)}
@@ -120,8 +122,3 @@ def _print(policy: Policy, rows: Iterable[Row]) -> None:
             why = f": {row['why']}" if row["why"] else ""
             table.add_row(row["element"], row["read"] or "", row["does"] + why)
         console.print(table)
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    found = get_close_matches(name, sorted(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""

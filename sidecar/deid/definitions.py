@@ -4,8 +4,9 @@ Read from `r4.json`, which `fhir_fixtures/make_r4.py` makes from the official de
 https://hl7.org/fhir/R4/json.html
 """
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -102,3 +103,9 @@ def _elements(table: Mapping[str, Any], codes: Mapping[str, frozenset[str]]) -> 
                     choice=choice,
                 ),
             )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint to add to a problem: the known name that was probably meant, or nothing."""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f'; did you mean "{found[0]}"?' if found else ""

@@ -78,4 +78,4 @@ def test_a_table_can_be_read_by_a_person():
 def test_a_type_that_the_policy_does_not_have_is_refused_with_the_nearest_one(arguments):
     done = run(*arguments)
     assert (done.exit_code, done.stdout) == (2, "")
-    assert done.stderr == "sidecar: the policy has no type Observaton; did you mean Observation?\n"
+    assert done.stderr == 'sidecar: the policy has no type Observaton; did you mean "Observation"?\n'

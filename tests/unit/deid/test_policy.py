@@ -246,7 +246,7 @@ def test_text_names_and_addresses_that_somebody_wants_kept_do_not_load(match):
     cut = TEXT[: match.start()] + TEXT[match.end() :].removeprefix(",")
     problems = refused(cut.replace(f"[keep.{path}]\n", f'[keep.{path}]\n{match[1]} = "keep"\n'))
     assert any(
-        p.startswith(f"deid rules: keep.{path}.{match[1]}: ") and "may name a person" in p for p in problems
+        p.startswith(f"deid rules: keep.{path}.{match[1]}: ") and "can be kept; omit it" in p for p in problems
     ) or any("crosses in one way only" in p for p in problems)
 
 
@@ -278,26 +278,27 @@ def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
         ("[keep.Period]", "[keep.Age]", "keep.Age: no type that the policy knows"),
         ("[keep.Observation.referenceRange]", "[keep.Observation.referenceRanges]", "R4 has no such element"),
         ('place = "says where', 'places = "says where', "why: each reason is explained once and used: place, places"),
-        ('address = "place"', 'address = "keep"', "keep.Patient.address: of type Address, which may name a person"),
-        ('fullUrl = "relink"', 'fullUrl = "keep"', "keep.Bundle.entry.fullUrl: of type uri, which may name a person"),
-        ('id = "token"', 'id = "keep"', "keep.Resource.id: of type id, which may name a person"),
+        ('address = "place"', 'address = "keep"', "keep.Patient.address: nothing of type Address can be kept"),
+        ('fullUrl = "relink"', 'fullUrl = "keep"', "keep.Bundle.entry.fullUrl: nothing of type uri can be kept"),
+        ('id = "token"', 'id = "keep"', "keep.Resource.id: nothing of type id can be kept"),
         ('omit.unread = ["meta", "language"]', 'omit.unread = ["meta"]\nlanguage = "keep"', "a code of no list in R4"),
         ('us-core-birthsex" = "code"', 'us-core-birthsex" = "omb"', "keep.extension: only"),
         ('us-core-birthsex" = "code"', 'us-core-birthplace" = "code"', "keep.extension: only"),
         ('extension = "by_url"', 'extension = "refuse"', 'must be "by_url"'),
         ('system = { listed = "systems" }', 'system = { listed = "units" }', "keep.Coding: crosses in one way only"),
         ('linkId = { listed = "link_ids" }', 'linkId = { listed = "links" }', "linkId: there is no such list"),
-        ('linkId = { listed = "link_ids" }', 'linkId = "keep"', "linkId: of type string, which may name a person"),
+        ('birthDate = "birth"', 'birthDate = { listed = "units" }', "nothing of type date can be looked up in a list"),
+        ('linkId = { listed = "link_ids" }', 'linkId = "keep"', "linkId: nothing of type string can be kept"),
         ('"http://loinc.org",', '"http://loinc.org", "http://loinc.org",', "systems lists twice: http://loinc.org"),
         ('"056-089"', '"089-056"', "zip3.populated: write"),
         ("[zip3]", "[zip5]", "unknown key zip5"),
         ("[keep.Goal.target]", "[keep.Goal.targets]", "keep.Goal.target: R4 has it"),
-        ('birthDate = "age"', 'birthDay = "age"', "read.Patient.birthDay: R4 has no such element"),
+        ('birthDate = "age"', 'birthDay = "age"', 'read.Patient.birthDay: R4 has no such element; did you mean "birthDate"?'),
         ('birthDate = "age"', 'birthDate = "time"', "read.Patient.birthDate: time cannot read date"),
         ('focus = "refuse"', "", "read.Observation.focus: changes what a statement means, so it must be read"),
         ('usable = ["final",', 'usable = ["finale",', "read.Observation.status.usable: R4 has no finale"),
         ('usable = ["confirmed"]', 'usable = ["confirmd"]', "read.Condition.verificationStatus.usable: R4 has no confirmd"),
-        ("[read.Condition]", "[read.Konditions]", "read.Konditions: no resource type that the policy knows"),
+        ("[read.Condition]", "[read.Konditions]", 'read.Konditions: no resource type that the policy knows; did you mean "Condition"?'),
         ("[read.Observation]", '[read.Observation]\nnote = "absent"', "read.Observation.note: absent cannot read Annotation"),
         ("[read.Encounter]", '[read.Encounter]\nlocation = "refuse"', "read.Encounter.location: read, but not kept"),
     ],
