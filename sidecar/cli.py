@@ -156,6 +156,21 @@ def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: F
 
 
 @main.group()
+def deid() -> None:
+    """De-identification: what may cross, and what becomes of the rest."""
+
+
+@deid.command("rules")
+@click.argument("types", nargs=-1, metavar="[TYPE]...")
+@JSON
+def deid_rules(types: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Print the de-identification policy: of each element of the TYPEs, or of all, what happens to it and why."""
+    from sidecar.commands.rules import rules as run
+
+    run(types, as_json=as_json)
+
+
+@main.group()
 def keys() -> None:
     """Keys of the encrypted columns, and keys that sign us in to the EHR."""
 
