@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -38,8 +39,9 @@ comparator kind
 """
 CODED = frozenset(_CODED.split())
 
-# What the engine itself writes.
+# What the engine itself writes, and the extensions that the policy names.
 OURS = {("url", f"urn:ehr-sidecar:{name}") for name in ("relative-seconds", "relative-days", "year", "age")}
+OURS |= {("url", url) for url in policy().extensions} | {("url", "ombCategory")}
 
 
 @cache
@@ -228,6 +230,29 @@ def test_what_a_model_needs_of_the_published_charts_is_kept():
         assert sum(whole[name, kind] for name in SETS) >= NEEDED * sum(total[name, kind] for name in SETS)
         assert whole["synthea", kind] >= NEEDED * total["synthea", kind]
     assert sum(total.values()) > 3_000
+
+
+def test_the_years_and_distances_of_a_published_chart_leave_every_date_open_by_a_year():
+    """Each pair of a year and a distance narrows down when the first moment was; a single one leaves a whole year."""
+
+    def pairs(value):
+        if isinstance(value, dict):
+            for name, each in value.items():
+                extensions = each.get("extension", ()) if name.startswith("_") and isinstance(each, dict) else ()
+                said = {e["url"].rpartition(":")[2]: next(v for k, v in e.items() if k != "url") for e in extensions}
+                year = value.get(name[1:], said.get("year"))
+                if "relative-seconds" in said and year is not None:
+                    yield int(year), said["relative-seconds"]
+                yield from pairs(each)
+        elif isinstance(value, list):
+            for each in value:
+                yield from pairs(each)
+
+    for source in charts("synthea"):
+        found = list(pairs(engine(Mode.SAFE_HARBOR_RULES).resource(source)))
+        earliest = max(datetime(year, 1, 1, tzinfo=UTC).timestamp() - seconds for year, seconds in found)
+        latest = min(datetime(year + 1, 1, 1, tzinfo=UTC).timestamp() - seconds for year, seconds in found)
+        assert (latest - earliest) / 86_400 >= 365
 
 
 @pytest.mark.parametrize("mode", Mode)

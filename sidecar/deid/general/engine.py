@@ -45,10 +45,12 @@ class Engine:
         if isinstance(own, str) and isinstance(type_name, str):
             visit.key = (type_name, own)
         try:
-            return self._tables.run(visit)
+            out = self._tables.run(visit)
         except Refused as refused:
             self.tally.refused[refused.reason] += 1
             return None
+        self.tally.add(visit.done, visit.passed)
+        return out
 
 
 class _Remembered:

@@ -61,6 +61,6 @@ def _age_cap(age_codes: frozenset[str]) -> Finish:
         if is_number(number) and number >= CAP_YEARS and years_of(quantity) is None:
             out.pop("valueInteger", None)
             out["valueQuantity"] = dict(OVER_89)
-            visit.tally.tell("Observation.value[x]", GENERALISED)
+            visit.tell("Observation.value[x]", GENERALISED)
 
     return cap

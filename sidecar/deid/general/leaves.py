@@ -86,11 +86,11 @@ class Leaves:
             kept = concept(value)
             if isinstance(value, dict):
                 if "text" in value:
-                    visit.tally.tell(f"{path}.text", DROPPED)
+                    visit.tell(f"{path}.text", DROPPED)
                 listed = value.get("coding")
                 lost = (len(listed) if isinstance(listed, list) else 0) - len(kept["coding"] if kept else ())
                 for _ in range(lost):
-                    visit.tally.tell(f"{path}.coding", DROPPED)
+                    visit.tell(f"{path}.coding", DROPPED)
             return kept
 
         return read
@@ -103,7 +103,7 @@ class Leaves:
                 return None
             for name in ("display", "identifier"):
                 if name in value:
-                    visit.tally.tell(f"{path}.{name}", DROPPED)
+                    visit.tell(f"{path}.{name}", DROPPED)
             key, written = visit.key_of(value), value.get("reference")
             if key is None and written != "#":
                 return None
@@ -120,10 +120,10 @@ class Leaves:
 
         def step(_value: Any, visit: Visit, out: dict[str, Any]) -> None:
             if visit.entry is None:
-                visit.tally.tell(path, DROPPED)
+                visit.tell(path, DROPPED)
                 return
             out["fullUrl"] = urn(visit.names.token(*visit.entry))
-            visit.tally.tell(path, REPLACED)
+            visit.tell(path, REPLACED)
 
         return step
 

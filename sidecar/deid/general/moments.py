@@ -1,4 +1,4 @@
-"""Dates and times under each mode: years with seconds between, moved by whole days, or as they are. Pure.
+"""Dates and times under each mode: seconds between them, moved by whole days, or as they are. Pure.
 
 https://hl7.org/fhir/R4/datatypes.html#dateTime
 """
@@ -107,16 +107,17 @@ class Moved:
         by = visit.shift()
         text = moved(written, by) if by is not None else None
         if text is None:
-            out[f"_{name}"] = MASKED
             return None
         out[name] = text
         return REPLACED
 
 
 class Years:
-    """Years, and beside them how far each moment lies from the first one that was met of its patient.
+    """A year, or how far a moment lies from the first one that was met of its patient; both only of that first one.
 
-    No year is written that shows an age over 89, and no two distances that lie further apart than such an age.
+    Years and exact distances of many moments tell more than a year: two moments a minute apart in two years are New
+    Year's Eve, and so is the date of all others known. A single year leaves the day open. No year is written that shows
+    an age over 89, and no two distances that lie further apart than such an age.
     """
 
     def __init__(self, today: date) -> None:
@@ -125,22 +126,17 @@ class Years:
 
     def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:
         """Write the element `name` into `out`; says what was done, None when nothing may be written."""
-        year = self.year(written)
-        beside = self._beside(written, visit.owner())
+        owner = visit.owner()
+        first = owner is not None and owner not in self._anchors
+        beside = self._beside(written, owner)
+        year = f"{written.year:04d}" if (first or not beside) and written.year >= self._oldest else None
         if year is not None and visit.kind == "instant":
             beside = [{"url": YEAR, "valueDate": year}, *beside]
         elif year is not None:
             out[name] = year
         if beside:
             out[f"_{name}"] = {"extension": beside}
-        elif name not in out:
-            out[f"_{name}"] = MASKED
-            return None
-        return GENERALISED
-
-    def year(self, written: Written) -> str | None:
-        """The year, unless whoever lived then is over 89 today."""
-        return f"{written.year:04d}" if written.year >= self._oldest else None
+        return GENERALISED if beside or name in out else None
 
     def _beside(self, written: Written, owner: str | None) -> list[dict[str, Any]]:
         if owner is None or written.day is None:

@@ -3,6 +3,7 @@
 What is not in a table is dropped, whatever it is; what is in it is written anew, never passed through.
 """
 
+import itertools
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
@@ -34,6 +35,7 @@ class Tables:
         self._births = Births(self._moments, today)
         self._leaves = Leaves(policy, mode)
         self._finishes = finishes(policy.age_codes if capped else None)
+        self._nameless = itertools.count()
         self._making: dict[int, list[Walk]] = {}
         self._walks = {name: self._resource_table(name, table) for name, table in policy.types.items()}
 
@@ -54,19 +56,19 @@ class Tables:
         elif source.get("contained") is not None and visit.container is None:
             self._contained(visit, source["contained"])
         out = {"resourceType": type_name, **walk(source, visit)}
-        visit.tally.resources[str(type_name)] += 1
+        visit.passed.append(str(type_name))
         return out
 
     def _contained(self, visit: Visit, listed: object) -> None:
         """Walk what `visit` contains first: a reference to what is not left has to go."""
         held = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
-        own = "/".join(visit.key) if visit.key is not None else ""
+        own = "/".join(visit.key) if visit.key is not None else f"?{next(self._nameless)}"
         keys = [self._key_inside(own, each) for each in held]
         visit.contained = {f"#{e['id']}": key for e, key in zip(held, keys, strict=True) if key is not None}
         for each, key in zip(held, keys, strict=True):
             inner = visit.inner(each)
             inner.key, inner.container = key, visit
-            kept = self._passed(inner)
+            kept = self._passed(inner, visit)
             if kept is not None:
                 visit.inside.append(kept)
             elif key is not None:
@@ -78,13 +80,16 @@ class Tables:
             return type_name, f"{own}#{name}"
         return None
 
-    def _passed(self, visit: Visit) -> dict[str, Any] | None:
+    def _passed(self, inner: Visit, visit: Visit) -> dict[str, Any] | None:
         """A resource within another: when it is refused, the rest is not."""
         try:
-            return self.run(visit)
+            out = self.run(inner)
         except Refused as refused:
             visit.tally.refused[refused.reason] += 1
             return None
+        visit.done += inner.done
+        visit.passed += inner.passed
+        return out
 
     def _resource_table(self, type_name: str, table: Mapping[str, Keep]) -> Walk:
         steps = {name: self._step(f"{type_name}.{name}", name, keep) for name, keep in table.items()}
@@ -118,7 +123,7 @@ class Tables:
             for name, value in source.items():
                 step = step_of(name)
                 if step is None:
-                    visit.tally.tell(named.get(name, unknown), DROPPED)
+                    visit.tell(named.get(name, unknown), DROPPED)
                 elif value is not None:
                     step(value, visit, out)
             for end in ends:
@@ -164,23 +169,23 @@ class Tables:
         inner = visit.inner(value)
         own, type_name = value.get("id"), value.get("resourceType")
         inner.key = (type_name, own) if isinstance(own, str) and isinstance(type_name, str) else None
-        return self._passed(inner)
+        return self._passed(inner, visit)
 
     def _of_entry(self, value: object, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
             return None
         inner = visit.inner(value)
         inner.key = visit.entry
-        return self._passed(inner)
+        return self._passed(inner, visit)
 
     def _held(self, path: str) -> Step:
         def step(value: Any, visit: Visit, out: dict[str, Any]) -> None:
             lost = (len(value) if isinstance(value, list) else 1) - len(visit.inside)
             for kept in visit.inside:
                 out.setdefault("contained", []).append(kept)
-                visit.tally.tell(path, KEPT)
+                visit.tell(path, KEPT)
             for _ in range(lost):
-                visit.tally.tell(path, DROPPED)
+                visit.tell(path, DROPPED)
 
         return step
 
@@ -192,7 +197,7 @@ class Tables:
             kept = read_one(value, visit)
             if kept is None and must:
                 raise Refused(f"modifier:{path}")
-            visit.tally.tell(path, (visit.said or verb) if kept is not None else DROPPED)
+            visit.tell(path, (visit.said or verb) if kept is not None else DROPPED)
             visit.said = None
             return kept
 
@@ -221,7 +226,7 @@ class Tables:
             did = moments.put(out, name, written, visit) if written is not None else None
             if did is None:
                 out[f"_{name}"] = MASKED
-            visit.tally.tell(path, did or DROPPED)
+            visit.tell(path, did or DROPPED)
 
         return _of_each(step, name) if keep.many else step
 

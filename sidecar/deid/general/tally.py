@@ -1,6 +1,7 @@
 """What was done to how many elements, by element path. No value of a payload is ever in it. Pure."""
 
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 KEPT, REPLACED, GENERALISED, DROPPED = "kept", "replaced", "generalised", "dropped"
@@ -18,8 +19,8 @@ class Tally:
     """Counts for an officer.
 
     `counts` is keyed by element path and `kept` (as it was), `replaced` (a token, a moved date), `generalised` (a year,
-    a state, 90+) or `dropped`. Names that R4 does not have are payload and are counted as `?`. `refused` counts the
-    reasons of resources that were not passed, `resources` the types of those that were.
+    a state, 90+) or `dropped`. Names that R4 does not have are payload and are counted as `?`. `resources` counts the
+    types of the resources that were passed, `refused` the reasons of those that were not, of which nothing else counts.
     With `listing`, `steps` has every single step in order, until it is cleared.
     """
 
@@ -29,8 +30,9 @@ class Tally:
         self.resources: Counter[str] = Counter()
         self.steps: list[Done] | None = [] if listing else None
 
-    def tell(self, path: str, what: str) -> None:
-        """One element at `path` was `what`."""
-        self.counts[path, what] += 1
+    def add(self, done: Iterable[tuple[str, str]], passed: Iterable[str]) -> None:
+        """Count what was done, by path, in resources of the types `passed` that were given out."""
+        self.counts.update(done)
+        self.resources.update(passed)
         if self.steps is not None:
-            self.steps.append(Done(path, what))
+            self.steps += [Done(path, what) for path, what in done]

@@ -25,14 +25,15 @@ class Refused(Exception):
 class Visit:
     """A resource, in the Bundle it was found in.
 
+    `done` is what was done so far, in resources of the types `passed`; it counts when this one is not refused.
     `said` is what a leaf did to its value when that is not what its kind says; whoever asked takes it away.
     `kind` is the R4 type of the date that is being written, `entry` the resource of the entry that is being walked,
     `inside` what is left of the resources contained in this one.
     """
 
     __slots__ = (
-        "_owner", "_owner_known", "_shift", "contained", "container", "depth", "entry", "inside", "key", "kind",
-        "names", "said", "scope", "source", "tally",
+        "_owner", "_owner_known", "_shift", "contained", "container", "depth", "done", "entry", "inside", "key", "kind",
+        "names", "passed", "said", "scope", "source", "tally",
     )  # fmt: skip
 
     def __init__(self, source: Mapping[str, Any], scope: Scope, names: Names, tally: Tally) -> None:
@@ -43,6 +44,8 @@ class Visit:
         self.container: Visit | None = None
         self.contained: dict[str, Key] = {}
         self.depth = 0
+        self.done: list[tuple[str, str]] = []
+        self.passed: list[str] = []
         self.said: str | None = None
         self.kind = ""
         self._owner: str | None = None
@@ -55,6 +58,10 @@ class Visit:
         visit.depth = self.depth
         visit.deeper()
         return visit
+
+    def tell(self, path: str, what: str) -> None:
+        """The element at `path` was `what`."""
+        self.done.append((path, what))
 
     def deeper(self) -> None:
         """One more level of what may contain itself.
