@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from fhir.resources.R4B import get_fhir_model_class
+from pydantic import ValidationError
 
 from sidecar.deid.general import KeyedNames, Mode, VaultNames
 from tests.unit.deid.general import KEY, Drawer, engine, policy, say, words_of
@@ -269,6 +271,25 @@ def test_more_than_ten_thousand_resources_pass_in_a_second_of_a_core(mode):
         best = max(best, resources / (time.process_time() - begun))
     say(f"{mode}: {best:,.0f} resources per core-second")
     assert best > 10_000
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_what_is_given_out_is_fhir_but_for_required_elements_that_had_to_go(mode):
+    """A code that is text, a link id, a picture, the UID of a series. What Synthea has of the clinical types is whole."""
+    judge, problems = engine(mode), Counter()
+    for name in SETS:
+        for source in charts(name):
+            out = judge.resource(source)
+            entries = (
+                [e["resource"] for e in out.get("entry", ())] if out and out["resourceType"] == "Bundle" else [out]
+            )
+            for resource in filter(None, entries):
+                try:
+                    get_fhir_model_class(resource["resourceType"]).model_validate(resource)
+                except ValidationError as error:
+                    problems.update((f"{name} {resource['resourceType']}", e["msg"]) for e in error.errors())
+    assert not [(where, what) for where, what in problems if not re.search("required|Expect any of field", what)]
+    assert not {where for where, _ in problems} & {f"synthea {kind}" for kind in CLINICAL}
 
 
 def test_every_word_that_is_given_out_is_of_a_closed_list_a_number_a_date_or_a_token():

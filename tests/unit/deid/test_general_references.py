@@ -154,6 +154,19 @@ def test_what_is_contained_in_two_resources_under_one_id_has_two_tokens():
     assert judge.resource(order("a"))["contained"][0]["id"] != judge.resource(order("b"))["contained"][0]["id"]
 
 
+def test_who_is_contained_in_nameless_resources_is_not_one_person():
+    """Else one would be dated by the other's first moment, and moved by the other's shift."""
+
+    def nameless(day):
+        who = {"resourceType": "Patient", "id": "p"}
+        return reading("#p", contained=[who], effectiveDateTime=f"2024-05-{day}T08:00:00Z")
+
+    judge = engine(Mode.SAFE_HARBOR_RULES)
+    outs = [judge.resource(nameless(day)) for day in ("01", "02")]
+    assert [o["_effectiveDateTime"]["extension"][0]["valueDecimal"] for o in outs] == [0, 0]
+    assert outs[0]["contained"][0]["id"] != outs[1]["contained"][0]["id"]
+
+
 def test_a_bundle_in_a_bundle_resolves_within_itself_first_and_then_around():
     inner = bundle(reading(UUID), reading(OID), urls=[None, None])
     out = engine().resource(bundle(patient("p1"), patient("p2"), inner, urls=[UUID, OID]))

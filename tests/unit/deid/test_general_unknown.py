@@ -186,6 +186,19 @@ def test_the_tally_counts_by_element_and_has_no_value_in_it():
     assert sum(judge.tally.counts.values()) == len(judge.tally.steps)
 
 
+def test_what_was_in_a_refused_resource_is_not_counted_as_given_out():
+    judge = engine(listing=True)
+    inside = {"resourceType": "Observation", "id": "1", "status": "final"}
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": inside}], "implicitRules": "urn:x"}
+    assert judge.resource(bundle) is None
+    assert (judge.tally.counts, judge.tally.resources, judge.tally.steps) == ({}, {}, [])
+    assert judge.tally.refused == {"modifier:Bundle.implicitRules": 1}
+    judge.resource(inside)
+    assert judge.tally.resources == {"Observation": 1}
+    assert judge.tally.counts == {("Observation.id", "replaced"): 1, ("Observation.status", "kept"): 1}
+    assert [(step.path, step.what) for step in judge.tally.steps] == list(judge.tally.counts)
+
+
 def test_resources_in_resources_without_end_are_refused():
     deep = {"resourceType": "Bundle", "type": "collection"}
     for _ in range(500):
