@@ -8,6 +8,7 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -56,7 +57,7 @@ def load_policy(text: bytes | None = None) -> Policy:
     Raises:
         Misconfigured: listing every problem at once.
     """
-    return _load(text)[1]
+    return (_shipped() if text is None else _load(text))[1]
 
 
 def load_rules(text: bytes | None = None) -> Rules:
@@ -65,11 +66,15 @@ def load_rules(text: bytes | None = None) -> Rules:
     Raises:
         Misconfigured: listing every problem of the policy at once.
     """
-    return _load(text)[0]
+    return (_shipped() if text is None else _load(text))[0]
 
 
-def _load(text: bytes | None) -> tuple[Rules, Policy]:
-    raw = text if text is not None else files("sidecar.deid").joinpath("rules.toml").read_bytes()
+@cache
+def _shipped() -> tuple[Rules, Policy]:
+    return _load(files("sidecar.deid").joinpath("rules.toml").read_bytes())
+
+
+def _load(raw: bytes) -> tuple[Rules, Policy]:
     try:
         content = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -78,6 +83,11 @@ def _load(text: bytes | None) -> tuple[Rules, Policy]:
         raise Misconfigured([f"deid rules: schema must be {SCHEMA}"])
     problems = [f"deid rules: unknown key {key}" for key in sorted(set(content) - _TOP)]
     lists = {name: _listed(name, content.get(name), problems) for name in _LISTS}
+    problems.extend(
+        f"deid rules: age_codes: {each}: must be a listed system, a bar and a code"
+        for each in sorted(lists["age_codes"])
+        if each.rpartition("|")[0] not in lists["systems"]
+    )
     zip3 = _table("zip3", content.get("zip3"), {"restricted", "populated"}, problems)
     tables = Tables(r4(), lists, content.get("why"), problems)
     tables.read(content.get("keep"))

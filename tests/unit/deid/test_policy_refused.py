@@ -142,6 +142,7 @@ def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
         ('"http://loinc.org",', '"http://loinc.org", "http://loinc.org",', "systems lists twice: http://loinc.org"),
         ('"056-089"', '"089-056"', "zip3.populated: write"),
         ("[zip3]", "[zip5]", "unknown key zip5"),
+        ("loinc.org|30525-0", "loinc.org/30525-0", "age_codes: http://loinc.org/30525-0: must be a listed system"),
         ("[keep.Goal.target]", "[keep.Goal.targets]", "keep.Goal.target: R4 has it"),
         ('birthDate = "age"', 'birthDay = "age"', 'read.Patient.birthDay: R4 has no such element; did you mean "birthDate"?'),
         ('birthDate = "age"', 'birthDate = "time"', "read.Patient.birthDate: time cannot read date"),
