@@ -1,6 +1,7 @@
 """A policy that leaves out an element of R4, or says what it cannot mean, does not load, whatever else is wrong with it."""
 
 import re
+from bisect import bisect
 from collections import Counter
 
 import pytest
@@ -31,11 +32,13 @@ LISTED = [
 ]
 
 
+HEADERS = [(m.start(), m[1]) for m in re.finditer(r"^\[keep\.([\w.]+)\]$", TEXT, re.MULTILINE)]
+LISTS = [(m.start(), m[1]) for m in re.finditer(r"^(keep|omit\.\w+) = \[", TEXT, re.MULTILINE)]
+
+
 def where(match):
     """The table in which an element is named, and the list: keep or omit."""
-    header = re.findall(r"^\[keep\.([\w.]+)\]$", TEXT[: match.start()], re.MULTILINE)[-1]
-    key = re.findall(r"^(keep|omit\.\w+) = \[", TEXT[: match.start()], re.MULTILINE)[-1]
-    return header, key
+    return tuple(starts[bisect(starts, (match.start(), "~")) - 1][1] for starts in (HEADERS, LISTS))
 
 
 def elements_of(path):
