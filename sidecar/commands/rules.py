@@ -62,7 +62,7 @@ def rules(names: Iterable[str], *, as_json: bool) -> None:
     """
     policy, read = load_policy(), load_rules()
     tables = {**policy.types, **policy.datatypes}
-    wanted = list(names) or list(tables)
+    wanted = list(dict.fromkeys(names)) or list(tables)
     if unknown := [name for name in wanted if name not in tables]:
         raise Misconfigured([f"the policy has no type {name}{nearest(name, tables)}" for name in unknown])
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
@@ -87,7 +87,7 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
         must = keep.modifier and keep.do != "refuse"
         does = _AT.get(f"{path}.{name}") or _does(keep)
         yield row(name, f"{does}; else the resource is refused" if must else does)
-    if "contained" in table:
+    if path in policy.types and "modifierExtension" in table and "extension" not in policy.omitted[path]:
         said = [f"{url.rpartition('/')[2]}: {_EXTENSION[how]}" for url, how in policy.extensions.items()]
         yield row("extension", "; ".join(said) or "dropped")
     for name in sorted(policy.omitted.get(path, ())):

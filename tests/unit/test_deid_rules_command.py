@@ -23,6 +23,9 @@ def elements(*names):
 def test_every_element_of_every_type_is_shown_exactly_once():
     shown = [(row["of"], row["element"]) for row in elements()]
     assert len(shown) == len(set(shown))
+    assert [(row["of"], row["element"]) for row in elements("Goal", "Patient", "Goal")] == [
+        each for name in ("Goal", "Patient") for each in shown if each[0].partition(".")[0] == name
+    ]
     for name in r4().resources:
         assert {element for of, element in shown if of == name} >= r4().elements(name).keys(), name
     inside = {of for of, _ in shown}
