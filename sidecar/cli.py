@@ -21,6 +21,7 @@ CONFIG = click.option(
     show_default=True,
     help="Settings file.",
 )
+MODES = ("safe_harbor_rules", "keyed_pseudonyms", "limited_data_set")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -74,6 +75,9 @@ def serve(config: Path) -> None:
 @click.option("--at", help="Judge as of this moment (ISO 8601 with offset); default: the latest reading's time.")
 @click.option("--models-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of models.")
 @click.option("--time-zone", default="UTC", show_default=True, help="The facility's IANA time zone.")
+@click.option(
+    "--mode", type=click.Choice(MODES), default=MODES[1], show_default=True, help="De-identification; see deid.mode."
+)
 @click.option("--switch", "switches", multiple=True, metavar="NAME", help="Turn a switch of the manifest on.")
 @click.option("--choice", "choices", multiple=True, metavar="NAME=VALUE", help="Make a choice the manifest asks for.")
 def score(file: Any, **options: Any) -> None:

@@ -157,6 +157,7 @@ class DeidentifiedSnapshot:
 
     `age_years` is the youngest and the oldest the patient may be. `lived_s` is the seconds from the beginning of the
     day of birth to the trigger; None unless that day is known. A model that needs an exact age gets it from there.
+    `age_capped` says that the policy's mode tells no more than that the patient is, or may be, 90 or older.
     """
 
     age_years: tuple[int, int] | None
@@ -167,6 +168,7 @@ class DeidentifiedSnapshot:
     policy_digest: str
     sex: Sex = Sex.UNKNOWN
     lived_s: float | None = None
+    age_capped: bool = False
 
 
 class Feature(msgspec.Struct, frozen=True, gc=False):

@@ -4,7 +4,8 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 """
 
 from sidecar.deid.boundary import deidentify
+from sidecar.deid.mode import Mode
 from sidecar.deid.rules import Rules, load_rules
 from sidecar.deid.times import instant
 
-__all__ = ["Rules", "deidentify", "instant", "load_rules"]
+__all__ = ["Mode", "Rules", "deidentify", "instant", "load_rules"]

@@ -81,6 +81,7 @@ class Draft(msgspec.Struct):
     unread: bool = False
     parts: tuple["Draft", ...] = ()
     age: tuple[int, int] | None = None
+    age_capped: bool = False
     lived_s: float | None = None
     sexes: frozenset[Sex] = frozenset()
     deceased: bool = False

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
+from sidecar.deid.mode import Mode
 from sidecar.errors import Misconfigured
 
 ACTIONS = frozenset(
@@ -35,7 +36,7 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The policy: element rules by resource type, the systems and units that may cross, the digest of it all.
+    """The policy: element rules by resource type, the systems and units that may cross, the mode, the digest of it all.
 
     `of_component` are the rules of an Observation for each of its components, which have none of their own.
     """
@@ -44,11 +45,12 @@ class Rules:
     of_component: Mapping[str, Rule]
     systems: frozenset[str]
     units: frozenset[str]
+    mode: Mode
     digest: str
 
 
-def load_rules(text: bytes | None = None) -> Rules:
-    """The shipped policy, or the one in `text`.
+def load_rules(text: bytes | None = None, mode: Mode = Mode.KEYED_PSEUDONYMS) -> Rules:
+    """The shipped policy, or the one in `text`, under a mode.
 
     Raises:
         Misconfigured: listing every rule that does not parse.
@@ -67,7 +69,8 @@ def load_rules(text: bytes | None = None) -> Rules:
     if problems:
         raise Misconfigured(problems)
     of_component = {name: rule for name, rule in types.get("Observation", {}).items() if rule.do != "components"}
-    return Rules(types, of_component, systems, units, digest=hashlib.sha256(raw).hexdigest())
+    digest = hashlib.sha256(f"{mode}\n".encode() + raw).hexdigest()
+    return Rules(types, of_component, systems, units, mode, digest)
 
 
 def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:

@@ -32,6 +32,7 @@ _PLAIN = {
     "out_of_cohort:acute_kidney_injury": "acute kidney injury recorded as active",
     "missing:birth_date": "birth date unknown, so the age limit cannot be checked",
     "imprecise:birth_date": "birth date too imprecise to tell the age",
+    "deid:age_capped": "90 or older, and this site's de-identification rules let no exact age reach the model",
     "missing:sex": "sex not recorded as male or female, which this equation needs",
     "contradictory:sex": "administrative gender and birth sex contradict each other, and this equation needs one",
     "not_computable": "these inputs give no number",
