@@ -231,7 +231,8 @@ class Assessment:
     which sum to the score, or the `changes` of a graph without them, which sum to nothing; `typical` has the values
     that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
     manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
-    in: with the moment, the numbers give the day of birth, whatever else is left out.
+    in: with the moment, the numbers give the day of birth, whatever else is left out. `withheld` names the inputs that
+    count and that no rationale names, because they would reveal a sensitive condition.
     """
 
     model: str
@@ -250,11 +251,15 @@ class Assessment:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     tells_birth_date: bool = False
     typical: Mapping[str, float] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evidence(Redacted):
-    """Identified: whom an assessment is about, what it rests on, and until when it holds."""
+    """Identified: whom an assessment is about, what it rests on, and until when it holds.
+
+    `labels` are the security labels (`system|code`) that the result inherits from what it rests on.
+    """
 
     patient: PatientId
     encounter: Reference | None
@@ -262,6 +267,7 @@ class Evidence(Redacted):
     at: datetime
     occurred_at: datetime
     valid_until: datetime
+    labels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The form that is encrypted into the evidence column."""
@@ -272,6 +278,7 @@ class Evidence(Redacted):
             "at": self.at.isoformat(),
             "occurred_at": self.occurred_at.isoformat(),
             "valid_until": self.valid_until.isoformat(),
+            **({"labels": list(self.labels)} if self.labels else {}),
         }
 
     @classmethod
@@ -285,6 +292,7 @@ class Evidence(Redacted):
             at=datetime.fromisoformat(stored["at"]),
             occurred_at=datetime.fromisoformat(stored["occurred_at"]),
             valid_until=datetime.fromisoformat(stored["valid_until"]),
+            labels=tuple(stored.get("labels", ())),
         )
 
 

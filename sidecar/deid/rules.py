@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -34,6 +34,15 @@ class Rule:
     void: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensitive:
+    """What no rationale names: security labels (`system|code`), and by system, codes and how codes begin."""
+
+    labels: frozenset[str] = frozenset()
+    codes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    beginnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
     """The policy: element rules by resource type, the systems and units that may cross, the mode, the digest of it all.
@@ -45,6 +54,7 @@ class Rules:
     of_component: Mapping[str, Rule]
     systems: frozenset[str]
     units: frozenset[str]
+    sensitive: Sensitive
     mode: Mode
     digest: str
 
@@ -65,12 +75,29 @@ def load_rules(text: bytes | None = None, mode: Mode = Mode.KEYED_PSEUDONYMS) ->
     systems = frozenset(content.pop("systems", ()))
     units = frozenset(content.pop("units", ()))
     problems: list[str] = []
+    sensitive = _sensitive(content.pop("sensitive", {}), problems)
     types = {name: _elements(name, table, problems) for name, table in content.items()}
     if problems:
         raise Misconfigured(problems)
     of_component = {name: rule for name, rule in types.get("Observation", {}).items() if rule.do != "components"}
     digest = hashlib.sha256(f"{mode}\n".encode() + raw).hexdigest()
-    return Rules(types, of_component, systems, units, mode, digest)
+    return Rules(types, of_component, systems, units, sensitive, mode, digest)
+
+
+def _sensitive(table: object, problems: list[str]) -> Sensitive:
+    said: dict[str, Any] = dict(table) if isinstance(table, dict) else {"": table}
+    labels, codes, beginnings = said.pop("labels", []), said.pop("codes", {}), said.pop("beginnings", {})
+    if said:
+        problems.append(f"deid rules: sensitive: unknown key {', '.join(sorted(said))}")
+    lists = [labels, *codes.values(), *beginnings.values()] if isinstance(codes | beginnings, dict) else [None]
+    if not all(isinstance(each, list) and all(isinstance(code, str) and code for code in each) for each in lists):
+        problems.append("deid rules: sensitive: labels is a list; codes and beginnings are lists by system")
+        return Sensitive()
+    return Sensitive(
+        frozenset(labels),
+        {system: frozenset(each) for system, each in codes.items()},
+        {system: tuple(each) for system, each in beginnings.items()},
+    )
 
 
 def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:
