@@ -6,7 +6,10 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 from sidecar.deid.boundary import deidentify
 from sidecar.deid.labels import inherited, is_sensitive
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rules, load_rules
+from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
+from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 
-__all__ = ["Mode", "Rules", "deidentify", "inherited", "instant", "is_sensitive", "load_rules"]
+__all__ = [
+    "Keep", "Mode", "Policy", "Rules", "deidentify", "inherited", "instant", "is_sensitive", "load_policy", "load_rules",
+]  # fmt: skip

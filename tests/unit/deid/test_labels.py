@@ -7,7 +7,7 @@ import pytest
 from sidecar.commands.score import line_of
 from sidecar.deid import inherited, is_sensitive, load_rules
 from sidecar.errors import Misconfigured
-from tests.unit.chart import AT, LOINC, amount, bundle, model, observation, person, rules, stay, vitals
+from tests.unit.chart import AT, LOINC, REPO, amount, bundle, model, observation, person, rules, stay, vitals
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -77,8 +77,11 @@ def test_an_input_is_held_back_by_its_code_too():
 
 
 @pytest.mark.parametrize(
-    "wrong", ['sensitive = "x"', "[sensitive]\nlabels = 1", "[sensitive]\ncode = []", '[sensitive.codes]\na = "b"']
-)
-def test_a_list_of_what_is_sensitive_that_does_not_parse_stops_the_start(wrong):
-    with pytest.raises(Misconfigured):
-        load_rules(f"schema = 1\n{wrong}\n".encode())
+    ("right", "wrong"),
+    [("[sensitive.codes]", "[sensitive.code]"), ('"86406008"', "86406008"), ('"Z21", "R75", "F10"', '""'), ("labels = [", "labels = [1, ")],
+)  # fmt: skip
+def test_a_list_of_what_is_sensitive_that_does_not_parse_stops_the_start(right, wrong):
+    shipped = (REPO / "sidecar" / "deid" / "rules.toml").read_text()
+    assert right in shipped
+    with pytest.raises(Misconfigured, match="sensitive"):
+        load_rules(shipped.replace(right, wrong, 1).encode())
