@@ -11,5 +11,14 @@ from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 
 __all__ = [
-    "Keep", "Mode", "Policy", "Rules", "deidentify", "inherited", "instant", "is_sensitive", "load_policy", "load_rules",
-]  # fmt: skip
+    "Keep",
+    "Mode",
+    "Policy",
+    "Rules",
+    "deidentify",
+    "inherited",
+    "instant",
+    "is_sensitive",
+    "load_policy",
+    "load_rules",
+]

@@ -72,8 +72,7 @@ class Sensitive:
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What the path may read: element rules by resource type, the systems and units that may cross, what is sensitive,
-    the mode, and the digest of it all.
+    """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
     `of_component` are the rules of an Observation for each of its components, which have none of their own.
     """
