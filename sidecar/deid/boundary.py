@@ -73,24 +73,25 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     draft = _walk(Draft(view, wanted), table, resource)
     if draft.void or draft.unread:
         return ()
-    whole = draft.trouble if draft.trouble in _WHOLE else None
-    return [
-        Fact(
-            index=index,
-            type=type_name,
-            codes=part.codes,
-            seconds=draft.seconds,
-            value=None if part.absent else part.value,
-            unit=part.unit,
-            value_codes=() if part.absent else part.value_codes,
-            trouble=whole or part.trouble,
-            recorded=draft.recorded,
-            began=draft.began,
-            confirmed=draft.confirmed,
-        )
-        for part in (draft, *draft.parts)
-        if part.codes
-    ]
+    own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
+    return (*own, *(_fact(index, type_name, draft, part) for part in draft.parts)) if draft.parts else own
+
+
+def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
+    """What `part` of the statement says: its components have codes and values of their own, and one time."""
+    return Fact(
+        index,
+        type_name,
+        part.codes,
+        whole.seconds,
+        None if part.absent else part.value,
+        part.unit,
+        () if part.absent else part.value_codes,
+        (whole.trouble if whole.trouble in _WHOLE else None) or part.trouble,
+        whole.recorded,
+        whole.began,
+        whole.confirmed,
+    )
 
 
 def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> Draft:
@@ -198,9 +199,10 @@ def _uninterpreted(draft: Draft, _: Any, __: Rule) -> None:
 
 
 def _limit(draft: Draft, value: Any, _: Rule) -> None:
-    concepts = value if isinstance(value, list) else ()
-    if any(code in _LIMITS for concept in concepts for _system, code in pairs(concept) if isinstance(code, str)):
-        draft.trouble = draft.trouble or "comparator"
+    for concept in value if isinstance(value, list) else ():
+        for _system, code in pairs(concept):
+            if isinstance(code, str) and code in _LIMITS:
+                draft.trouble = draft.trouble or "comparator"
 
 
 def _refuse(draft: Draft, _: Any, __: Rule) -> None:

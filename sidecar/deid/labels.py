@@ -31,8 +31,11 @@ def is_sensitive(resource: Mapping[str, Any], rules: Rules) -> bool:
     meta = resource.get("meta")
     if isinstance(meta, dict) and "security" in meta and not rules.sensitive.labels.isdisjoint(_labels(resource)):
         return True
-    said = [*pairs(resource.get("code")), *pairs(resource.get("valueCodeableConcept"))]
-    return any(isinstance(s, str) and isinstance(c, str) and _is_listed(s, c, rules.sensitive) for s, c in said)
+    for concept in (resource.get("code"), resource.get("valueCodeableConcept")):
+        for system, code in pairs(concept) if concept is not None else ():
+            if isinstance(system, str) and isinstance(code, str) and _is_listed(system, code, rules.sensitive):
+                return True
+    return False
 
 
 @lru_cache(maxsize=4096)
