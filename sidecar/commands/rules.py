@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.deid import Keep, Policy, Rules, load_policy, load_rules
+from sidecar.deid import Keep, Mode, Policy, Rules, load_policy, load_rules
 from sidecar.deid.definitions import nearest
 from sidecar.errors import Misconfigured
 
@@ -67,7 +67,8 @@ def rules(names: Iterable[str], *, as_json: bool) -> None:
         raise Misconfigured([f"the policy has no type {name}{nearest(name, tables)}" for name in unknown])
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
     if as_json:
-        said = {"digest": policy.digest, "systems": sorted(policy.systems), "units": sorted(policy.units)}
+        said = {"digest": policy.digest, "assessments": _digests(), "systems": sorted(policy.systems)}
+        said["units"] = sorted(policy.units)
         zip3 = {"restricted": sorted(policy.restricted_zip3), "populated": sorted(policy.populated_zip3)}
         sys.stdout.write(orjson.dumps({**said, "zip3": zip3, "elements": rows}).decode() + "\n")
         return
@@ -98,6 +99,11 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
             yield from _rows(policy, read, f"{path}.{name}", keep.table)
 
 
+def _digests() -> dict[str, str]:
+    """What names policy and mode on an assessment, by mode."""
+    return {mode.value: load_rules(mode=mode).digest for mode in Mode}
+
+
 def _does(keep: Keep) -> str:
     if keep.do != "keep":
         return _DONE[keep.do]
@@ -113,6 +119,9 @@ def _print(policy: Policy, rows: Iterable[Row]) -> None:
         f"extensions, `_field` siblings. {len(policy.systems)} code systems and {len(policy.units)} units may cross; "
         "--json lists them.\n"
     )
+    for mode, digest in _digests().items():
+        console.print(f"On assessments under {mode}: {digest}")
+    console.print()
     for path, listed in groupby(rows, key=itemgetter("of")):
         table = Table(title=path, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("element", no_wrap=True)

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import main
-from sidecar.deid import load_policy, load_rules
+from sidecar.deid import Mode, load_policy, load_rules
 from sidecar.deid.definitions import r4
 
 
@@ -66,7 +66,11 @@ def test_the_policy_shown_is_the_one_that_is_named_by_its_digest():
         sorted(policy.units),
     )
     assert said["zip3"]["restricted"] == sorted(policy.restricted_zip3)
-    assert policy.digest in run("Patient").stdout.replace("\n", "")
+    text = run("Patient").stdout.replace("\n", "")
+    assert policy.digest in text
+    for mode in Mode:
+        assert said["assessments"][mode] == load_rules(mode=mode).digest
+        assert f"{mode}: {load_rules(mode=mode).digest}" in text
 
 
 def test_a_table_can_be_read_by_a_person():
