@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.deid import Keep, Policy, Rules, load_policy, load_rules
+from sidecar.deid import Keep, Mode, Policy, Rules, load_policy, load_rules
 from sidecar.deid.definitions import nearest
 from sidecar.errors import Misconfigured
 
@@ -62,12 +62,13 @@ def rules(names: Iterable[str], *, as_json: bool) -> None:
     """
     policy, read = load_policy(), load_rules()
     tables = {**policy.types, **policy.datatypes}
-    wanted = list(names) or list(tables)
+    wanted = list(dict.fromkeys(names)) or list(tables)
     if unknown := [name for name in wanted if name not in tables]:
         raise Misconfigured([f"the policy has no type {name}{nearest(name, tables)}" for name in unknown])
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
     if as_json:
-        said = {"digest": policy.digest, "systems": sorted(policy.systems), "units": sorted(policy.units)}
+        said = {"digest": policy.digest, "assessments": _digests(), "systems": sorted(policy.systems)}
+        said["units"] = sorted(policy.units)
         zip3 = {"restricted": sorted(policy.restricted_zip3), "populated": sorted(policy.populated_zip3)}
         sys.stdout.write(orjson.dumps({**said, "zip3": zip3, "elements": rows}).decode() + "\n")
         return
@@ -87,7 +88,7 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
         must = keep.modifier and keep.do != "refuse"
         does = _AT.get(f"{path}.{name}") or _does(keep)
         yield row(name, f"{does}; else the resource is refused" if must else does)
-    if "contained" in table:
+    if path in policy.types and "modifierExtension" in table and "extension" not in policy.omitted[path]:
         said = [f"{url.rpartition('/')[2]}: {_EXTENSION[how]}" for url, how in policy.extensions.items()]
         yield row("extension", "; ".join(said) or "dropped")
     for name in sorted(policy.omitted.get(path, ())):
@@ -96,6 +97,11 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
         # A table that is like another, or like the one around it, is written once.
         if keep.table is not None and f"{path}.{name}" in policy.omitted:
             yield from _rows(policy, read, f"{path}.{name}", keep.table)
+
+
+def _digests() -> dict[str, str]:
+    """What names policy and mode on an assessment, by mode."""
+    return {mode.value: load_rules(mode=mode).digest for mode in Mode}
 
 
 def _does(keep: Keep) -> str:
@@ -113,6 +119,9 @@ def _print(policy: Policy, rows: Iterable[Row]) -> None:
         f"extensions, `_field` siblings. {len(policy.systems)} code systems and {len(policy.units)} units may cross; "
         "--json lists them.\n"
     )
+    for mode, digest in _digests().items():
+        console.print(f"On assessments under {mode}: {digest}")
+    console.print()
     for path, listed in groupby(rows, key=itemgetter("of")):
         table = Table(title=path, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("element", no_wrap=True)

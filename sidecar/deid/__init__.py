@@ -4,7 +4,9 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 """
 
 from sidecar.deid.boundary import deidentify
-from sidecar.deid.general import Done, Engine, KeyedNames, Mode, Names, Tally, Vault, VaultNames
+from sidecar.deid.general import Done, Engine, KeyedNames, Names, Tally, Vault, VaultNames
+from sidecar.deid.labels import inherited, is_sensitive
+from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
 from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
@@ -22,7 +24,9 @@ __all__ = [
     "Vault",
     "VaultNames",
     "deidentify",
+    "inherited",
     "instant",
+    "is_sensitive",
     "load_policy",
     "load_rules",
 ]

@@ -6,8 +6,8 @@ the second witness to what `boundary.py` lets through.
 """
 
 from sidecar.deid.general.engine import Engine
-from sidecar.deid.general.modes import Mode
 from sidecar.deid.general.names import KeyedNames, Names, Vault, VaultNames
 from sidecar.deid.general.tally import Done, Tally
+from sidecar.deid.mode import Mode
 
 __all__ = ["Done", "Engine", "KeyedNames", "Mode", "Names", "Tally", "Vault", "VaultNames"]

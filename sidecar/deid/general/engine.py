@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
-from sidecar.deid.general.modes import Mode
 from sidecar.deid.general.names import KeyedNames, Names
 from sidecar.deid.general.references import Scope
 from sidecar.deid.general.tables import Tables
 from sidecar.deid.general.tally import Tally
 from sidecar.deid.general.visit import Refused, Visit
+from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Policy
 from sidecar.errors import Misconfigured
 

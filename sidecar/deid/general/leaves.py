@@ -4,13 +4,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.deid.general.codes import absence_of, coding_of, concept_of, extension_of, interpretation_of
-from sidecar.deid.general.modes import Mode
 from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
 from sidecar.deid.general.references import Key, Types
 from sidecar.deid.general.tally import DROPPED, REPLACED
 from sidecar.deid.general.visit import Visit
+from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
 from sidecar.errors import Misconfigured
 

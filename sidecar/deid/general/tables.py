@@ -10,12 +10,12 @@ from typing import Any
 
 from sidecar.deid.general.finish import finishes
 from sidecar.deid.general.leaves import Leaves, Read
-from sidecar.deid.general.modes import Mode
 from sidecar.deid.general.moments import MASKED, Moments, Moved, Plain, Years, read
 from sidecar.deid.general.persons import Births
 from sidecar.deid.general.references import Key, Scope, Types
 from sidecar.deid.general.tally import DROPPED, GENERALISED, KEPT, REPLACED
 from sidecar.deid.general.visit import Refused, Visit
+from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
 
 Step = Callable[[Any, Visit, dict[str, Any]], None]
