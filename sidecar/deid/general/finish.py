@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.deid.general.codes import ABSENT
+from sidecar.deid.general.moments import MASKED
 from sidecar.deid.general.quantities import CAP_YEARS, OVER_89, is_number, years_of
 from sidecar.deid.general.tally import GENERALISED
 from sidecar.deid.general.visit import Visit
@@ -26,10 +27,13 @@ def finishes(age_codes: frozenset[str] | None) -> Mapping[str, tuple[Finish, ...
     }
 
 
-def _lost(source: Mapping[str, Any], out: Mapping[str, Any], prefix: str) -> bool:
-    """Whether a choice element was there and nothing of it is left."""
-    there = any(name.startswith(prefix) and value is not None for name, value in source.items())
-    return there and not any(name.startswith(prefix) for name in out)
+def _lost(source: Mapping[str, Any], out: dict[str, Any], prefix: str) -> bool:
+    """Whether a choice element was there and nothing of it is left; that it is masked is said in another way then."""
+    if not any(name.startswith(prefix) and value is not None for name, value in source.items()):
+        return False
+    for name in [each for each in out if each.startswith(f"_{prefix}") and out[each] is MASKED]:
+        del out[name]
+    return not any(name.startswith((prefix, f"_{prefix}")) for name in out)
 
 
 def _mask_value(source: Mapping[str, Any], out: dict[str, Any], _: Visit) -> None:

@@ -101,7 +101,7 @@ def cap_range(low: Quantity | None, high: Quantity | None) -> dict[str, Quantity
     """A range of ages: what lies over 89 has no end, because R4 has no comparator in a range."""
     kept = {}
     if low is not None:
-        kept["low"] = {k: v for k, v in low.items() if k != "comparator"}
-    if high is not None and high.get("comparator") != ">=":
+        kept["low"] = {k: v for k, v in low.items() if k != "comparator"} if low == OVER_89 else low
+    if high is not None and high != OVER_89:
         kept["high"] = high
     return kept or None

@@ -4,6 +4,7 @@ What is not in a table is dropped, whatever it is; what is in it is written anew
 """
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
@@ -36,6 +37,7 @@ class Tables:
         self._leaves = Leaves(policy, mode)
         self._finishes = finishes(policy.age_codes if capped else None)
         self._nameless = itertools.count()
+        self._places: dict[int, str] = {}
         self._making: dict[int, list[Walk]] = {}
         self._walks = {name: self._resource_table(name, table) for name, table in policy.types.items()}
 
@@ -64,7 +66,8 @@ class Tables:
         held = [each for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
         own = "/".join(visit.key) if visit.key is not None else f"?{next(self._nameless)}"
         keys = [self._key_inside(own, each) for each in held]
-        visit.contained = {f"#{e['id']}": key for e, key in zip(held, keys, strict=True) if key is not None}
+        named = Counter(each["id"] for each, key in zip(held, keys, strict=True) if key is not None)
+        visit.contained = {f"#{e['id']}": k for e, k in zip(held, keys, strict=True) if k and named[e["id"]] == 1}
         for each, key in zip(held, keys, strict=True):
             inner = visit.inner(each)
             inner.key, inner.container = key, visit
@@ -100,7 +103,11 @@ class Tables:
         return self._walk(type_name, type_name, steps)
 
     def _table(self, path: str, place: str, table: Mapping[str, Keep]) -> Walk:
-        """The function of a nested table, known in the policy as `place`. One that contains itself calls itself."""
+        """The function of a nested table, known in the policy as `place` or as the first like it.
+
+        One that contains itself calls itself.
+        """
+        place = self._places.setdefault(id(table), place)
         around = self._making.get(id(table))
         if around is not None:
             return _deeper(around)
@@ -236,7 +243,7 @@ def _of_each(step: Step, name: str) -> Step:
 
     def steps(value: Any, visit: Visit, out: dict[str, Any]) -> None:
         listed = []
-        for each in value if isinstance(value, list) else ():
+        for each in value if isinstance(value, list) else (None,):
             made: dict[str, Any] = {}
             step(each, visit, made)
             listed.append(made)

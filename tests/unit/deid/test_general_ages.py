@@ -130,6 +130,7 @@ def test_an_age_of_90_or_more_is_90_or_more_in_whatever_unit(written, kept):
         ({"low": age(85), "high": age(95)}, {"low": age(85)}),
         ({"low": age(91), "high": age(95)}, {"low": {k: v for k, v in CAPPED.items() if k != "comparator"}}),
         ({"high": age(95)}, None),
+        ({"low": age(50, comparator="<")}, {"low": age(50, comparator="<")}),
         ({"low": {"value": "x"}, "high": age(60)}, None),
     ],
 )

@@ -227,8 +227,8 @@ def test_what_the_path_sees_of_a_chart_it_sees_of_the_deidentified_chart(who, st
 
 
 def changed_part(reading):
-    """Whether a component has a modifier that nobody interprets: the path leaves that part out, the engine the whole."""
-    listed = reading.get("component", ())
+    """Whether a part has a modifier that nobody interprets: the path leaves that part out, the engine the whole."""
+    listed = (reading, *reading.get("component", ()))
     return any("modifierExtension" in c or c.get("valueQuantity", {}).get("comparator") == "~" for c in listed)
 
 

@@ -143,6 +143,13 @@ def test_a_reference_to_what_is_contained_holds_and_one_to_what_had_to_go_does_n
     assert out["basedOn"] == [{"reference": "#"}]
 
 
+def test_an_id_of_two_contained_resources_is_nobodys():
+    two = [{"resourceType": name, "id": "x"} for name in ("Patient", "Device")]
+    out = engine().resource(reading("#x", contained=two))
+    assert len(out["contained"]) == 2
+    assert "subject" not in out
+
+
 def test_what_is_contained_in_two_resources_under_one_id_has_two_tokens():
     def order(logical_id):
         return {

@@ -7,7 +7,7 @@ from random import Random
 import pytest
 
 from sidecar.deid.general import Mode
-from tests.unit.deid.general import R4, TYPES, Chart, engine, policy, say, words_of
+from tests.unit.deid.general import R4, TYPES, Chart, bundle, engine, policy, say, words_of
 
 SEED = 20261125
 ROUNDS = 3_500
@@ -77,9 +77,7 @@ def test_an_unknown_modifier_of_a_contained_or_entered_resource_takes_that_one_a
     changed = {"resourceType": "Observation", "id": "o", "status": "final", "modifierExtension": [{"url": "urn:x"}]}
     plain = {"resourceType": "Observation", "id": "p", "status": "final", "contained": [changed]}
     judge = engine()
-    out = judge.resource(
-        {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": changed}, {"resource": plain}]}
-    )
+    out = judge.resource(bundle(changed, plain, urls=["urn:uuid:1", "urn:uuid:2"]))
     assert [e["resource"].keys() for e in out["entry"]] == [{"resourceType", "id", "status"}]
     assert judge.tally.refused == {"modifier:Observation.modifierExtension": 2}
 
@@ -164,12 +162,30 @@ def test_of_extensions_only_the_named_ones_stay_and_of_those_only_listed_codes()
 
 def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_dead():
     judge = engine()
-    assert judge.resource({"resourceType": "Condition", "abatementDateTime": "2011"})["abatementString"] == "masked"
+    ended = judge.resource({"resourceType": "Condition", "abatementDateTime": "2011"})
+    assert ended == {"resourceType": "Condition", "abatementString": "masked"}
     assert judge.resource({"resourceType": "Patient", "deceasedDateTime": "2011"})["deceasedBoolean"] is True
     relative = judge.resource(
         {"resourceType": "FamilyMemberHistory", "status": "completed", "deceasedString": "at home"}
     )
     assert relative["deceasedBoolean"] is True
+
+
+def test_an_end_or_a_death_with_a_distance_is_said_once():
+    """Of the choices that R4 has for when it ended, one may be used."""
+    about = {"reference": "Patient/p1"}
+    sick = {
+        "resourceType": "Condition",
+        "subject": about,
+        "onsetDateTime": "2020-01-01",
+        "abatementDateTime": "2020-01-11",
+    }
+    judge = engine(Mode.SAFE_HARBOR_RULES)
+    out = judge.resource(sick)
+    assert [name for name in out if "abatement" in name] == ["_abatementDateTime"]
+    assert out["_abatementDateTime"]["extension"][0]["valueInteger"] == 10
+    dead = judge.resource({"resourceType": "Patient", "id": "p1", "deceasedDateTime": "2020-01-21"})
+    assert [name for name in dead if "deceased" in name] == ["_deceasedDateTime"]
 
 
 def test_the_tally_counts_by_element_and_has_no_value_in_it():
@@ -189,8 +205,7 @@ def test_the_tally_counts_by_element_and_has_no_value_in_it():
 def test_what_was_in_a_refused_resource_is_not_counted_as_given_out():
     judge = engine(listing=True)
     inside = {"resourceType": "Observation", "id": "1", "status": "final"}
-    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": inside}], "implicitRules": "urn:x"}
-    assert judge.resource(bundle) is None
+    assert judge.resource({**bundle(inside), "implicitRules": "urn:x"}) is None
     assert (judge.tally.counts, judge.tally.resources, judge.tally.steps) == ({}, {}, [])
     assert judge.tally.refused == {"modifier:Bundle.implicitRules": 1}
     judge.resource(inside)
