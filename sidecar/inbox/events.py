@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import NotHere, Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure, row_key
 
 RECORD = Statement(
     "record",
@@ -211,9 +211,13 @@ class EventBox:
             "focus_type": focus.type,
             "focus": self._cipher.seal("event.focus", key, focus.id.encode()),
             "focus_key": key,
-            "version": focus.version,
+            "version": self._sealed_version(key, focus.version),
             "heard_at": event.heard_at,
         }
+
+    def _sealed_version(self, focus_key: bytes, version: str | None) -> bytes | None:
+        """Some servers give every version an id of its own, which then names the patient as well as any other."""
+        return None if version is None else self._cipher.seal("event.version", focus_key, version.encode())
 
     async def waits(self, now: float, *, pings: bool = False) -> bool:
         """Whether there is something to claim."""
@@ -247,8 +251,12 @@ class EventBox:
         focus = None
         if r["focus_type"] is not None:
             opened = self._cipher.open("event.focus", r["focus_key"], r["focus"]).decode()
-            focus = Reference(r["focus_type"], opened, r["version"])
+            focus = Reference(r["focus_type"], opened, self._version(r))
         return ClaimedEvent(r["id"], claim, r["source"], focus, r["focus_key"], r["heard_at"], r["attempts"])
+
+    def _version(self, r: Row) -> str | None:
+        sealed = r["version"]
+        return None if sealed is None else self._cipher.open("event.version", r["focus_key"], sealed).decode()
 
     def patient_key(self, patient: PatientId) -> bytes:
         """The fingerprint under which everything of a patient is stored."""
@@ -262,10 +270,11 @@ class EventBox:
         `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
         """
         first = self.patient_key(waits[0][0])
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": shown}], expect=1)]
+        seen = None if event.focus_key is None else self._sealed_version(event.focus_key, shown)
+        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": seen}], expect=1)]
         for patient, wait in waits:
             key = self.patient_key(patient)
-            row = key + b"|" + wait.model.encode()
+            row = row_key(key, wait.model)
             steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
             values = {
                 "patient_key": key,
