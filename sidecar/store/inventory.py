@@ -66,15 +66,20 @@ SEALED = (
 )
 """Every column that holds what identifies somebody."""
 
-FINGERPRINT = "fingerprints (HMAC-SHA256 under the look-up key)"
-OURS = "numbers and tokens of our own making"
-WORD = "words from closed lists"
-NAME = "names from the settings and the models"
-CLOCK = "when this server did or will do something"
-CLINICAL = "clinical moments, to the second"
-DIGEST = "digests of models, rules and keys"
-FIGURES = "what went into and came out of a model that uses no exact age; for others empty"
-SYSTEM = "ids and positions of Subscriptions and Devices, which are of systems"
+FINGERPRINT, OURS, WORD, NAME, CLOCK = "fingerprint", "number of ours", "word", "name", "time of ours"
+CLINICAL, DIGEST, FIGURES, SYSTEM = "clinical time", "digest", "figures", "system"
+
+KINDS: Mapping[str, str] = {
+    FINGERPRINT: "HMAC-SHA256 under the look-up key, or made of one: of a patient, a resource, an event, a result",
+    OURS: "counted or drawn here: row numbers, claims, revisions, attempts, which key seals",
+    WORD: "from a closed list",
+    NAME: "from the settings, a model or the code",
+    CLOCK: "when this server did or will do something",
+    CLINICAL: "of the readings and of the result, to the second: validity and order are asked for by it",
+    DIGEST: "of models, rules, settings and keys",
+    FIGURES: "what went into and came out of a model, after de-identification; empty for models that use an exact age",
+    SYSTEM: "ids and positions of Subscriptions and Devices, which are of systems and of nobody",
+}
 
 OPEN: Mapping[str, Mapping[str, str]] = {
     "event": {

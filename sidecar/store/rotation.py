@@ -80,8 +80,8 @@ class _Pass:
 class Rotation:
     """The verbs of a key ring in use. All of them may be repeated; what they return is JSON and holds no key."""
 
-    def __init__(self, store: Store, cipher: Cipher) -> None:
-        self._store, self._cipher = store, cipher
+    def __init__(self, store: Store, cipher: Cipher, turn_s: float = TURN_S) -> None:
+        self._store, self._cipher, self._turn_s = store, cipher, turn_s
         self._pass: _Pass | None = None
 
     async def state(self) -> dict[str, Any]:
@@ -103,7 +103,9 @@ class Rotation:
         return left.get(name) == fingerprint
 
     async def reseal(self, *, begin: bool) -> dict[str, Any]:
-        """Seal again for `TURN_S`, from the beginning or where the last call stopped, and say how far it is.
+        """Seal again for one turn, from the beginning or where the last call stopped, and say how far it is.
+
+        A turn is a portion at least, and as many as there is time for.
 
         Raises:
             Misconfigured: a server seals with another key, so what is sealed now may not open there.
@@ -115,8 +117,9 @@ class Rotation:
             raise Misconfigured([f"{lagging}; give them this key file and try again"])
         if begin or self._pass is None:
             self._pass = _Pass(0, _before_all(SEALED[0]))
-        end = time.monotonic() + TURN_S
+        end = time.monotonic() + self._turn_s
         at = self._pass
+        await self._portion(at)
         while at.column < len(SEALED) and time.monotonic() < end:
             await self._portion(at)
         done = at.column == len(SEALED)

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 from sidecar import metrics
 from sidecar.cli import main
 from sidecar.settings import ModelSettings, Settings
-from sidecar.store.inventory import OPEN, SEALED
+from sidecar.store.inventory import KINDS, OPEN, SEALED
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -80,9 +80,13 @@ def open_table() -> str:
     return "\n".join(rows)
 
 
+def kinds_table() -> str:
+    return "\n".join(["| in the open | is |", "|---|---|", *(f"| {kind} | {means} |" for kind, means in KINDS.items())])
+
+
 TABLES = {
     "commands": commands_table, "settings": settings_table, "metrics": metrics_table, "sealed": sealed_table,
-    "open": open_table,
+    "open": open_table, "kinds": kinds_table,
 }  # fmt: skip
 
 
@@ -109,6 +113,7 @@ def test_the_readme_lists_every_sealed_column_and_no_other():
 
 def test_the_readme_lists_every_column_in_the_open_and_no_other():
     assert _written("open") == open_table()
+    assert _written("kinds") == kinds_table()
 
 
 def test_the_budget_of_settings_is_kept():
