@@ -130,8 +130,8 @@ def sealed_verbs(store: Store, cipher: Cipher) -> Mapping[str, Verb]:
     """
     rotation = Rotation(store, cipher)
 
-    async def state(_: Mapping[str, Any]) -> Mapping[str, Any]:
-        return await rotation.state()
+    async def state(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await rotation.state(count=body.get("count") is True)
 
     async def leave(body: Mapping[str, Any]) -> Mapping[str, Any]:
         return {"left": await rotation.leave(str(body.get("name")), bytes.fromhex(str(body.get("fingerprint"))))}

@@ -31,7 +31,8 @@ def smart(path: Path, algorithm: str, *, rotate: bool) -> None:
 def rotate(config: Path) -> None:
     """Put a fresh key into the ring and let it seal; running servers take it from the file within seconds.
 
-    The database learns the key's number before the file does: two rings that grew apart would lose what either sealed.
+    It is in the file before the database learns its number, and seals only after that: a command that is cut short
+    leaves at worst a key that nobody uses, and of two rings that grow apart only one gets the number.
 
     Raises:
         Misconfigured: another command changes the ring, the database knows a newer one, or every number is used.
@@ -45,10 +46,12 @@ def rotate(config: Path) -> None:
         keys = read_keys(path)
         number = _next_number(path, set(keys.keys), _state(ask))
         grown = keys.grown(number, fresh_key())
+        replace_keys(path, grown)
         print_ = fingerprints(grown)[f"key {number}"]
         if not ask("POST", "/keys/leave", {"name": f"key {number}", "fingerprint": print_.hex()})["left"]:
+            replace_keys(path, keys)
             raise Misconfigured([f"key {number} was taken by another ring just now; try again with the newest ring"])
-        replace_keys(path, grown)
+        replace_keys(path, grown.turned(number))
         _state(ask)  # whoever is asked looks at the file first
     sys.stdout.write(
         f"key {number} is in {path}; servers with this file seal with it within 2 s, others need a copy of it\n"
@@ -84,7 +87,7 @@ def reseal(config: Path) -> None:
     from rich.progress import Progress
 
     with door(settings.load(config)) as ask, Progress(console=Console(stderr=True)) as progress:
-        state = _state(ask)
+        state = _state(ask, count=True)
         old = sum(count for key, count in state["values"].items() if key != str(state["sealing"]))
         bar = progress.add_task("sealing again", total=old)
         done = ask("POST", "/keys/reseal", {"begin": True})
@@ -92,7 +95,7 @@ def reseal(config: Path) -> None:
             progress.update(bar, completed=done["resealed"])
             done = ask("POST", "/keys/reseal", {})
         progress.update(bar, completed=done["resealed"])
-        state = _state(ask)
+        state = _state(ask, count=True)
     sys.stdout.write(f"{done['resealed']} values sealed again with key {done['sealing']}\n")
     if done["unreadable"]:
         sys.stdout.write(f"{done['unreadable']} values do not open with this ring and were left as they are\n")
@@ -125,8 +128,8 @@ def retire(config: Path, number: int) -> None:
     )
 
 
-def _state(ask: Ask) -> Any:
-    return ask("POST", "/keys/state", {})
+def _state(ask: Ask, *, count: bool = False) -> Any:
+    return ask("POST", "/keys/state", {"count": count})
 
 
 def _idle(state: Any) -> list[int]:

@@ -106,6 +106,11 @@ class Cipher:
         return NotHere("sealed:unknown_key")
 
     @property
+    def numbers(self) -> list[int]:
+        """The keys that open here."""
+        return sorted(self._keys)
+
+    @property
     def unproven(self) -> bool:
         """Whether the file brought a key, or another choice of which one seals, that awaits `prove`."""
         return bool(self._unproven) or self.wanted != self.sealing

@@ -64,8 +64,8 @@ DROP_ASSESSMENT = Statement("drop_assessment", "DELETE FROM assessment WHERE id 
 async def forget(store: Store, cipher: Cipher, patient: str) -> dict[str, Any]:
     """Delete what is stored of the patient with this id; how many rows, and the keys that copies were sealed with.
 
-    Work that is under way comes to nothing: its claim is gone. What is heard of the patient later begins anew. The
-    chart in the EHR stays as it is.
+    Work that is under way comes to nothing: its claim is gone; only a request that is on its way to the EHR may still
+    arrive. What is heard of the patient later begins anew. The chart in the EHR stays as it is.
 
     Raises:
         Unavailable: the patient is heard of faster than forgotten.
@@ -77,8 +77,7 @@ async def forget(store: Store, cipher: Cipher, patient: str) -> dict[str, Any]:
         found = {name: await _find(store, statement, who) for name, statement in FIND.items()}
         rows = sum(len(of_kind) for of_kind in found.values())
         if not rows:
-            keys = sorted(int(name.removeprefix("key ")) for name in cipher.fingerprints if name != "lookup")
-            return {"rows": count, "keys": keys}
+            return {"rows": count, "keys": cipher.numbers}
         count += rows
         await store.commit(*_steps(found, who["patient_key"], time.time()))
     raise Unavailable("patient_busy")

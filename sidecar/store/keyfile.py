@@ -40,8 +40,12 @@ class Keys(Redacted):
     active: int
 
     def grown(self, number: int, key: bytes) -> "Keys":
-        """The ring with one key more, which seals from now on."""
-        return replace(self, keys={**self.keys, number: key}, active=number)
+        """The ring with one key more, which does not seal yet."""
+        return replace(self, keys={**self.keys, number: key})
+
+    def turned(self, number: int) -> "Keys":
+        """The ring with another of its keys sealing."""
+        return replace(self, active=number)
 
     def without(self, number: int) -> "Keys":
         """The ring without a key that does not seal."""

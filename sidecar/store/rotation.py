@@ -84,14 +84,17 @@ class Rotation:
         self._store, self._cipher, self._turn_s = store, cipher, turn_s
         self._pass: _Pass | None = None
 
-    async def state(self) -> dict[str, Any]:
-        """Which key seals, how many values each has sealed, which servers seal with which, and what was retired."""
+    async def state(self, *, count: bool) -> dict[str, Any]:
+        """Which key seals, which are known by which fingerprint, and which were retired.
+
+        With `count`, which looks at every row, also how many values each key has sealed.
+        """
         await look_at_ring(self._store, self._cipher)
         left = await self._store.read(LEFT)
+        values = sorted((await self._values()).items()) if count else ()
         return {
             "sealing": self._cipher.sealing,
-            "values": {str(n): count for n, count in sorted((await self._values()).items())},
-            "servers": [row["sealing"] for row in await self._servers()],
+            "values": {str(number): uses for number, uses in values},
             "known": {r["name"]: bytes(r["fingerprint"]).hex() for r in left},
             "retired": [r["name"] for r in left if r["retired_at"] is not None],
         }

@@ -1,11 +1,18 @@
 """A patient who is forgotten is in no table any more, and the others are as they were."""
 
+import contextlib
+import sqlite3
+import time
+
 import pytest
 
-from sidecar.records import PatientId
+from sidecar.errors import NotHere
+from sidecar.records import Event, PatientId, Reference
 from sidecar.sandbox.ehr import PracticeEhr
-from sidecar.store import Statement, Step, forget
+from sidecar.store import Rotation, Statement, Step, forget, load_keys
 from sidecar.store.inventory import FINGERPRINT, OPEN, SEALED
+from sidecar.store.keyfile import fresh_key, read_keys, replace_keys
+from sidecar.store.rotation import QUIET_S
 from tests.harness import ENGINES, House, cipher_in, house, new_database, now, observation_set, reading, until
 
 WHO, OTHER = "pat-canary-77", "p2"
@@ -158,3 +165,39 @@ async def test_every_sealed_value_of_a_patient_is_gone_and_of_the_other_none(tmp
             for row in await site.rows(f"SELECT {names} FROM {sealed.table} WHERE {sealed.column} IS NOT NULL"):
                 said = cipher.open(sealed.place, sealed.row_key(row), bytes(row[sealed.column]))
                 assert WHO.encode() not in said, sealed.place
+
+
+async def test_once_the_keys_have_turned_a_backup_made_before_opens_nothing_and_the_living_are_read(tmp_path):
+    async with house(tmp_path) as site:
+        await two(site)
+        store, cipher = site.sidecar.rooms.store, load_keys(site.settings.store.key_file)
+        with (
+            contextlib.closing(sqlite3.connect(store.path)) as live,
+            contextlib.closing(sqlite3.connect(tmp_path / "copy")) as copy,
+        ):
+            live.backup(copy)
+        await gone(site)
+        ring = site.settings.store.key_file
+        replace_keys(ring, read_keys(ring).grown(2, fresh_key()).turned(2))
+        heard = Event("observation", 0.0, Reference("Observation", "o1", "1"), "t")
+        await until(lambda: site.sidecar.rooms.events.recorded(heard)[0].rows[0]["focus"][0] == 2)  # the server took it
+        rotation = Rotation(store, cipher)
+        while not (await rotation.reseal(begin=False))["done"]:
+            pass
+        await rotation.retire(1, time.time() + 2 * QUIET_S)
+        replace_keys(ring, read_keys(ring).without(1))
+        now_read = load_keys(ring)
+        opened = 0
+        with contextlib.closing(sqlite3.connect(tmp_path / "copy")) as copy:
+            copy.row_factory = sqlite3.Row
+            for sealed in SEALED:
+                names = ", ".join(dict.fromkeys((*sealed.row, sealed.column)))
+                for row in copy.execute(f"SELECT {names} FROM {sealed.table} WHERE {sealed.column} IS NOT NULL"):
+                    opened += 1
+                    with pytest.raises(NotHere):
+                        now_read.open(sealed.place, sealed.row_key(dict(row)), row[sealed.column])
+        assert opened > 20
+        await site.chart([reading(OTHER, "9279-1", 28, now(0))])
+        await site.settled()
+        assert [r for r in site.risk_assessments() if r["subject"]["reference"] == f"Patient/{OTHER}"]
+        assert "buried" not in (await site.status())["events"]

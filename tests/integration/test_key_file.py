@@ -160,7 +160,7 @@ def test_a_ring_is_replaced_as_a_whole_and_stays_where_its_link_points(tmp_path)
     path, link = ring(tmp_path), tmp_path / "link.toml"
     link.symlink_to(path)
     before = path.stat().st_ino
-    replace_keys(link, read_keys(link).grown(2, key("two")))
+    replace_keys(link, read_keys(link).grown(2, key("two")).turned(2))
     assert (link.is_symlink(), stat.S_IMODE(path.stat().st_mode)) == (True, 0o600)
     assert path.stat().st_ino != before
     assert (read_keys(path).active, set(read_keys(path).keys)) == (2, {1, 2})

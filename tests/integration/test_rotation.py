@@ -32,7 +32,7 @@ def stores(tmp_path, request) -> Iterator[list[Store]]:
 def grow(folder, number: int = 2) -> None:
     """Another key in the file, which is to seal."""
     path = folder / "keys.toml"
-    replace_keys(path, read_keys(path).grown(number, fresh_key()))
+    replace_keys(path, read_keys(path).grown(number, fresh_key()).turned(number))
 
 
 async def pass_to_the_end(rotation: Rotation) -> dict:
@@ -91,7 +91,7 @@ async def test_a_file_that_cannot_be_used_changes_nothing_in_a_running_server(st
     path.unlink(missing_ok=True)
     path.write_text(before)
     path.chmod(0o600)
-    replace_keys(path, keys.grown(2, fresh_key()))
+    replace_keys(path, keys.grown(2, fresh_key()).turned(2))
     await look_at_ring(stores[0], server)
     assert server.seal("event.focus", b"r", b"v")[0] == 2
 
@@ -119,6 +119,15 @@ async def test_of_two_rings_that_grew_apart_the_second_is_not_taken_and_buries_n
     with pytest.raises(NotHere):
         second.open("event.focus", b"r", sealed)
     assert second.seal("event.focus", b"r", b"v")[0] == 1
+
+
+async def test_a_number_is_given_to_one_key_for_good(stores, tmp_path):
+    rotations = [Rotation(store, cipher_in(tmp_path)) for store in stores]
+    given = await asyncio.gather(rotations[0].leave("key 2", b"mine"), rotations[1].leave("key 2", b"theirs"))
+    assert sorted(given) == [False, True]
+    winner = b"mine" if given[0] else b"theirs"
+    assert await rotations[1].leave("key 2", winner)
+    assert not await rotations[0].leave("key 2", b"another")
 
 
 # --- everything is sealed again --------------------------------------------------------------------------------------
