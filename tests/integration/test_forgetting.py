@@ -15,7 +15,7 @@ from sidecar.store.keyfile import fresh_key, read_keys, replace_keys
 from sidecar.store.rotation import QUIET_S
 from tests.harness import ENGINES, House, cipher_in, house, new_database, now, observation_set, reading, until
 
-WHO, OTHER = "pat-canary-77", "p2"
+WHO, OTHER = "pat-canary-77", "zed-2"  # what is of both is kept under the first of them
 
 
 @pytest.fixture(params=ENGINES)
