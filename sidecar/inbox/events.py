@@ -5,6 +5,7 @@ ping, merges only with one that is not yet claimed, since after the claim it may
 key because a server that restarts from nothing numbers its versions from 1 again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -151,6 +152,15 @@ DEPTH = Statement(
 )
 
 
+OPAQUE = "opaque"
+_COUNTER = re.compile(r"[0-9]{1,9}")
+
+
+def _shown(version: str | None) -> str | None:
+    """`version` as it may stand in the open: a counter tells the order of versions; any other may be an identifier."""
+    return version if version is None or _COUNTER.fullmatch(version) else OPAQUE
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ClaimedEvent(Redacted):
     """An event that this worker owns until its lease ends. `focus` is None for a request to catch up.
@@ -215,13 +225,9 @@ class EventBox:
             "focus_type": focus.type,
             "focus": self._cipher.seal("event.focus", key, focus.id.encode()),
             "focus_key": key,
-            "version": self._sealed_version(key, focus.version),
+            "version": _shown(focus.version),
             "heard_at": event.heard_at,
         }
-
-    def _sealed_version(self, focus_key: bytes, version: str | None) -> bytes | None:
-        """Some servers give every version an id of its own, which then names the patient as well as any other."""
-        return None if version is None else self._cipher.seal("event.version", focus_key, version.encode())
 
     async def waits(self, now: float, *, pings: bool = False) -> bool:
         """Whether there is something to claim."""
@@ -255,12 +261,8 @@ class EventBox:
         focus = None
         if r["focus_type"] is not None:
             opened = self._cipher.open("event.focus", r["focus_key"], r["focus"]).decode()
-            focus = Reference(r["focus_type"], opened, self._version(r))
+            focus = Reference(r["focus_type"], opened, r["version"])
         return ClaimedEvent(r["id"], claim, r["source"], focus, r["focus_key"], r["heard_at"], r["attempts"])
-
-    def _version(self, r: Row) -> str | None:
-        sealed = r["version"]
-        return None if sealed is None else self._cipher.open("event.version", r["focus_key"], sealed).decode()
 
     def patient_key(self, patient: PatientId) -> bytes:
         """The fingerprint under which everything of a patient is stored."""
@@ -274,8 +276,11 @@ class EventBox:
         `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
         """
         first = self.patient_key(waits[0][0])
-        seen = None if event.focus_key is None else self._sealed_version(event.focus_key, shown)
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": seen}], expect=1)]
+        steps = [
+            Step(
+                ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": _shown(shown)}], expect=1
+            )
+        ]
         for patient, wait in waits:
             key = self.patient_key(patient)
             row = row_key(key, wait.model)

@@ -146,10 +146,9 @@ class WorkBox:
     async def _item(self, r: Row, token: str, now: float) -> WorkItem | None:
         causes = await self._store.read(CAUSES, patient_key=r["patient_key"], model=r["model"])
         claim = Claim(token, r["patient_key"], r["model"], tuple(c["id"] for c in causes))
+        sealed_row = row_key(claim.patient_key, claim.model)
         try:
-            sealed_row = row_key(claim.patient_key, claim.model)
             patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
-            expected = {c["focus_key"]: self._version(c) for c in causes if c["version"] is not None}
         except NotHere as refusal:
             await self.release(claim, now + refusal.delay_s, tried=False)
             return None
@@ -157,10 +156,8 @@ class WorkBox:
             await self._store.commit(*self.buried(claim, refusal.reason, now))
             return None
         keys = frozenset(c["focus_key"] for c in causes if c["focus_key"] is not None)
+        expected = {c["focus_key"]: c["version"] for c in causes if c["version"] is not None}
         return WorkItem(claim, patient, r["first_heard_at"], r["attempts"], keys, expected)
-
-    def _version(self, cause: Row) -> str:
-        return self._cipher.open("event.version", cause["focus_key"], cause["version"]).decode()
 
     def settled(self, claim: Claim, assessment_id: str, reason: str, now: float) -> list[Step]:
         """Steps that complete every event behind `claim` with one assessment. Fenced by the claim."""

@@ -40,14 +40,6 @@ def row_key(*parts: bytes | str | int) -> bytes:
 SEALED = (
     SealedColumn("event", "focus", ("focus_key",), ("id",), "the id of the resource that changed", "to read it back"),
     SealedColumn(
-        "event",
-        "version",
-        ("focus_key",),
-        ("id",),
-        "its version, which some servers make unique",
-        "to tell old from new",
-    ),
-    SealedColumn(
         "work", "patient", ("patient_key", "model"), ("patient_key", "model"), "the Patient id", "to read the context"
     ),
     SealedColumn(
@@ -67,12 +59,13 @@ SEALED = (
 """Every column that holds what identifies somebody."""
 
 FINGERPRINT, OURS, WORD, NAME, CLOCK = "fingerprint", "number of ours", "word", "name", "time of ours"
-CLINICAL, DIGEST, FIGURES, SYSTEM = "clinical time", "digest", "figures", "system"
+CLINICAL, DIGEST, FIGURES, SYSTEM, COUNTER = "clinical time", "digest", "figures", "system", "counter"
 
 KINDS: Mapping[str, str] = {
     FINGERPRINT: "HMAC-SHA256 under the look-up key, or made of one: of a patient, a resource, an event, a result",
     OURS: "counted or drawn here: row numbers, claims, revisions, attempts, which key seals",
     WORD: "from a closed list",
+    COUNTER: "a version of a resource, of up to nine digits; of any other the word opaque",
     NAME: "from the settings, a model or the code",
     CLOCK: "when this server did or will do something",
     CLINICAL: "of the readings and of the result, to the second: validity and order are asked for by it",
@@ -83,9 +76,10 @@ KINDS: Mapping[str, str] = {
 
 OPEN: Mapping[str, Mapping[str, str]] = {
     "event": {
-        "id": OURS, "source": NAME, "focus_type": WORD, "focus_key": FINGERPRINT, "dedupe_key": FINGERPRINT,
-        "merge_key": FINGERPRINT, "patient_key": FINGERPRINT, "heard_at": CLOCK, "state": WORD, "reason": WORD,
-        "due_at": CLOCK, "claim": OURS, "lease_until": CLOCK, "attempts": OURS, "done_at": CLOCK,
+        "id": OURS, "source": NAME, "focus_type": WORD, "focus_key": FINGERPRINT, "version": COUNTER,
+        "dedupe_key": FINGERPRINT, "merge_key": FINGERPRINT, "patient_key": FINGERPRINT, "heard_at": CLOCK,
+        "state": WORD, "reason": WORD, "due_at": CLOCK, "claim": OURS, "lease_until": CLOCK, "attempts": OURS,
+        "done_at": CLOCK,
     },
     "seen": {"dedupe_key": FINGERPRINT, "seen_at": CLOCK},
     "work": {

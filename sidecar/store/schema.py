@@ -30,6 +30,7 @@ event = Table(
     Column("focus_type", Text),
     Column("focus", LargeBinary),
     Column("focus_key", LargeBinary),
+    Column("version", Text),
     Column("dedupe_key", LargeBinary, unique=True),
     Column("merge_key", LargeBinary, unique=True),
     Column("patient_key", LargeBinary),
@@ -41,7 +42,6 @@ event = Table(
     Column("lease_until", Float, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
     Column("done_at", Float),
-    Column("version", LargeBinary),
     sqlite_autoincrement=True,
 )
 Index(

@@ -6,10 +6,11 @@ import time
 
 import pytest
 
-from sidecar.errors import NotHere
+from sidecar.errors import ClaimLost, NotHere
+from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.records import Event, PatientId, Reference
 from sidecar.sandbox.ehr import PracticeEhr
-from sidecar.store import Rotation, Statement, Step, forget, load_keys
+from sidecar.store import Rotation, Statement, Step, forget, load_keys, open_store
 from sidecar.store.inventory import FINGERPRINT, OPEN, SEALED
 from sidecar.store.keyfile import fresh_key, read_keys, replace_keys
 from sidecar.store.rotation import QUIET_S
@@ -117,6 +118,32 @@ async def test_a_reading_that_was_moved_to_another_patient_stays_theirs(tmp_path
         assert {r["event_id"] for r in shared} <= {r["id"] for r in kept}
         assert {bytes(r["patient_key"]) for r in kept if r["id"] in {s["event_id"] for s in shared}} == {key}
         assert {r["state"] for r in kept} <= {"done"}
+
+
+async def test_an_event_that_waited_only_for_the_forgotten_patient_has_ended(tmp_path, database):
+    with opened(database) as store:
+        events, works = EventBox(store, cipher_in(tmp_path)), WorkBox(store, cipher_in(tmp_path))
+        await events.record(Event("observation", 0.0, Reference("Observation", "o1", "1"), "t"))
+        (event,) = await events.claim("c", 10.0, 60)
+        wait = ModelWait("m", 0.0, 0.0)
+        await store.commit(*events.routed(event, [(PatientId(WHO), wait), (PatientId(OTHER), wait)], 10.0))
+        items = {item.patient.value: item for item in await works.claim("w", 20.0, 60, 16)}
+        await store.commit(*works.settled(items[OTHER].claim, "a1", "scored", 20.0))
+        states = Statement("states", "SELECT state, reason FROM event")
+        assert [r["state"] for r in await store.read(states)] == ["routed"]
+        await forget(store, cipher_in(tmp_path), WHO)
+        assert [dict(r) for r in await store.read(states)] == [{"state": "done", "reason": "forgotten"}]
+        with pytest.raises(ClaimLost):
+            await store.commit(*works.settled(items[WHO].claim, "a2", "scored", 30.0))
+
+
+@contextlib.contextmanager
+def opened(database: str):
+    store = open_store(database.partition('"')[2].rstrip('"'))
+    try:
+        yield store
+    finally:
+        store.close()
 
 
 async def test_work_that_waits_and_work_under_way_come_to_nothing(tmp_path, database):

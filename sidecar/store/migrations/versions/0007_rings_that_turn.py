@@ -1,4 +1,4 @@
-"""Keys that are taken and retired while servers run; versions of resources sealed, as some servers make them unique."""
+"""Keys that are taken and retired while servers run; versions that may be identifiers leave the inbox."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -10,18 +10,15 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Versions that were heard in the open are dropped: what is read back is then taken as it is."""
+    """Three columns; and counters are the only versions that stay."""
     op.add_column("lease", sa.Column("sealing", sa.Integer(), nullable=True))
     op.add_column("lease", sa.Column("sealing_since", sa.Float(), nullable=True))
     op.add_column("ring", sa.Column("retired_at", sa.Float(), nullable=True))
-    op.drop_column("event", "version")
-    op.add_column("event", sa.Column("version", sa.LargeBinary(), nullable=True))
+    op.execute("UPDATE event SET version = 'opaque' WHERE rtrim(version, '0123456789') <> '' OR length(version) > 9")
 
 
 def downgrade() -> None:
     """Back to one ring for good."""
-    op.drop_column("event", "version")
-    op.add_column("event", sa.Column("version", sa.Text(), nullable=True))
     op.drop_column("ring", "retired_at")
     op.drop_column("lease", "sealing_since")
     op.drop_column("lease", "sealing")
