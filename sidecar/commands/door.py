@@ -41,8 +41,10 @@ def door(found: Settings) -> Iterator[Ask]:
     is_file = found.store.url.startswith("sqlite:///")
     if is_file and not Path(found.store.url.removeprefix("sqlite:///")).exists():
         raise Misconfigured([f"{found.store.url}: no such database; has the server run with this file yet?"])
+    from sidecar import log
     from sidecar.store import open_store
 
+    log.configure("warning")
     store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:
         with asyncio.Runner() as runner:
