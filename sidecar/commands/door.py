@@ -35,7 +35,7 @@ def door(found: Settings) -> Iterator[Ask]:
     path = settings.admin_socket(found)
     if path is not None and _answers(path):
         transport = httpx.HTTPTransport(uds=str(path))
-        with httpx.Client(transport=transport, base_url="http://sidecar", timeout=60) as client:
+        with httpx.Client(transport=transport, base_url="http://sidecar", timeout=120) as client:
             yield lambda method, where, body: _through(client, method, where, body)
         return
     is_file = found.store.url.startswith("sqlite:///")

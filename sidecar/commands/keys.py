@@ -1,6 +1,7 @@
 """`sidecar keys`: those that sign us in, and those of the encrypted columns while servers use them."""
 
 import sys
+import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ import orjson
 from sidecar import settings
 from sidecar.commands.door import Ask, door
 from sidecar.errors import Misconfigured
+
+SERVERS_S = 12.0
+"""How long servers are waited for before it is said that they lack a key."""
 
 
 def smart(path: Path, algorithm: str, *, rotate: bool) -> None:
@@ -87,6 +91,7 @@ def reseal(config: Path) -> None:
     from rich.progress import Progress
 
     with door(settings.load(config)) as ask, Progress(console=Console(stderr=True)) as progress:
+        _wait_for_servers(ask)
         state = _state(ask, count=True)
         old = sum(count for key, count in state["values"].items() if key != str(state["sealing"]))
         bar = progress.add_task("sealing again", total=old)
@@ -104,6 +109,13 @@ def reseal(config: Path) -> None:
     if left := {k: n for k, n in state["values"].items() if k != str(state["sealing"])}:
         needed = ", ".join(f"key {key} for {count} values" for key, count in left.items())
         sys.stdout.write(f"still needed: {needed}\n")
+
+
+def _wait_for_servers(ask: Ask) -> None:
+    """A server takes a new key within 2 s, and says so within another 2; one that was killed counts for 8."""
+    end = time.monotonic() + SERVERS_S
+    while _state(ask)["lagging"] and time.monotonic() < end:
+        time.sleep(0.5)
 
 
 def retire(config: Path, number: int) -> None:

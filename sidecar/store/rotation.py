@@ -85,7 +85,7 @@ class Rotation:
         self._pass: _Pass | None = None
 
     async def state(self, *, count: bool) -> dict[str, Any]:
-        """Which key seals, which are known by which fingerprint, and which were retired.
+        """Which key seals, how many servers lag behind, which keys are known by which fingerprint, which were retired.
 
         With `count`, which looks at every row, also how many values each key has sealed.
         """
@@ -94,6 +94,7 @@ class Rotation:
         values = sorted((await self._values()).items()) if count else ()
         return {
             "sealing": self._cipher.sealing,
+            "lagging": await self._lagging(),
             "values": {str(number): uses for number, uses in values},
             "known": {r["name"]: bytes(r["fingerprint"]).hex() for r in left},
             "retired": [r["name"] for r in left if r["retired_at"] is not None],
@@ -114,10 +115,9 @@ class Rotation:
             Misconfigured: a server seals with another key, so what is sealed now may not open there.
         """
         await look_at_ring(self._store, self._cipher)
-        others = [row for row in await self._servers() if row["sealing"] != self._cipher.sealing]
-        if others:
-            lagging = f"{len(others)} servers do not seal with key {self._cipher.sealing} yet"
-            raise Misconfigured([f"{lagging}; give them this key file and try again"])
+        if lagging := await self._lagging():
+            what = f"{lagging} servers do not seal with key {self._cipher.sealing} yet"
+            raise Misconfigured([f"{what}; give them this key file and try again"])
         if begin or self._pass is None:
             self._pass = _Pass(0, _before_all(SEALED[0]))
         end = time.monotonic() + self._turn_s
@@ -185,6 +185,10 @@ class Rotation:
                 number = int.from_bytes(bytes(row["key"]))
                 counts[number] = counts.get(number, 0) + row["n"]
         return counts
+
+    async def _lagging(self) -> int:
+        """How many servers seal with another key than this ring's, or do not say with which."""
+        return sum(row["sealing"] != self._cipher.sealing for row in await self._servers())
 
     async def _servers(self) -> list[Mapping[str, Any]]:
         """With which key each server seals, and since when. Alone with a file, that is this process."""
