@@ -6,7 +6,7 @@ Promise: from the official definitions of 4.0.1 (HL7, CC0; here as HAPI packs th
     python fhir_fixtures/make_r4.py hapi-fhir-validation-resources-r4-8.8.0.jar
 
 What is written of an element: its data types (`types`), whether it is a list (`many`), whether it may turn a statement
-into its opposite (`modifier`), the value set that a `code` must be of (`codes`), its own elements (`elements`) or whose
+into its opposite (`modifier`), the value set that a code must be of (`codes`), its own elements (`elements`) or whose
 elements it has (`same`). What a type has from another is written there (`of`). https://hl7.org/fhir/R4/elementdefinition.html
 """
 
@@ -141,7 +141,8 @@ def _element(element: Element, path: str, definitions: Definitions, value_sets: 
     if _value(element, "isModifier") == "true":
         found["modifier"] = True
     binding = element.find("f:binding", _NS)
-    if found.get("types") == ["code"] and binding is not None and _value(binding, "strength") == "required":
+    coded = found.get("types") in (["code"], ["CodeableConcept"])
+    if coded and binding is not None and _value(binding, "strength") == "required":
         codes = definitions.codes(_value(binding, "valueSet"))
         if codes:
             name = _value(binding, "valueSet").partition("|")[0].rpartition("/")[2]

@@ -46,13 +46,13 @@ def _stop(problems: list[str], code: int) -> NoReturn:
 @click.group(cls=_Doors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="sidecar")
 def main() -> None:
-    r"""Put a risk model into an EHR: FHIR events in, explained RiskAssessments out.
+    """Put a risk model into an EHR: FHIR events in, explained RiskAssessments out.
 
     \b
     Try it:        sidecar demo
     Run it:        sidecar keys new sidecar-keys.toml; sidecar serve --config sidecar.toml
     Score a file:  sidecar score bundle.json --model news2
-    """
+    """  # noqa: D301 -- the backspace tells click to keep the lines
 
 
 @main.command()
@@ -152,11 +152,11 @@ class _OfFiles(click.Group):
 
 @main.group("deid", cls=_OfFiles)
 def deid_group() -> None:
-    r"""De-identify files, or print the rules.
+    """De-identify files, or print the rules.
 
     \b
     sidecar deid FILE|DIR|-   is short for  sidecar deid files FILE|DIR|-
-    """
+    """  # noqa: D301 -- as above
 
 
 @deid_group.command("files")
@@ -203,6 +203,16 @@ def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: F
     from sidecar.commands.models import check as run
 
     sys.exit(run(folder, vectors, as_json=as_json))
+
+
+@deid_group.command("rules")
+@click.argument("types", nargs=-1, metavar="[TYPE]...")
+@JSON
+def deid_rules(types: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Print the de-identification policy: of each element of the TYPEs, or of all, what happens to it and why."""
+    from sidecar.commands.rules import rules as run
+
+    run(types, as_json=as_json)
 
 
 @main.group()

@@ -4,8 +4,9 @@ Read from `r4.json`, which `fhir_fixtures/make_r4.py` makes from the official de
 https://hl7.org/fhir/R4/json.html
 """
 
+import difflib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -19,9 +20,9 @@ _AS_GOOD_AS_MODIFIERS = frozenset({"comparator", "dataAbsentReason", "doNotPerfo
 class Element:
     """One element as JSON names it: each choice of `value[x]` is one, and `choice` is "value[x]" then.
 
-    `kind` is its data type, `codes` are those of the required value set of a code, `parts` the elements of a backbone
-    element. `same` is the path of another backbone element that it is like, such as "Observation.referenceRange".
-    A `modifier` may turn the statement into its opposite.
+    `kind` is its data type, `codes` are those of the required value set of a code or concept, `parts` the elements of a
+    backbone element. `same` is the path of another backbone element that it is like, such as
+    "Observation.referenceRange". A `modifier` may turn the statement into its opposite.
     """
 
     kind: str
@@ -102,3 +103,9 @@ def _elements(table: Mapping[str, Any], codes: Mapping[str, frozenset[str]]) -> 
                     choice=choice,
                 ),
             )
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint to add to a problem: the known name that was probably meant, or nothing."""
+    found = difflib.get_close_matches(name, sorted(known), n=1)
+    return f'; did you mean "{found[0]}"?' if found else ""

@@ -4,11 +4,10 @@ Deny by default, and in writing: every element of R4 is kept, refused or omitted
 R4 does not have, or is not named at all, is a problem, and so is a rule that would keep what can hold a name.
 """
 
-import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sidecar.deid.definitions import Definitions, Element
+from sidecar.deid.definitions import Definitions, Element, nearest
 
 # Primitive types whose values say nothing but what they mean. A code does when R4 has a list of its codes.
 _PLAIN = frozenset(
@@ -99,7 +98,7 @@ class Tables:
         omitted = self._omit("", tables.pop("omit", {}), {name: Element("Resource") for name in self._known.resources})
         wanted = {n for n, t in {**self._known.datatypes, **self._known.abstract}.items() if t.elements}
         for name in {*tables} - {*self._known.resources} - wanted:
-            self._tell(name, f"no type that the policy knows{_near(name, {*self._known.resources, *wanted})}")
+            self._tell(name, f"no type that the policy knows{nearest(name, {*self._known.resources, *wanted})}")
         for name in [*self._known.resources, *self._known.abstract, *self._known.datatypes]:
             found = self._known.find(name)
             if name in tables and name in omitted:
@@ -137,17 +136,16 @@ class Tables:
             return
         table = self._written(path, written)
         omitted = self.omitted[path] = self._omit(path, written.get("omit", {}), elements)
-        for name, value in table.items():
-            where = f"{path}.{name}"
-            if name not in elements:
-                self._tell(where, f"R4 has no such element{_near(name, elements)}")
-            elif name in omitted:
-                self._tell(where, "is named twice, in omit too")
-            elif (keep := self._keep(where, value, elements[name])) is not None:
-                kept[name] = keep
+        for name in table.keys() - elements.keys():
+            self._tell(f"{path}.{name}", f"R4 has no such element{nearest(name, elements)}")
         for name, element in elements.items():
-            if name not in table and name not in omitted:
-                self._tell(f"{path}.{name}", f"R4 has it ({element.kind}), and it is named nowhere; keep it or omit it")
+            where = f"{path}.{name}"
+            if name in table and name in omitted:
+                self._tell(where, "is named twice, in omit too")
+            elif name in table and (keep := self._keep(where, table[name], element)) is not None:
+                kept[name] = keep
+            elif name not in table and name not in omitted:
+                self._tell(where, f"R4 has it ({element.kind}), and it is named nowhere; keep it or omit it")
 
     def _written(self, path: str, table: Mapping[str, object]) -> dict[str, object]:
         """What is written of each element that is not omitted; those in the list `keep` are kept."""
@@ -185,7 +183,7 @@ class Tables:
         written = name if isinstance(name, str) else ""
         found = [each for each, element in elements.items() if written in (each, element.choice)]
         if not found:
-            self._tell(where, f"R4 has no {written or 'such element'}{_near(written, elements)}")
+            self._tell(where, f"R4 has no {written or 'such element'}{nearest(written, elements)}")
         for each in found:
             if elements[each].modifier:
                 self._tell(where, f"{each} changes what a statement means; keep it, or refuse the resource")
@@ -218,7 +216,7 @@ class Tables:
         elif kind == "code" and not element.codes:
             self._tell(path, "a code of no list in R4, so it may say anything; omit it, or { listed = ... }")
         elif not fine:
-            self._tell(path, f"a {kind} may name a person; omit it")
+            self._tell(path, f"nothing of type {kind} can be kept; omit it")
         elif path in _NO_DATES_LIKE_OTHERS:
             self._tell(
                 path, "tells an age, so it is no date like others; omit it, or say birth or death of a Patient's"
@@ -229,12 +227,13 @@ class Tables:
             return Keep("keep", kind, element.many, table=table, modifier=element.modifier)
         else:
             self._uses.setdefault(path.partition(".")[0], set()).add(kind)
-            return Keep("keep", kind, element.many, element.codes, modifier=element.modifier)
+            codes = element.codes if kind == "code" else frozenset[str]()
+            return Keep("keep", kind, element.many, codes, modifier=element.modifier)
         return None
 
     def _of_a_list(self, path: str, name: object, element: Element) -> Keep | None:
         if element.kind not in _LISTABLE:
-            self._tell(path, f"a {element.kind} cannot be looked up in a list; keep, refuse or omit it")
+            self._tell(path, f"nothing of type {element.kind} can be looked up in a list; keep, refuse or omit it")
         elif not isinstance(name, str) or name not in self._lists:
             self._tell(path, f"there is no such list; one of {', '.join(sorted(self._lists))}")
         else:
@@ -271,8 +270,3 @@ class Tables:
             kept.clear()
             kept.update(inherited)
             self.omitted[path] = {key: why for each in line for key, why in left.get(each, {}).items()}
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, sorted(known), n=1)
-    return f'; did you mean "{found[0]}"?' if found else ""

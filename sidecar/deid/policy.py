@@ -22,6 +22,8 @@ __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
 SCHEMA = 2
 _LISTS = ("systems", "units", "age_codes", "link_ids", "parameters")
 _TOP = frozenset({*_LISTS, "schema", "why", "zip3", "sensitive", "read", "keep"})
+# Dropped by its table, and the general engine says all the same that it was there.
+_SAID_OTHERWISE = frozenset({"Condition.abatementString"})
 _RANGE = re.compile(r"(\d{3})(?:-(\d{3}))?", re.ASCII)
 
 
@@ -146,7 +148,11 @@ def _read_and_not_kept(types: Mapping[str, Mapping[str, Rule]], tables: Tables) 
             if rule.do == "birth_sex":
                 if "code" not in tables.extensions.values():
                     yield f"{where}: read, but keep.extension has no us-core-birthsex"
-            elif rule.do != "uninterpreted" and element not in tables.kept.get(name, {}):
+            elif (
+                rule.do != "uninterpreted"
+                and f"{name}.{element}" not in _SAID_OTHERWISE
+                and element not in tables.kept.get(name, {})
+            ):
                 yield f"{where}: read, but not kept; keep it, or do not read it"
             if rule.do != "uninterpreted" and element in in_component and element not in component:
                 yield f"{where}: read of a component, but not kept in keep.{name}.component"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.deid.definitions import Element, r4
+from sidecar.deid.definitions import Element, nearest, r4
 from sidecar.deid.mode import Mode
 
 _ANY = frozenset[str]()
@@ -120,12 +120,15 @@ def of_component(types: Mapping[str, Mapping[str, Rule]]) -> dict[str, Rule]:
 def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:
     where = f"deid rules: read.{type_name}"
     if type_name not in r4().resources:
-        problems.append(f"{where}: no resource type that the policy knows")
+        problems.append(f"{where}: no resource type that the policy knows{nearest(type_name, r4().resources)}")
         return {}
     if not isinstance(table, dict):
         problems.append(f"{where} must be a table of elements")
         return {}
     known = r4().elements(type_name)
+    problems.extend(
+        f"{where}.{name}: R4 has no such element{nearest(name, known)}" for name in table if name not in known
+    )
     rules = {name: _rule(f"{where}.{name}", value, known.get(name), problems) for name, value in table.items()}
     does = [rule.do for rule in rules.values()]
     first = [action for action in _ABOUT if action in does]
@@ -142,14 +145,12 @@ def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, R
 def _rule(where: str, value: object, element: Element | None, problems: list[str]) -> Rule:
     detail: dict[str, Any] = value if isinstance(value, dict) else {"do": value}
     action = detail.get("do")
-    if element is None:
-        problems.append(f"{where}: R4 has no such element")
     if not isinstance(action, str) or action not in ACTIONS:
         problems.append(f"{where}: unknown action; one of {', '.join(sorted(ACTIONS))}")
         return Rule("refuse")
     kinds = ACTIONS[action]
     if element is not None and kinds and element.kind not in kinds:
-        problems.append(f"{where}: {action} cannot read a {element.kind}, only {', '.join(sorted(kinds))}")
+        problems.append(f"{where}: {action} cannot read {element.kind}, only {', '.join(sorted(kinds))}")
     if extra := set(detail) - {"do", *_CODES}:
         problems.append(f"{where}: unknown key {', '.join(sorted(extra))}")
     lists = [_codes(f"{where}.{name}", detail.get(name, []), element, problems) for name in _CODES]
