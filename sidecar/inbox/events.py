@@ -5,6 +5,7 @@ ping, merges only with one that is not yet claimed, since after the claim it may
 key because a server that restarts from nothing numbers its versions from 1 again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -147,6 +148,15 @@ DEPTH = Statement(
 )
 
 
+OPAQUE = "opaque"
+_COUNTER = re.compile(r"[0-9]{1,9}")
+
+
+def _shown(version: str | None) -> str | None:
+    """`version` as it may stand in the open: a counter tells the order of versions; any other may be an identifier."""
+    return version if version is None or _COUNTER.fullmatch(version) else OPAQUE
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ClaimedEvent(Redacted):
     """An event that this worker owns until its lease ends. `focus` is None for a request to catch up.
@@ -211,7 +221,7 @@ class EventBox:
             "focus_type": focus.type,
             "focus": self._cipher.seal("event.focus", key, focus.id.encode()),
             "focus_key": key,
-            "version": focus.version,
+            "version": _shown(focus.version),
             "heard_at": event.heard_at,
         }
 
@@ -262,7 +272,11 @@ class EventBox:
         `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
         """
         first = self.patient_key(waits[0][0])
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": shown}], expect=1)]
+        steps = [
+            Step(
+                ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": _shown(shown)}], expect=1
+            )
+        ]
         for patient, wait in waits:
             key = self.patient_key(patient)
             row = key + b"|" + wait.model.encode()

@@ -1,7 +1,7 @@
 """Search bytes for planted values, in the seven forms in which a value leaks.
 
 `exact`; `casefolded`; `digits` (whatever stands between them); `split` (one word alone, or all with anything but letters
-and digits between them); `base64` (three alignments, two alphabets); `url` (percent-encoded in part, wholly, or twice);
+and digits between them); `base64` (three alignments, two alphabets); `url` (percent-encoded in part, wholly or twice);
 `hash` (MD5, SHA-1 or SHA-256 without a key, as bytes or as hex).
 
 Many thousand values are sought at once: the first eight bytes of each form are looked up at every position of the data,
@@ -18,7 +18,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from urllib.parse import quote, quote_plus
+from urllib.parse import unquote_to_bytes
 
 import numpy as np
 
@@ -39,9 +39,10 @@ VIEWS: tuple[Callable[[bytes], bytes], ...] = (
     lambda data: data.translate(_LOWER),
     lambda data: data.translate(None, _NOT_DIGITS),
     lambda data: data.translate(_LOWER, _NOT_ALNUM),
+    lambda data: unquote_to_bytes(unquote_to_bytes(data.replace(b"+", b" "))).translate(_LOWER),
 )
 """What the data is turned into before it is looked through."""
-RAW, FOLDED, DIGITS, ALNUM = range(4)
+RAW, FOLDED, DIGITS, ALNUM, UNQUOTED = range(5)
 Form = tuple[int, int, bytes]
 """A view, the number of an encoding, and the bytes that must not be there."""
 
@@ -68,7 +69,7 @@ class Canary:
             yield ALNUM, 3, joined.encode()
         yield from ((FOLDED, 3, w.lower().encode()) for w in words if len(w) >= MIN_BYTES and w.isalpha())
         yield from ((RAW, 4, form) for form in _base64(core.encode()))
-        yield from ((FOLDED, 5, form.lower().encode()) for form in _percent(core) if form != core)
+        yield UNQUOTED, 5, core.lower().encode()
         for text in {self.value, core}:
             digests = [make(text.encode()).digest() for make in _HASHES]
             yield from ((RAW, 6, digest) for digest in digests)
@@ -92,11 +93,6 @@ def _base64(core: bytes) -> set[bytes]:
             text = encode(b"\0" * before + core)
             found.add(text[-(-8 * before // 6) : 8 * (before + len(core)) // 6])
     return found
-
-
-def _percent(core: str) -> set[str]:
-    whole = "".join(f"%{byte:02X}" for byte in core.encode())
-    return {quote(core, safe=""), quote_plus(core), whole, quote(quote(core, safe=""), safe=""), quote(whole, safe="")}
 
 
 class Searcher:

@@ -106,8 +106,8 @@ class Teller:
             await self.send(
                 method, f"{path}{self.planter.code('ops path')}?who={self.planter.id('ops query')}", b"", base=self._ops
             )
-        for raw in self._malformed():
-            await self._send_raw(raw)
+        ports = self._settings.server.port, self._settings.server.ops_port
+        await asyncio.gather(*(self._send_raw(raw, port) for raw in self._malformed() for port in ports))
         await self._misuse_admin()
 
     async def _misuse_admin(self) -> None:
@@ -238,11 +238,10 @@ class Teller:
         yield f"{where}Transfer-Encoding: chunked\r\n\r\n5\r\nhello{p.words('HTTP chunk end')}\r\n".encode()
         yield f"{where}Content-Length: 900\r\n\r\n{p.words('HTTP body cut')}".encode()
 
-    async def _send_raw(self, raw: bytes) -> None:
-        for port in (self._settings.server.port, self._settings.server.ops_port):
-            reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(raw)
-            with contextlib.suppress(TimeoutError, ConnectionError):
-                async with asyncio.timeout(2):
-                    self.answers.append(await reader.read(65_536))
-            writer.transport.abort()
+    async def _send_raw(self, raw: bytes, port: int) -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(raw)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            async with asyncio.timeout(1):
+                self.answers.append(await reader.read(65_536))
+        writer.transport.abort()
