@@ -29,7 +29,7 @@ from sidecar.app import shipped
 from sidecar.evidence import Archive
 from sidecar.settings import load
 from sidecar.store import SqliteStore, load_keys
-from tests.campaigns.labels import strange
+from tests.campaigns.labels import closed_sets, strange
 from tests.campaigns.leaks import Canary, Hit, Searcher, as_json, lines_of
 from tests.campaigns.planted_chart import Chart, chart
 from tests.campaigns.planted_ehr import PlantedEhr
@@ -242,16 +242,11 @@ class Scene:
         ]
 
     def _labels(self, served: Served) -> tuple[int, list[str]]:
-        series = [line for line in self._scrapes[-1].splitlines() if line and not line.startswith("#")]
-        problems = [
-            f"{name}: {label} is from no closed set"
-            for s in self._scrapes
-            for name, label in strange(s, served.settings)
-        ]
-        return len(series), [
-            *dict.fromkeys(problems),
-            *([f"{len(series)} series"] if len(series) > MOST_SERIES else []),
-        ]
+        """How many series there are, and what of them is from no closed set."""
+        sets = closed_sets(served.settings)
+        series = sum(not line.startswith("#") for line in self._scrapes[-1].splitlines())
+        problems = dict.fromkeys(problem for scrape in self._scrapes for problem in strange(scrape, sets))
+        return series, [*problems, *([f"{series} series"] if series > MOST_SERIES else [])]
 
 
 def _read(file: Path) -> Iterator[bytes]:

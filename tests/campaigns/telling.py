@@ -108,9 +108,10 @@ class Teller:
             )
         ports = self._settings.server.port, self._settings.server.ops_port
         await asyncio.gather(*(self._send_raw(raw, port) for raw in self._malformed() for port in ports))
-        await self._misuse_admin()
+        await self.misuse_admin()
 
-    async def _misuse_admin(self) -> None:
+    async def misuse_admin(self) -> None:
+        """The same at the admin door, and what is in order there."""
         socket = admin_socket(self._settings)
         transport = httpx.AsyncHTTPTransport(uds=str(socket))
         async with httpx.AsyncClient(transport=transport, base_url="http://sidecar", timeout=30) as client:
