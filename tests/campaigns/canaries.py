@@ -1,7 +1,7 @@
 """Plant values at every place of a chart, run them through a real server with errors of all kinds, and find none again.
 
-`python -m tests.campaigns.canaries --runs 4 --bundles 250 [--seed N] [--state FILE] [--json]`; exit code 0 only if nothing
-was found. Each run has an EHR full of planted values (`planted_ehr`), a database and a `sidecar serve` of its own.
+`python -m tests.campaigns.canaries --runs 4 --bundles 250 [--engine postgres] [--seed N] [--state FILE] [--json]`; exit
+code 0 only if nothing was found. Each run has an EHR full of planted values (`planted_ehr`), a database and a `sidecar serve` of its own.
 
 Searched, in the seven encodings of `leaks`: every file of the database, its log while it is written and a backup; every
 table as it is; what was stored of features, results and explanations, that of sealed columns opened; the log; /metrics;
@@ -11,15 +11,12 @@ must find every patient there, or it proves nothing.
 """
 
 import asyncio
-import contextlib
 import random
-import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
 import httpx
 import msgspec
@@ -27,12 +24,14 @@ import orjson
 
 from sidecar.app import shipped
 from sidecar.evidence import Archive
-from sidecar.settings import load
-from sidecar.store import SqliteStore, load_keys
+from sidecar.records import Stored
+from sidecar.settings import admin_socket, load
+from sidecar.store import Statement, Store, load_keys, open_store
 from tests.campaigns.labels import closed_sets, strange
-from tests.campaigns.leaks import Canary, Hit, Searcher, as_json, lines_of
+from tests.campaigns.leaks import Canary, Hit, Searcher, as_json
 from tests.campaigns.planted_chart import Chart, chart
 from tests.campaigns.planted_ehr import PlantedEhr
+from tests.campaigns.planted_store import ENGINES, Database
 from tests.campaigns.runs import MAX_PROBLEMS, Found, Row, Run, arguments, carry_out
 from tests.campaigns.telling import Teller
 from tests.harness import Served, spawn, until, write_site
@@ -44,7 +43,7 @@ PROMOTED = 'version = "1.0.0"\npromoted_by = "tests"\npromoted_because = "tests"
 SITE = {
     "models__news2": PROMOTED,
     "models__kfre_4var": PROMOTED + '\nchoices = { region = "other" }',
-    "server": "max_body_bytes = 131072",
+    "server": 'max_body_bytes = 131072\nadmin_socket = "admin"',
     "subscriptions": 'topics.observation = "http://ehr.example/topic"',
     "work": 'catch_up_interval = "2s"\nreview_interval = "5s"\nlease = "10s"\nmax_attempts = 4',
 }
@@ -56,8 +55,9 @@ COMMANDS = (
 class Scene:
     """One EHR, one server, one seed."""
 
-    def __init__(self, run: Run, bundles: int, module: str) -> None:
+    def __init__(self, run: Run, bundles: int, module: str, engine: str) -> None:
         self._run, self._bundles, self._module = run, bundles, module
+        self._database: Database = ENGINES[engine](run.folder)
         self._rng = random.Random(run.seed)
         self._ehr = PlantedEhr(run.seed, FAULTS)
         self._charts: list[Chart] = []
@@ -71,7 +71,8 @@ class Scene:
         """Tell everything, let it come to rest, stop, search."""
         port = free_port()
         await self._ehr.start(port)
-        self._config = write_site(self._run.folder, self._ehr.base_url, **SITE)
+        store = f'url = "{self._database.url}"'
+        self._config = write_site(self._run.folder, self._ehr.base_url, store=store, **SITE)
         served = spawn(self._config, self._module)
         self._teller = Teller(served.settings, self._run.seed)
         try:
@@ -87,9 +88,9 @@ class Scene:
             await self._ehr.stop()
         return await asyncio.to_thread(self._judge, served, ended)
 
-    @property
-    def _database(self) -> Path:
-        return self._run.folder / "sidecar.db"
+    def close(self) -> None:
+        """Leave nothing behind."""
+        self._database.close()
 
     async def _tell_all(self, served: Served) -> None:
         moments = sorted(self._rng.sample(range(self._bundles), min(MISUSES, self._bundles)))
@@ -107,22 +108,15 @@ class Scene:
     async def _look(self, served: Served) -> None:
         """What can only be seen while it runs."""
         self._scrapes.append(await self._teller.scrape())
-        log = self._database.with_name("sidecar.db-wal")
-        if log.exists():
-            self._logs_of_database.append(await asyncio.to_thread(log.read_bytes))
+        self._logs_of_database.append(await asyncio.to_thread(self._database.log))
         assert served.process.poll() is None, "the server ended"
 
     async def _locked_out(self) -> None:
         """Somebody else holds the database for longer than anybody waits: nothing can be stored."""
-        with contextlib.closing(sqlite3.connect(self._database, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
-            told = asyncio.gather(*(self._teller.tell(c) for c in self._charts[-3:]))
-            await asyncio.sleep(LOCKED_S)
-            other.execute("ROLLBACK")
-            await told
+        await asyncio.gather(self._database.shut(LOCKED_S), *(self._teller.tell(c) for c in self._charts[-3:]))
 
     async def _idle(self, served: Served) -> bool:
-        socket = str(self._database) + ".admin"
+        socket = str(admin_socket(served.settings))
         async with httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=socket), base_url="http://x", timeout=30
         ) as client:
@@ -134,19 +128,10 @@ class Scene:
     async def _look_round(self, served: Served) -> None:
         """Metrics, commands with and without a server, and a backup."""
         await self._look(served)
-        await asyncio.to_thread(self._back_up)
+        await asyncio.to_thread(self._database.back_up)
         for command in COMMANDS:
             await asyncio.to_thread(self._command, *command, "--config", str(self._config))
         await until(partial(self._idle, served), SETTLE_S)
-
-    def _back_up(self) -> None:
-        """As an operator would, while the server runs."""
-        copied = self._run.folder / "backup.db"
-        with (
-            contextlib.closing(sqlite3.connect(self._database)) as own,
-            contextlib.closing(sqlite3.connect(copied)) as copy,
-        ):
-            own.backup(copy)
 
     def _command(self, *words: str, given: bytes = b"") -> None:
         done = subprocess.run(
@@ -198,30 +183,19 @@ class Scene:
 
     def _places(self) -> Iterator[tuple[str, bytes | Iterator[bytes]]]:
         """Everything but what is opened."""
-        for file in sorted(self._run.folder.iterdir()):
-            if file.is_file():
-                yield f"file {file.name}", _read(file)
+        yield from self._database.places()
         yield "database log", iter(self._logs_of_database)
-        yield from self._tables()
         yield "metrics", iter(s.encode() for s in self._scrapes)
         yield "answers", iter(self._teller.answers)
         yield "commands", iter(self._printed)
 
-    def _tables(self) -> Iterator[tuple[str, Iterator[bytes]]]:
-        with contextlib.closing(sqlite3.connect(self._database)) as database:
-            names = [n for (n,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY 1")]
-            for name in names:
-                yield f"table {name}", lines_of(database.execute(f'SELECT * FROM "{name}"'))
-
     def _stored(self) -> tuple[list[bytes], list[bytes]]:
         """Of every assessment: whom it is about, as it is sealed; and what a model saw and said, wherever that lies."""
         settings = load(self._config)
-        store = SqliteStore(settings.store.url)
+        store = open_store(settings.store.url)
         archive = Archive(store, load_keys(settings.store.key_file))
         try:
-            with contextlib.closing(sqlite3.connect(self._database)) as database:
-                ids = [i for (i,) in database.execute("SELECT id FROM assessment")]
-            kept = [asyncio.run(archive.by_id(i)) for i in ids]
+            kept = asyncio.run(_all_of(store, archive))
         finally:
             store.close()
         conclusions = [stored.conclusion for stored in kept if stored is not None]
@@ -249,15 +223,18 @@ class Scene:
         return series, [*problems, *([f"{series} series"] if series > MOST_SERIES else [])]
 
 
-def _read(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as content:
-        while piece := content.read(1 << 20):
-            yield piece
+async def _all_of(store: Store, archive: Archive) -> list[Stored | None]:
+    rows = await store.read(Statement("every_assessment", "SELECT id FROM assessment"))
+    return [await archive.by_id(row["id"]) for row in rows]
 
 
-async def one(run: Run, bundles: int = 250, module: str = "sidecar") -> Found:
+async def one(run: Run, bundles: int = 250, module: str = "sidecar", engine: str = "sqlite") -> Found:
     """One server, `bundles` patients; `module` runs in place of `sidecar`."""
-    return await Scene(run, bundles, module).play()
+    scene = Scene(run, bundles, module, engine)
+    try:
+        return await scene.play()
+    finally:
+        await asyncio.to_thread(scene.close)
 
 
 def main() -> int:
@@ -265,9 +242,10 @@ def main() -> int:
     parser = arguments("tests.campaigns.canaries", __doc__)
     parser.add_argument("--runs", type=int, default=4)
     parser.add_argument("--bundles", type=int, default=250, help="patients, and so Bundles, a run")
+    parser.add_argument("--engine", choices=sorted(ENGINES), default="sqlite")
     options = parser.parse_args()
-    row = Row("canaries", options.runs, {"bundles": options.bundles})
-    return carry_out(row, partial(one, bundles=options.bundles), options)
+    row = Row("canaries", options.runs, {"bundles": options.bundles, "engine": options.engine})
+    return carry_out(row, partial(one, bundles=options.bundles, engine=options.engine), options)
 
 
 if __name__ == "__main__":
