@@ -87,10 +87,8 @@ def _ask(found: Settings, method: str, path: str) -> Any:
 
 
 async def _alone(found: Settings, path: str) -> Any:
-    from sidecar import log, operations
+    from sidecar import operations
     from sidecar.store import open_store
-
-    log.configure("warning")
 
     store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
     try:

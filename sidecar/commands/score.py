@@ -9,7 +9,6 @@ from zoneinfo import ZoneInfo
 
 import orjson
 
-from sidecar import log
 from sidecar.app import running_model, shipped
 from sidecar.context import from_bundle
 from sidecar.deid import Rules, load_rules
@@ -30,7 +29,6 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     Raises:
         Misconfigured: an unknown model or switch, a wrong digest, a time that is not one.
     """
-    log.configure("warning")
     tz, at = _zone(options["time_zone"]), _moment(options["at"])
     root: Path = options["models_dir"] or shipped("models")
     loaded = load_models(root, {options["model"]: None})[options["model"]]

@@ -17,6 +17,7 @@ import aiohttp, sqlalchemy, structlog, uvloop
 from aiohttp import web
 from sidecar import log
 SECRET = os.environ["WHO"]
+WORD = SECRET.split()[0]
 log.configure("debug")
 class Odd(Exception):
     def __str__(self): return SECRET
@@ -57,8 +58,8 @@ CASES = {
     "library with an exception, not an instance": "logging.getLogger('sqlalchemy.engine').error(SECRET, exc_info=(Odd, Odd(SECRET), None))",
     "library whose message cannot be made": "logging.getLogger('x').error('%d %d', SECRET)",
     "library with an object": "logging.getLogger('x').warning(Named())",
-    "logger of that name": "logging.getLogger(f'aiohttp.{SECRET}').warning('x'); logging.getLogger(SECRET).warning('x')",
-    "level of that name": "logging.addLevelName(37, SECRET); logging.getLogger('x').log(37, 'x')",
+    "logger of that name": "logging.getLogger(f'aiohttp.{SECRET}').warning('x'); logging.getLogger(SECRET).warning('x')\nlogging.getLogger(f'aiohttp.{WORD}').warning('x'); logging.getLogger(WORD).warning('x')",
+    "level of that name": "logging.addLevelName(37, SECRET); logging.addLevelName(36, WORD)\nlogging.getLogger('x').log(37, 'x'); logging.getLogger('x').log(36, 'x')",
     "our own line": "log.get().warning('x', who=SECRET, url=SECRET, exc_info=True, stack_info=True)",
     "our own line in known fields": "log.get().warning(SECRET, **{f: SECRET for f in log.FIELDS - {'event', 'problem'}})",
     "our own line with objects": "log.get().warning('x', reason=Named(), place=[SECRET], count={'who': SECRET}, error=Odd(SECRET))",
@@ -70,6 +71,7 @@ CASES = {
     "access log": "async def main():\n    app = web.Application(); app.router.add_get('/{x}', die)\n    r = web.AppRunner(app); await r.setup(); s = web.TCPSite(r, '127.0.0.1', 0); await s.start()\n    async with aiohttp.ClientSession() as c: await c.get(f'http://127.0.0.1:{r.addresses[0][1]}/{SECRET}', headers={'X': SECRET})\nrun(main)",
     "session never closed": "async def main():\n    aiohttp.ClientSession(headers={'X': SECRET}); gc.collect(); await asyncio.sleep(0.01)\nrun(main)",
     "database": "from sqlalchemy import create_engine, text\ncreate_engine('sqlite://').connect().execute(text('SELECT :x FROM nothing'), {'x': SECRET})",
+    "command": "import sidecar.commands.score as command\ncommand.score = lambda *_: int(SECRET)\nfrom sidecar import cli\nsys.argv = ['sidecar', 'score', '/dev/null', '--model', 'news2']\ncli.main()",
     "faulthandler": "faulthandler.enable()\ndef f(who): faulthandler.dump_traceback()\nf(SECRET)",
 }  # fmt: skip
 
@@ -123,6 +125,10 @@ def test_class_and_place_are_written(case, written):
     (line,) = [json.loads(line) for line in written[case].splitlines()]
     assert line["error"] in {"ValueError", "UserWarning"}
     assert line["at"].partition(":")[2].isdigit()
+
+
+def test_a_command_that_fails_names_class_and_place(written):
+    assert b"sidecar: unexpected ValueError at sidecar.cli:" in written["command"]
 
 
 def test_nearly_every_case_made_somebody_speak(written):
