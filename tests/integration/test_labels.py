@@ -37,11 +37,8 @@ def test_a_value_from_no_closed_set_is_found(metric, labels, sets):
 
 
 async def test_the_labels_of_a_server_are_from_closed_sets_and_its_series_few(tmp_path, sets):
-    async with house(
-        tmp_path, models__news2=SITE["models__news2"], models__kfre_4var=SITE["models__kfre_4var"]
-    ) as site:
-        async with httpx.AsyncClient(trust_env=False) as client:
-            ops = site.sidecar.addresses[1]
-            text = (await client.get(f"http://{ops}/metrics")).text
+    models = {name: SITE[name] for name in ("models__news2", "models__kfre_4var")}
+    async with house(tmp_path, **models) as site, httpx.AsyncClient(trust_env=False) as client:
+        text = (await client.get(f"http://{site.sidecar.addresses[1]}/metrics")).text
     assert list(strange(text, sets)) == []
     assert sum(not line.startswith("#") for line in text.splitlines()) <= MOST_SERIES

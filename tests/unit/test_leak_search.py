@@ -1,10 +1,12 @@
 """The search for leaks finds what it must: each form of each kind of value, anywhere, and nothing where nothing is."""
 
 import base64
+import contextlib
 import hashlib
 import os
 import random
 import re
+import sqlite3
 import sys
 from urllib.parse import quote, quote_plus
 
@@ -12,6 +14,7 @@ import pytest
 
 from tests.campaigns.leaks import ENCODINGS, PORTION, Canary, Searcher
 from tests.campaigns.planted import Planter
+from tests.campaigns.planted_store import Sqlite
 
 SEED = int(os.environ.get("SIDECAR_SEED") or int.from_bytes(os.urandom(4)))
 KINDS = ("words", "name", "id", "digits", "instant", "date", "decimal", "address", "mail", "blob", "token", "code")
@@ -108,6 +111,29 @@ def test_nothing_is_found_in_noise_of_any_alphabet(searcher):
     text = b"".join(b"%d.%d " % (rng.getrandbits(53), rng.getrandbits(31)) for _ in range(50_000))
     for noise in (raw, raw.hex().encode(), base64.b64encode(raw), text):
         assert searcher.search("noise", noise) == set()
+
+
+@pytest.mark.parametrize("encoding", ENCODINGS)
+def test_a_leak_in_a_database_is_found_in_its_table_its_file_its_log_and_its_backup(
+    searcher, planted, tmp_path, encoding
+):
+    canary = next(c for c in planted if c.path.startswith("id."))
+    leak = forms(canary)[encoding][0]
+    database = Sqlite(tmp_path)
+    with contextlib.closing(sqlite3.connect(tmp_path / "sidecar.db", isolation_level=None)) as own:
+        own.execute("PRAGMA journal_mode = WAL")
+        own.execute("CREATE TABLE event (id, said)")
+        own.execute("INSERT INTO event VALUES (1, ?)", [leak if encoding == "hash" else leak.decode()])
+        log = database.log()
+        database.back_up()
+    hits = {h for place, data in database.places() for h in searcher.search(place, data)} | searcher.search("log", log)
+    assert {h.place for h in hits if h.encoding == encoding} == {
+        "table event",
+        "file sidecar.db",
+        "file backup.db",
+        "log",
+    }
+    assert {h.path for h in hits} == {canary.path}
 
 
 def test_a_value_of_which_one_word_leaked_is_found(searcher, planted):
