@@ -9,7 +9,7 @@ import importlib
 import os
 import sqlite3
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,6 +38,7 @@ PLACES = (
     "sidecar.web.door:Guest.data_received", "sidecar.intake.hook_secrets:HookSecrets.allows",
     "sidecar.intake.catch_up:CatchUp.run", "sidecar.intake.follower:Follower.follow", "sidecar.duties:review",
     "sidecar.operations:refresh_gauges", "sidecar.operations:status", "sidecar.store.leases:Leases.beat",
+    "sidecar.store.sqlite:rows_of", "sidecar.store.group:rows_of",
 )  # fmt: skip
 EVERY, FIRST, TIMES = 7, 3, 3
 """A place raises in its third call, in every seventh after that, and three times in all: others are behind it."""
@@ -71,6 +72,14 @@ KINDS: tuple[Callable[[str], Exception], ...] = (
 )  # fmt: skip
 
 
+DRIVERS: Mapping[str, tuple[Callable[[str], Exception], ...]] = {
+    "aiohttp:ClientSession.request": (aiohttp.ClientError, lambda said: OSError(2, said, said), TimeoutError),
+    "sidecar.store.sqlite:rows_of": (sqlite3.OperationalError, sqlite3.DatabaseError),
+    "sidecar.store.group:rows_of": (sqlite3.OperationalError, sqlite3.IntegrityError),
+}
+"""What a driver raises by itself, and what is caught by its kind."""
+
+
 def planted() -> list[Canary]:
     """What the exceptions carry, one for each place."""
     planter = Planter(Random("raising"))
@@ -84,8 +93,8 @@ def raised(file: Path) -> set[str]:
     return set(file.read_text().splitlines()) if file.exists() else set()
 
 
-def arm(place: str, said: str, kind: Callable[[str], Exception]) -> None:
-    """Let `place` raise in some of its calls."""
+def arm(place: str, said: str, kinds: Sequence[Callable[[str], Exception]]) -> None:
+    """Let `place` raise in some of its calls, a kind after the other."""
     module, _, path = place.partition(":")
     *outer, name = path.split(".")
     owner = functools.reduce(getattr, outer, importlib.import_module(module))
@@ -98,7 +107,7 @@ def arm(place: str, said: str, kind: Callable[[str], Exception]) -> None:
             calls[0] += 1
             with Path(os.environ["RAISED"]).open("a") as file:
                 file.write(f"{place}\n")
-            raise kind(said)
+            raise kinds[calls[0] // EVERY % len(kinds)](said)
         return original(*args, **kwargs)
 
     setattr(owner, name, raising)
@@ -114,7 +123,7 @@ def main() -> None:
 
     notifications.read_put = heard
     for number, canary in enumerate(planted()):
-        arm(canary.path, canary.value, KINDS[number % len(KINDS)])
+        arm(canary.path, canary.value, DRIVERS.get(canary.path, KINDS[number % len(KINDS) :] + KINDS))
     cli.main()
 
 
