@@ -95,7 +95,7 @@ class Scene:
         self._database.close()
 
     async def _tell_all(self, served: Served) -> None:
-        moments = sorted(self._rng.sample(range(self._bundles), min(MISUSES, self._bundles)))
+        moments = sorted(self._rng.sample(range(self._bundles), min(MISUSES, max(self._bundles // 6, 1))))
         for number in range(self._bundles):
             told = chart(self._run.seed, number, self._at)
             self._charts.append(told)
