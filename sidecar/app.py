@@ -362,7 +362,7 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
             log.get().error("not stored", place=name, reason=error.reason)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of a background task
             metrics.LOGGED_ERRORS.labels(name).inc()
-            log.get().error("unexpected", place=name, error=type(error).__name__)
+            log.unexpected(name, error)
         else:
             return
         await asyncio.sleep(RESTART_S)

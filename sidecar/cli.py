@@ -35,6 +35,12 @@ class _Doors(click.Group):
             _stop(error.problems, EXIT_MISCONFIGURED)
         except SidecarError as error:
             _stop([error.reason], EXIT_FAILED)
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:  # noqa: BLE001 -- the outermost frame of a command; a traceback quotes what it read
+            from sidecar import log
+
+            _stop([log.described(error)], EXIT_FAILED)
 
 
 def _stop(problems: list[str], code: int) -> NoReturn:
