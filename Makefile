@@ -64,6 +64,8 @@ campaign: $(VENV)/ready ## the long campaigns of faults and of load, seeded; int
 	$(CAMPAIGN).slow_clients --seconds 120 --state $(STATE)/slow_clients
 	$(CAMPAIGN).overload --state $(STATE)/overload
 	$(CAMPAIGN).memory --state $(STATE)/memory
+	$(CAMPAIGN).canaries --runs 4 --state $(STATE)/canaries
+	$(CAMPAIGN).canaries --runs 2 --engine postgres --state $(STATE)/canaries-postgres
 	$(CAMPAIGN).flat --state $(STATE)/flat --plot build/flat.svg
 	rm -r $(STATE)
 

@@ -176,7 +176,7 @@ class Pump(Generic[Item]):
     def unexpected(self, error: Exception) -> None:
         """Log and count an error that nobody expected, by its class."""
         metrics.LOGGED_ERRORS.labels(self.name).inc()
-        log.get().error("unexpected", place=self.name, error=type(error).__name__)
+        log.unexpected(self.name, error)
 
     def _finished(self, task: "asyncio.Task[None]") -> None:
         self._running.pop(task, None)

@@ -264,12 +264,12 @@ class Served:
         return self.process.wait(within_s)
 
 
-def spawn(config: Path) -> Served:
-    """Start `sidecar serve` and do not wait for it."""
+def spawn(config: Path, module: str = "sidecar") -> Served:
+    """Start `sidecar serve`, or `module` in its place, and do not wait for it."""
     settings, log = load(config), config.with_name("serve.log")
     with log.open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "sidecar", "serve", "--config", str(config)],
+            [sys.executable, "-m", module, "serve", "--config", str(config)],
             stdout=out, stderr=out, env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )  # fmt: skip
     return Served(config, process, settings, log)

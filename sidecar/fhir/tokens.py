@@ -137,7 +137,7 @@ class Tokens:
             self._fail(token_endpoint.refused("unreachable", token_endpoint.UNREACHABLE_S), changes)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of a task that perhaps nobody waits for
             LOGGED_ERRORS.labels("token").inc()
-            log.get().error("unexpected", place="token", error=type(error).__name__)
+            log.unexpected("token", error)
             self._fail(token_endpoint.refused("unexpected"), changes)
         else:
             self._take(token, changes)

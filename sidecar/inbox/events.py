@@ -5,12 +5,13 @@ ping, merges only with one that is not yet claimed, since after the claim it may
 key because a server that restarts from nothing numbers its versions from 1 again.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sidecar.errors import NotHere, Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure, row_key
 
 RECORD = Statement(
     "record",
@@ -83,6 +84,7 @@ BURY = Statement(
 FINISH = Statement(
     "finish_event",
     "UPDATE event SET state = 'done', reason = :reason, claim = NULL, lease_until = 0, done_at = :now, "
+    "patient_key = :patient_key, "
     "dedupe_key = CASE WHEN :forget = 1 THEN NULL ELSE dedupe_key END WHERE id = :id AND claim = :claim",
 )
 ROUTE = Statement(
@@ -150,6 +152,15 @@ DEPTH = Statement(
 )
 
 
+OPAQUE = "opaque"
+_COUNTER = re.compile(r"[0-9]{1,9}")
+
+
+def _shown(version: str | None) -> str | None:
+    """`version` as it may stand in the open: a counter tells the order of versions; any other may be an identifier."""
+    return version if version is None or _COUNTER.fullmatch(version) else OPAQUE
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class ClaimedEvent(Redacted):
     """An event that this worker owns until its lease ends. `focus` is None for a request to catch up.
@@ -214,7 +225,7 @@ class EventBox:
             "focus_type": focus.type,
             "focus": self._cipher.seal("event.focus", key, focus.id.encode()),
             "focus_key": key,
-            "version": focus.version,
+            "version": _shown(focus.version),
             "heard_at": event.heard_at,
         }
 
@@ -265,10 +276,14 @@ class EventBox:
         `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
         """
         first = self.patient_key(waits[0][0])
-        steps = [Step(ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": shown}], expect=1)]
+        steps = [
+            Step(
+                ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": _shown(shown)}], expect=1
+            )
+        ]
         for patient, wait in waits:
             key = self.patient_key(patient)
-            row = key + b"|" + wait.model.encode()
+            row = row_key(key, wait.model)
             steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
             values = {
                 "patient_key": key,
@@ -292,9 +307,15 @@ class EventBox:
         row = {"id": event.id, "claim": event.claim, "due_at": due_at, "untried": int(not tried)}
         await self._store.commit(Step(RELEASE, [row]))
 
-    def finished(self, event: ClaimedEvent, reason: str, now: float, *, forget: bool = False) -> Step:
-        """A step that ends an event which concerns no model, with its reason; `forget` lets it come again."""
+    def finished(
+        self, event: ClaimedEvent, reason: str, now: float, *, whose: PatientId | None = None, forget: bool = False
+    ) -> Step:
+        """A step that ends an event which concerns no model, with its reason; `forget` lets it come again.
+
+        Where it is known `whose` it is, it is forgotten with the patient.
+        """
         row = {"id": event.id, "claim": event.claim, "reason": reason, "now": now, "forget": int(forget)}
+        row["patient_key"] = self.patient_key(whose) if whose is not None else None
         return Step(FINISH, [row], expect=1)
 
     def answered_pings(self, source: str, began: float, now: float) -> Step:

@@ -16,7 +16,7 @@ from sidecar.intake.hook_secrets import Nonce, bearer, in_force
 from sidecar.intake.numbers import Numbers
 from sidecar.intake.sources import Source
 from sidecar.intake.states import State, kept, load_state
-from sidecar.intake.wanted import Site, Terms, endpoint_of, ends_at, renew_at, same, shows, wanted
+from sidecar.intake.wanted import Site, Terms, endpoint_of, ends_at, renew_at, same, shows, status_of, wanted
 from sidecar.metrics import SUBSCRIPTION_ACTIVE
 from sidecar.records import Event, Reference, is_fhir_id
 from sidecar.store import Store
@@ -68,7 +68,7 @@ class Subscriptions:
         found = await self._find(source, state)
         cause = self._cause(source, state, found, now)
         if cause is None and found is not None:
-            return state.at(remote_id=found["id"]).looked(str(found.get("status")), now)
+            return state.at(remote_id=found["id"]).looked(status_of(found), now)
         if state.status == "active" and cause in {"absent", "given up"}:
             log.get().warning("subscription lost", source=source.name, reason=cause)
             await self._record(Event(source.name, time.time()))
@@ -89,7 +89,7 @@ class Subscriptions:
         has_it = not any(shows(current, self._bearer(source, nonce)) for nonce in nonces[1:])
         first = replace(nonces[0], confirmed_at=now) if has_it else nonces[0]
         state = state.at(nonces=(first, *nonces[1:]), remote_id=current["id"], renewed_at=now)
-        return state.at(ends_at=min(asked_end, ends_at(current) or asked_end)).looked(str(current.get("status")), now)
+        return state.at(ends_at=min(asked_end, ends_at(current) or asked_end)).looked(status_of(current), now)
 
     def _bearer(self, source: Source, nonce: Nonce) -> str:
         return bearer(self._site.secret, source.name, nonce)

@@ -18,6 +18,7 @@ PROFILE = _ROOT + "subscription"
 RENEW_AT = 0.6
 """Share of a Subscription's life after which it is renewed."""
 ONCE_S = 60.0
+STATUSES = frozenset({"requested", "active", "error", "off", "entered-in-error"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +87,12 @@ def shows(subscription: Mapping[str, Any], bearer: str) -> bool:
     channel = subscription.get("channel")
     header = channel.get("header") if isinstance(channel, Mapping) else None
     return isinstance(header, list) and f"Authorization: {bearer}" in header
+
+
+def status_of(subscription: Mapping[str, Any]) -> str:
+    """The status of a Subscription, which is stored and shown; "unknown" when it is none of FHIR's."""
+    status = subscription.get("status")
+    return status if isinstance(status, str) and status in STATUSES else "unknown"
 
 
 def endpoint_of(subscription: Mapping[str, Any]) -> str | None:

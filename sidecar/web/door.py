@@ -12,8 +12,9 @@ import os
 import socket
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
@@ -125,16 +126,33 @@ class Guest(asyncio.Protocol):
             self.transport.abort()
 
 
+class _Answering(web.RequestHandler):
+    """aiohttp's protocol; its own words for what is no HTTP quote what was sent."""
+
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,  # noqa: ARG002 -- aiohttp calls by this name
+    ) -> web.StreamResponse:
+        """The same answer, which names the status only."""
+        return super().handle_error(request, status, exc, f"{HTTPStatus(status).phrase}\n")
+
+
 class Door:
     """One application, listening."""
 
     def __init__(self, name: str, app: web.Application, limits: Limits) -> None:
         self.name, self._limits = name, limits
         app.middlewares.insert(0, self._watched)
-        self._runner = web.AppRunner(
-            app, access_log=None, auto_decompress=False, shutdown_timeout=STOP_S, logger=_LOGGER,
-            keepalive_timeout=limits.idle_s, lingering_time=LINGER_S, max_headers=MAX_HEADERS, read_bufsize=READ_BYTES,
-        )  # fmt: skip
+        self._options: dict[str, Any] = {
+            "access_log": None, "auto_decompress": False, "logger": _LOGGER, "keepalive_timeout": limits.idle_s,
+            "lingering_time": LINGER_S, "max_headers": MAX_HEADERS, "read_bufsize": READ_BYTES,
+        }  # fmt: skip
+        self._runner = web.AppRunner(app, shutdown_timeout=STOP_S, **self._options)
         self._guests: dict[asyncio.Transport, Guest] = {}
         self._server: asyncio.Server | None = None
         CONNECTIONS.labels(name).set(0)
@@ -198,7 +216,7 @@ class Door:
         server = self._runner.server
         if server is None:
             raise RuntimeError("a door takes connections only between listen and close")
-        return Guest(self, server())
+        return Guest(self, _Answering(server, loop=asyncio.get_running_loop(), **self._options))
 
     @web.middleware
     async def _watched(

@@ -92,7 +92,7 @@ class NotificationDoor:
             response = web.Response(status=499)
         except Exception as error:  # noqa: BLE001 -- the outermost frame of the web
             metrics.LOGGED_ERRORS.labels("notifications").inc()
-            log.get().error("unexpected", place="notifications", error=type(error).__name__)
+            log.unexpected("notifications", error)
             response = refusal(500, "exception", "not stored; send it again")
         finally:
             self._held -= request.get(_HELD, 0)

@@ -27,7 +27,7 @@ Found = dict[str, Any]
 
 MAX_PROBLEMS = 20
 INTERRUPTED = 130
-CLAIMS = frozenset({"lost", "duplicates", "wrong", "regressions", "buried"})
+CLAIMS = frozenset({"lost", "duplicates", "wrong", "regressions", "buried", "leaks"})
 """Breaches, shown also when there were none."""
 NOT_FIGURES = frozenset({"problems", "curve", "what"})
 

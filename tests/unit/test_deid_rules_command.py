@@ -67,6 +67,10 @@ def test_the_policy_shown_is_the_one_that_is_named_by_its_digest():
     )
     assert said["zip3"]["restricted"] == sorted(policy.restricted_zip3)
     text = run("Patient").stdout.replace("\n", "")
+    assert "http://snomed.info/sct|86406008" in said["sensitive"]["codes"]
+    assert "http://snomed.info/sct|86406008" in run().stdout
+    assert "http://snomed.info/sct|86406008" not in text
+    assert set(said["sensitive"]["labels"]) == load_rules().sensitive.labels
     assert policy.digest in text
     for mode in Mode:
         assert said["assessments"][mode] == load_rules(mode=mode).digest
