@@ -55,13 +55,35 @@ def concepts(*codes):
     return maybe(coding=st.lists(st.sampled_from([*known, *known, *others]), max_size=3), text=st.just("words"))
 
 
-quantities = maybe(
+def read_code():
+    """The code of a statement: nearly always one that the model reads, among others."""
+    known = [{"system": c.partition("|")[0], "code": c.partition("|")[2]} for c in CODES]
+    local = {"system": "urn:local", "code": "x", "display": "words"}
+    usual = st.sampled_from(
+        [{"coding": [each]} for each in known] + [{"coding": [local, each], "text": "words"} for each in known]
+    )
+    return st.one_of(usual, usual, usual, concepts(*CODES))
+
+
+measured = st.builds(
+    lambda number, unit, more: {"value": number, **unit, **more},
+    st.one_of(st.integers(0, 300), st.floats(-10, 300)),
+    st.sampled_from(
+        [
+            {"unit": "x", "system": UCUM, "code": "/min"}, {"system": UCUM, "code": "mm[Hg]"}, {"unit": "/min"}, {"unit": "beats"},
+            {"unit": "Mr Smith", "system": UCUM, "code": "{Mr Smith}"}, {"unit": "/min", "system": "urn:local", "code": "x"}, {},
+        ]
+    ),
+    st.one_of(st.just({}), st.just({}), st.just({}), st.sampled_from([{"comparator": c} for c in ("<", "<=", ">=", ">", "~")])),
+)  # fmt: skip
+odd = maybe(
     value=st.one_of(st.integers(0, 300), st.floats(-10, 300), st.just("12")),
     comparator=st.sampled_from(["<", "<=", ">=", ">", "~"]),
     unit=st.sampled_from(["/min", "mm[Hg]", "beats", "Mr Smith"]),
     system=st.sampled_from([UCUM, "urn:local"]),
     code=st.sampled_from(["/min", "mm[Hg]", "{Mr Smith}"]),
 )
+quantities = st.one_of(measured, measured, measured, odd)
 values = {
     "valueQuantity": quantities,
     "valueInteger": st.integers(0, 300),
@@ -74,7 +96,6 @@ values = {
     "valuePeriod": periods,
 }
 parts = {
-    "code": concepts(*CODES),
     "interpretation": st.lists(
         st.one_of(concepts(), st.just({"coding": [{"system": "urn:local", "code": "<"}]})), max_size=2
     ),
@@ -90,7 +111,8 @@ def part(draw):
         if draw(st.integers(0, 19)) == 0
         else maybe(**parts)
     )
-    if draw(st.booleans()):
+    made["code"] = draw(read_code())
+    if draw(st.integers(0, 4)):
         name = draw(st.sampled_from([*values, *["valueQuantity"] * 6]))
         made[name] = draw(values[name])
     return made
@@ -125,7 +147,6 @@ def observations(draw, times=whole):
 @st.composite
 def conditions(draw, times=whole):
     extra = maybe(
-        code=concepts(*CODES),
         clinicalStatus=concepts(*(f"{CLINICAL}|{c}" for c in ("active", "recurrence", "resolved", "odd"))),
         verificationStatus=concepts(*(f"{VERIFIED}|{c}" for c in ("confirmed", "provisional", "refuted"))),
         recordedDate=times,
@@ -135,7 +156,14 @@ def conditions(draw, times=whole):
         st.just({}), st.just({}), st.fixed_dictionaries({"abatementDateTime": times}), st.fixed_dictionaries({"abatementPeriod": periods}),
         st.just({"abatementString": "Easter"}), st.just({"abatementAge": {"value": 50, "unit": "a", "system": UCUM, "code": "a"}}),
     )  # fmt: skip
-    return {"resourceType": "Condition", "subject": SUBJECT, **draw(extra), **draw(began), **draw(ended)}
+    return {
+        "resourceType": "Condition",
+        "subject": SUBJECT,
+        "code": draw(read_code()),
+        **draw(extra),
+        **draw(began),
+        **draw(ended),
+    }
 
 
 people = st.builds(

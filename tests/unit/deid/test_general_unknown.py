@@ -171,6 +171,23 @@ def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_
     assert relative["deceasedBoolean"] is True
 
 
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ({"unit": "per minute", "system": "http://unitsofmeasure.org", "code": "/min"}, "/min"),
+        ({"unit": "/min"}, "/min"),
+        ({"unit": "Mr Smith", "system": "http://unitsofmeasure.org", "code": "{Mr Smith}"}, "unknown"),
+        ({"unit": "beats of Mr Smith"}, "unknown"),
+        ({}, None),
+    ],
+)
+def test_a_number_in_a_unit_that_may_not_stay_is_not_a_bare_number(written, kept):
+    out = engine().resource({"resourceType": "Observation", "valueQuantity": {"value": 70, **written}})
+    assert out["valueQuantity"]["value"] == 70
+    assert out["valueQuantity"].get("unit") == kept
+    assert out["valueQuantity"].get("code") == (kept if kept != "unknown" else None)
+
+
 def test_an_end_or_a_death_with_a_distance_is_said_once():
     """Of the choices that R4 has for when it ended, one may be used."""
     about = {"reference": "Patient/p1"}
