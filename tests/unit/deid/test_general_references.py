@@ -104,6 +104,13 @@ def test_the_same_id_on_another_server_is_another_patient():
     assert pointed(out) == out["entry"][2]["fullUrl"]
 
 
+def test_a_reference_to_another_server_is_not_one_to_the_same_id_here():
+    out = engine().resource(
+        bundle(patient(), reading("https://other.example/fhir/Patient/p1"), urls=[f"{BASE}/Patient/p1"])
+    )
+    assert pointed(out) == f"Patient/{NAMES.token('Patient', 'https://other.example/fhir/Patient/p1')}"
+
+
 def test_an_entry_without_an_id_is_known_by_its_full_url():
     bare = {"resourceType": "Patient", "gender": "female"}
     out = engine().resource(bundle(bare, reading(UUID), urls=[UUID]))
