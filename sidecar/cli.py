@@ -21,6 +21,7 @@ CONFIG = click.option(
     show_default=True,
     help="Settings file.",
 )
+MODES = ("safe_harbor_rules", "keyed_pseudonyms", "limited_data_set")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
@@ -51,13 +52,13 @@ def _stop(problems: list[str], code: int) -> NoReturn:
 @click.group(cls=_Doors, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="sidecar")
 def main() -> None:
-    r"""Put a risk model into an EHR: FHIR events in, explained RiskAssessments out.
+    """Put a risk model into an EHR: FHIR events in, explained RiskAssessments out.
 
     \b
     Try it:        sidecar demo
     Run it:        sidecar keys new sidecar-keys.toml; sidecar serve --config sidecar.toml
     Score a file:  sidecar score bundle.json --model news2
-    """
+    """  # noqa: D301 -- the backspace tells click to keep the lines
 
 
 @main.command()
@@ -80,6 +81,9 @@ def serve(config: Path) -> None:
 @click.option("--at", help="Judge as of this moment (ISO 8601 with offset); default: the latest reading's time.")
 @click.option("--models-dir", type=click.Path(path_type=Path, file_okay=False), help="Folder of models.")
 @click.option("--time-zone", default="UTC", show_default=True, help="The facility's IANA time zone.")
+@click.option(
+    "--mode", type=click.Choice(MODES), default=MODES[1], show_default=True, help="De-identification; see deid.mode."
+)
 @click.option("--switch", "switches", multiple=True, metavar="NAME", help="Turn a switch of the manifest on.")
 @click.option("--choice", "choices", multiple=True, metavar="NAME=VALUE", help="Make a choice the manifest asks for.")
 def score(file: Any, **options: Any) -> None:
@@ -140,6 +144,52 @@ def replay(config: Path, letter: str | None, everything: bool) -> None:  # noqa:
     run(config, letter)
 
 
+class _OfFiles(click.Group):
+    """A group whose first word may be a file: then it is `files` that is meant."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The command of that name, else `files` with all of the words."""
+        if args and args[0] not in self.commands and (args[0] == "-" or not args[0].startswith("-")):
+            return "files", self.commands["files"], args
+        return super().resolve_command(ctx, args)
+
+
+@main.group("deid", cls=_OfFiles)
+def deid_group() -> None:
+    """De-identify files, or print the rules.
+
+    \b
+    sidecar deid FILE|DIR|-   is short for  sidecar deid files FILE|DIR|-
+    """  # noqa: D301 -- as above
+
+
+@deid_group.command("files")
+@click.argument("paths", nargs=-1, required=True, metavar="FILE|DIR|-...")
+@click.option(
+    "--mode", type=click.Choice(MODES), default=MODES[0], show_default=True, help="What becomes of dates, ages, places."
+)
+@click.option("--diff", is_flag=True, help="Show what each rule did, resource by resource.")
+@click.option("--report", is_flag=True, help="Count what was done to each element, in place of the resources: JSON.")
+@click.option("--html", is_flag=True, help="The report as a page.")
+@click.option("--keys", type=click.Path(path_type=Path, dir_okay=False), help="Key ring: the same tokens in every run.")
+@click.option("--vault", type=click.Path(path_type=Path, dir_okay=False), help="File that keeps random tokens, sealed.")
+@click.option("--today", type=click.DateTime(["%Y-%m-%d"]), help="Day by which ages are judged; default: today.")
+def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **options: Any) -> None:  # noqa: FBT001 -- click passes options by name
+    """De-identify Bundles, resources and NDJSON, from files, folders or standard input (-); NDJSON out.
+
+    Without --keys or --vault nobody can find anybody again: tokens are made for this run alone.
+    """
+    from datetime import date
+
+    from sidecar.commands.deid import Asked, run
+    from sidecar.deid import Mode
+
+    mode, day = Mode(options.pop("mode")), today.date() if today is not None else date.today()  # noqa: DTZ011 -- the officer's day
+    sys.exit(run(paths, Asked(mode, day, report=report or html, html=html, **options)))
+
+
 @main.group("models")
 def models_group() -> None:
     """Model folders."""
@@ -159,6 +209,16 @@ def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: F
     from sidecar.commands.models import check as run
 
     sys.exit(run(folder, vectors, as_json=as_json))
+
+
+@deid_group.command("rules")
+@click.argument("types", nargs=-1, metavar="[TYPE]...")
+@JSON
+def deid_rules(types: tuple[str, ...], as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
+    """Print the de-identification policy: of each element of the TYPEs, or of all, what happens to it and why."""
+    from sidecar.commands.rules import rules as run
+
+    run(types, as_json=as_json)
 
 
 @main.group()

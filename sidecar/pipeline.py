@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sidecar.context import ContextReader, Need
-from sidecar.deid import Rules, deidentify
+from sidecar.deid import Rules, deidentify, inherited, is_sensitive
 from sidecar.errors import Rejected
 from sidecar.explanation import conclude as explain
 from sidecar.features import Extractor, exclusion, exclusion_by_inputs
@@ -115,6 +115,7 @@ def conclude(
         probabilities=concluded.probabilities,
         tells_birth_date=manifest.uses_exact_age,
         typical=concluded.typical,
+        withheld=_withheld(snapshot, vector, rules),
     )
     return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
 
@@ -143,7 +144,15 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
         at=snapshot.at,
         occurred_at=occurred_at,
         valid_until=later(occurred_at, manifest.validity),
+        labels=inherited([snapshot.patient, *([snapshot.encounter] if snapshot.encounter else []), *sources.values()]),
     )
+
+
+def _withheld(snapshot: PatientSnapshot, vector: FeatureVector, rules: Rules) -> tuple[str, ...]:
+    """The inputs whose source no rationale may name."""
+    used = {f.index for f in vector.features if f.index is not None}
+    held = {index for index in used if is_sensitive(snapshot.resources[index], rules)}
+    return tuple(f.name for f in vector.features if f.index in held) if held else ()
 
 
 def _refused(patient: PatientId, model: RunningModel, rules: Rules, at: datetime, reason: str) -> Conclusion:

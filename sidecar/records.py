@@ -157,6 +157,7 @@ class DeidentifiedSnapshot:
 
     `age_years` is the youngest and the oldest the patient may be. `lived_s` is the seconds from the beginning of the
     day of birth to the trigger; None unless that day is known. A model that needs an exact age gets it from there.
+    `age_capped` says that the policy's mode tells no more than that the patient is, or may be, 90 or older.
     """
 
     age_years: tuple[int, int] | None
@@ -167,6 +168,7 @@ class DeidentifiedSnapshot:
     policy_digest: str
     sex: Sex = Sex.UNKNOWN
     lived_s: float | None = None
+    age_capped: bool = False
 
 
 class Feature(msgspec.Struct, frozen=True, gc=False):
@@ -229,7 +231,8 @@ class Assessment:
     which sum to the score, or the `changes` of a graph without them, which sum to nothing; `typical` has the values
     that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
     manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
-    in: with the moment, the numbers give the day of birth, whatever else is left out.
+    in: with the moment, the numbers give the day of birth, whatever else is left out. `withheld` names the inputs that
+    count and that no rationale names, because they would reveal a sensitive condition.
     """
 
     model: str
@@ -248,11 +251,15 @@ class Assessment:
     probabilities: Mapping[str, float] = field(default_factory=dict)
     tells_birth_date: bool = False
     typical: Mapping[str, float] = field(default_factory=dict)
+    withheld: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Evidence(Redacted):
-    """Identified: whom an assessment is about, what it rests on, and until when it holds."""
+    """Identified: whom an assessment is about, what it rests on, and until when it holds.
+
+    `labels` are the security labels (`system|code`) that the result inherits from what it rests on.
+    """
 
     patient: PatientId
     encounter: Reference | None
@@ -260,6 +267,7 @@ class Evidence(Redacted):
     at: datetime
     occurred_at: datetime
     valid_until: datetime
+    labels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The form that is encrypted into the evidence column."""
@@ -270,6 +278,7 @@ class Evidence(Redacted):
             "at": self.at.isoformat(),
             "occurred_at": self.occurred_at.isoformat(),
             "valid_until": self.valid_until.isoformat(),
+            **({"labels": list(self.labels)} if self.labels else {}),
         }
 
     @classmethod
@@ -283,6 +292,7 @@ class Evidence(Redacted):
             at=datetime.fromisoformat(stored["at"]),
             occurred_at=datetime.fromisoformat(stored["occurred_at"]),
             valid_until=datetime.fromisoformat(stored["valid_until"]),
+            labels=tuple(stored.get("labels", ())),
         )
 
 

@@ -174,6 +174,16 @@ def _zone(value: object) -> object:
     return value
 
 
+class Deid(Closed):
+    """What may reach a model."""
+
+    mode: Literal["safe_harbor_rules", "keyed_pseudonyms", "limited_data_set"] = Field(
+        "keyed_pseudonyms",
+        description="What models may know: exact ages and intervals; or, under safe_harbor_rules, ages of 90 and more "
+        "as one, so that models which need an exact age give no result for such patients.",
+    )
+
+
 class Facility(Closed):
     """The place whose days count."""
 
@@ -193,6 +203,7 @@ class Settings(BaseSettings):
 
     facility: Facility
     ehr: Ehr
+    deid: Deid = Deid()
     server: Server = Server()
     subscriptions: Topics = Topics()
     store: Store = Store()
@@ -238,14 +249,7 @@ def load(path: Path) -> Settings:
     return settings
 
 
-_PATHS = {
-    "hook_secret_file",
-    "credential_file",
-    "key_file",
-    "password_file",
-    "admin_socket",
-    "models_dir",
-}
+_PATHS = {"hook_secret_file", "credential_file", "key_file", "password_file", "admin_socket", "models_dir"}
 
 
 def _anchored(content: Any, folder: Path) -> Any:

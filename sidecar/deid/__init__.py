@@ -4,7 +4,29 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 """
 
 from sidecar.deid.boundary import deidentify
-from sidecar.deid.rules import Rules, load_rules
+from sidecar.deid.general import Done, Engine, KeyedNames, Names, Tally, Vault, VaultNames
+from sidecar.deid.labels import inherited, is_sensitive
+from sidecar.deid.mode import Mode
+from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
+from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
 
-__all__ = ["Rules", "deidentify", "instant", "load_rules"]
+__all__ = [
+    "Done",
+    "Engine",
+    "Keep",
+    "KeyedNames",
+    "Mode",
+    "Names",
+    "Policy",
+    "Rules",
+    "Tally",
+    "Vault",
+    "VaultNames",
+    "deidentify",
+    "inherited",
+    "instant",
+    "is_sensitive",
+    "load_policy",
+    "load_rules",
+]

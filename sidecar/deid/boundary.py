@@ -11,6 +11,7 @@ from typing import Any
 
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
 from sidecar.deid.draft import Draft, Reads, View, pairs
+from sidecar.deid.mode import Mode
 from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
@@ -20,6 +21,7 @@ UCUM = "http://unitsofmeasure.org"
 BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
 _SEXES = {"male": Sex.MALE, "female": Sex.FEMALE, "M": Sex.MALE, "F": Sex.FEMALE}
 _SAYS_NOTHING = {"unknown", "UNK", "ASKU"}
+CAPPED_AGE, OLDEST = 90, 150
 _LARGEST = 1e15  # no measurement of a patient; also shuts out infinity, NaN and integers too long for a float
 _OPEN = {"arrived", "triaged", "in-progress", "onleave"}
 _ENDED = {"finished", "cancelled", "entered-in-error"}
@@ -45,6 +47,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
     facts = [fact for index, resource in enumerate(snapshot.resources) for fact in _facts(index, resource, view)]
     return DeidentifiedSnapshot(
         age_years=patient.age,
+        age_capped=patient.age_capped,
         deceased=patient.deceased,
         inactive=patient.inactive,
         encounter_open=_is_open(stay),
@@ -70,24 +73,25 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     draft = _walk(Draft(view, wanted), table, resource)
     if draft.void or draft.unread:
         return ()
-    whole = draft.trouble if draft.trouble in _WHOLE else None
-    return [
-        Fact(
-            index=index,
-            type=type_name,
-            codes=part.codes,
-            seconds=draft.seconds,
-            value=None if part.absent else part.value,
-            unit=part.unit,
-            value_codes=() if part.absent else part.value_codes,
-            trouble=whole or part.trouble,
-            recorded=draft.recorded,
-            began=draft.began,
-            confirmed=draft.confirmed,
-        )
-        for part in (draft, *draft.parts)
-        if part.codes
-    ]
+    own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
+    return (*own, *(_fact(index, type_name, draft, part) for part in draft.parts)) if draft.parts else own
+
+
+def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
+    """What `part` of the statement says: its components have codes and values of their own, and one time."""
+    return Fact(
+        index,
+        type_name,
+        part.codes,
+        whole.seconds,
+        None if part.absent else part.value,
+        part.unit,
+        () if part.absent else part.value_codes,
+        (whole.trouble if whole.trouble in _WHOLE else None) or part.trouble,
+        whole.recorded,
+        whole.began,
+        whole.confirmed,
+    )
 
 
 def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> Draft:
@@ -195,9 +199,10 @@ def _uninterpreted(draft: Draft, _: Any, __: Rule) -> None:
 
 
 def _limit(draft: Draft, value: Any, _: Rule) -> None:
-    concepts = value if isinstance(value, list) else ()
-    if any(code in _LIMITS for concept in concepts for _system, code in pairs(concept) if isinstance(code, str)):
-        draft.trouble = draft.trouble or "comparator"
+    for concept in value if isinstance(value, list) else ():
+        for _system, code in pairs(concept):
+            if isinstance(code, str) and code in _LIMITS:
+                draft.trouble = draft.trouble or "comparator"
 
 
 def _refuse(draft: Draft, _: Any, __: Rule) -> None:
@@ -211,6 +216,13 @@ def _age(draft: Draft, value: Any, _: Rule) -> None:
         draft.age = (years_between(span[1], today), years_between(span[0], today))
         if span[0] == span[1]:
             draft.lived_s = -draft.view.midnight_s(span[0])
+        _cap(draft)
+
+
+def _cap(draft: Draft) -> None:
+    """Ages of 90 and more are one where the mode says so, and so is an age that may be 90. 164.514(b)(2)(i)(C)."""
+    if draft.view.rules.mode is Mode.SAFE_HARBOR_RULES and draft.age and draft.age[1] >= CAPPED_AGE:
+        draft.age, draft.lived_s, draft.age_capped = (min(draft.age[0], CAPPED_AGE), OLDEST), None, True
 
 
 def _gender(draft: Draft, value: Any, _: Rule) -> None:

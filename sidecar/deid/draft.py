@@ -53,12 +53,15 @@ class View:
         )
 
     def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
-        """Those of them that are `wanted`."""
-        found = []
-        for system, code in pairs(concept):
-            if isinstance(code, str) and (written := f"{system}|{code}") in wanted and system in self.rules.systems:
-                found.append(written)
-        return tuple(found)
+        """Those of them that are `wanted`. Most statements of a chart end here."""
+        listed = concept.get("coding") if type(concept) is dict else None
+        found: tuple[str, ...] = ()
+        for coding in listed if type(listed) is list else ():
+            if type(coding) is dict and type(code := coding.get("code")) is str:
+                system = coding.get("system")
+                if (written := f"{system}|{code}") in wanted and system in self.rules.systems:
+                    found += (written,)
+        return found
 
 
 class Draft(msgspec.Struct):
@@ -81,6 +84,7 @@ class Draft(msgspec.Struct):
     unread: bool = False
     parts: tuple["Draft", ...] = ()
     age: tuple[int, int] | None = None
+    age_capped: bool = False
     lived_s: float | None = None
     sexes: frozenset[Sex] = frozenset()
     deceased: bool = False

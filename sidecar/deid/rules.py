@@ -1,22 +1,50 @@
-"""Read the allow-list. A rule that does not parse stops the start: a silently dead rule protects nobody. Pure."""
+"""What the path reads of a chart: the tables `[read.*]` of the policy, each element with its action. Pure.
 
-import hashlib
-import tomllib
+A rule that does not parse, or names what R4 does not have, stops the start: a silently dead rule protects nobody.
+"""
+
 from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
+from dataclasses import dataclass, field
 from typing import Any
 
-from sidecar.errors import Misconfigured
+from sidecar.deid.definitions import Element, nearest, r4
+from sidecar.deid.mode import Mode
 
-ACTIONS = frozenset(
-    {
-        "abated", "abated_period", "absent", "age", "birth_sex", "charted", "clinical_status", "codes", "components",
-        "deceased", "gender", "inactive", "limit", "merged", "number", "onset", "onset_period", "open_status",
-        "open_until", "period", "quantity", "recorded", "refuse", "status", "time", "uninterpreted", "value_codes",
-        "verification",
-    }
-)  # fmt: skip
+_ANY = frozenset[str]()
+_TIMES = frozenset({"dateTime", "instant"})
+_CONCEPT, _PERIOD = frozenset({"CodeableConcept"}), frozenset({"Period"})
+
+# Every action, and the data types that it can read.
+ACTIONS: Mapping[str, frozenset[str]] = {
+    "abated": frozenset({"Age", "Range", "dateTime", "string"}),
+    "abated_period": _PERIOD,
+    "absent": _CONCEPT,
+    "age": frozenset({"date"}),
+    "birth_sex": frozenset({"Extension"}),
+    "charted": _TIMES,
+    "clinical_status": _CONCEPT,
+    "codes": _CONCEPT,
+    "components": frozenset({"BackboneElement"}),
+    "deceased": frozenset({"boolean", "dateTime"}),
+    "gender": frozenset({"code"}),
+    "inactive": frozenset({"boolean"}),
+    "limit": _CONCEPT,
+    "merged": frozenset({"BackboneElement"}),
+    "number": frozenset({"integer", "positiveInt", "unsignedInt"}),
+    "onset": _TIMES,
+    "onset_period": _PERIOD,
+    "open_status": frozenset({"code"}),
+    "open_until": _PERIOD,
+    "period": _PERIOD,
+    "quantity": frozenset({"Quantity"}),
+    "recorded": _TIMES,
+    "refuse": _ANY,
+    "status": frozenset({"code"}),
+    "time": _TIMES,
+    "uninterpreted": _ANY,
+    "value_codes": _CONCEPT,
+    "verification": _CONCEPT,
+}
 
 _CODES = ("usable", "doubtful", "void")
 # What a statement is about is read before anything else, and decides whether anything else is read.
@@ -33,9 +61,18 @@ class Rule:
     void: frozenset[str] = frozenset()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Sensitive:
+    """What no rationale names: security labels (`system|code`), and by system, codes and how codes begin."""
+
+    labels: frozenset[str] = frozenset()
+    codes: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    beginnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The policy: element rules by resource type, the systems and units that may cross, the digest of it all.
+    """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
     `of_component` are the rules of an Observation for each of its components, which have none of their own.
     """
@@ -44,50 +81,86 @@ class Rules:
     of_component: Mapping[str, Rule]
     systems: frozenset[str]
     units: frozenset[str]
+    sensitive: Sensitive
+    mode: Mode
     digest: str
 
 
-def load_rules(text: bytes | None = None) -> Rules:
-    """The shipped policy, or the one in `text`.
+def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rule]]:
+    """The rules of `[read.*]`, as far as they are good; every other one adds to `problems`."""
+    if not isinstance(written, dict):
+        problems.append("deid rules: read must be a table of resource types")
+        return {}
+    return {name: _elements(name, table, problems) for name, table in written.items()}
 
-    Raises:
-        Misconfigured: listing every rule that does not parse.
-    """
-    raw = text if text is not None else files("sidecar.deid").joinpath("rules.toml").read_bytes()
-    try:
-        content = tomllib.loads(raw.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise Misconfigured([f"deid rules: not valid TOML: {error}"]) from None
-    if content.pop("schema", None) != 1:
-        raise Misconfigured(["deid rules: schema must be 1"])
-    systems = frozenset(content.pop("systems", ()))
-    units = frozenset(content.pop("units", ()))
-    problems: list[str] = []
-    types = {name: _elements(name, table, problems) for name, table in content.items()}
-    if problems:
-        raise Misconfigured(problems)
-    of_component = {name: rule for name, rule in types.get("Observation", {}).items() if rule.do != "components"}
-    return Rules(types, of_component, systems, units, digest=hashlib.sha256(raw).hexdigest())
+
+def read_sensitive(written: object, problems: list[str]) -> Sensitive:
+    """The tables of `[sensitive]`."""
+    said: dict[str, Any] = dict(written) if isinstance(written, dict) else {"": written}
+    labels, codes, beginnings = said.pop("labels", []), said.pop("codes", {}), said.pop("beginnings", {})
+    if said:
+        problems.append(f"deid rules: sensitive: unknown key {', '.join(sorted(said))}")
+    tables = isinstance(codes, dict) and isinstance(beginnings, dict)
+    lists = [labels, *codes.values(), *beginnings.values()] if tables else [None]
+    if not all(isinstance(each, list) and all(isinstance(code, str) and code for code in each) for each in lists):
+        problems.append("deid rules: sensitive: labels is a list; codes and beginnings are lists by system")
+        return Sensitive()
+    return Sensitive(
+        frozenset(labels),
+        {system: frozenset(each) for system, each in codes.items()},
+        {system: tuple(each) for system, each in beginnings.items()},
+    )
+
+
+def of_component(types: Mapping[str, Mapping[str, Rule]]) -> dict[str, Rule]:
+    """The rules of an Observation that its components have too."""
+    return {name: rule for name, rule in types.get("Observation", {}).items() if rule.do != "components"}
 
 
 def _elements(type_name: str, table: object, problems: list[str]) -> dict[str, Rule]:
-    if not isinstance(table, dict):
-        problems.append(f"deid rules: {type_name} must be a table of elements")
+    where = f"deid rules: read.{type_name}"
+    if type_name not in r4().resources:
+        problems.append(f"{where}: no resource type that the policy knows{nearest(type_name, r4().resources)}")
         return {}
-    rules = {element: _rule(f"{type_name}.{element}", value, problems) for element, value in table.items()}
+    if not isinstance(table, dict):
+        problems.append(f"{where} must be a table of elements")
+        return {}
+    known = r4().elements(type_name)
+    problems.extend(
+        f"{where}.{name}: R4 has no such element{nearest(name, known)}" for name in table if name not in known
+    )
+    rules = {name: _rule(f"{where}.{name}", value, known.get(name), problems) for name, value in table.items()}
     does = [rule.do for rule in rules.values()]
     first = [action for action in _ABOUT if action in does]
     if does[: len(first)] != first:
-        problems.append(f"deid rules: {type_name}: must begin with {', then '.join(first)}")
+        problems.append(f"{where}: must begin with {', then '.join(first)}")
+    problems.extend(
+        f"{where}.{name}: changes what a statement means, so it must be read; refuse it at least"
+        for name, element in known.items()
+        if element.modifier and name not in table
+    )
     return rules
 
 
-def _rule(path: str, value: object, problems: list[str]) -> Rule:
+def _rule(where: str, value: object, element: Element | None, problems: list[str]) -> Rule:
     detail: dict[str, Any] = value if isinstance(value, dict) else {"do": value}
     action = detail.get("do")
-    if action not in ACTIONS:
-        problems.append(f"deid rules: {path}: unknown action; one of {', '.join(sorted(ACTIONS))}")
+    if not isinstance(action, str) or action not in ACTIONS:
+        problems.append(f"{where}: unknown action; one of {', '.join(sorted(ACTIONS))}")
         return Rule("refuse")
+    kinds = ACTIONS[action]
+    if element is not None and kinds and element.kind not in kinds:
+        problems.append(f"{where}: {action} cannot read {element.kind}, only {', '.join(sorted(kinds))}")
     if extra := set(detail) - {"do", *_CODES}:
-        problems.append(f"deid rules: {path}: unknown key {', '.join(sorted(extra))}")
-    return Rule(action, *(frozenset(detail.get(name, ())) for name in _CODES))
+        problems.append(f"{where}: unknown key {', '.join(sorted(extra))}")
+    lists = [_codes(f"{where}.{name}", detail.get(name, []), element, problems) for name in _CODES]
+    return Rule(action, *lists)
+
+
+def _codes(where: str, listed: object, element: Element | None, problems: list[str]) -> frozenset[str]:
+    if not isinstance(listed, list) or not all(isinstance(code, str) for code in listed):
+        problems.append(f"{where}: must be a list of codes")
+        return frozenset()
+    if element is not None and element.codes and (stray := set(listed) - element.codes):
+        problems.append(f"{where}: R4 has no {', '.join(sorted(stray))}; one of {', '.join(sorted(element.codes))}")
+    return frozenset(listed)

@@ -228,6 +228,7 @@ class Archive:
             "occurred_at": round(e.occurred_at.timestamp(), 3),
             "valid_until": e.valid_until.timestamp(),
             **({"probabilities": sorted(a.probabilities.items())} if a.probabilities else {}),
+            **({"withheld": a.withheld, "labels": e.labels} if a.withheld or e.labels else {}),
         }
         return hashlib.sha256(orjson.dumps(said)).digest()
 
@@ -329,6 +330,7 @@ class Archive:
             probabilities=numbers["vector"].get("probabilities", {}),
             tells_birth_date="numbers" in sealed,
             typical=numbers["vector"].get("typical", {}),
+            withheld=tuple(numbers["vector"].get("withheld", ())),
         )
         return Stored(
             id=row["id"],
@@ -370,6 +372,8 @@ def _numbers(a: Assessment) -> dict[str, Any]:
         document["probabilities"] = dict(a.probabilities)
     if a.typical:
         document["typical"] = dict(a.typical)
+    if a.withheld:
+        document["withheld"] = a.withheld
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from sidecar.manifest import Manifest, in_unit
 from sidecar.records import Assessment, Feature
@@ -32,6 +33,7 @@ _PLAIN = {
     "out_of_cohort:acute_kidney_injury": "acute kidney injury recorded as active",
     "missing:birth_date": "birth date unknown, so the age limit cannot be checked",
     "imprecise:birth_date": "birth date too imprecise to tell the age",
+    "deid:age_capped": "90 or older, and this site's de-identification rules let no exact age reach the model",
     "missing:sex": "sex not recorded as male or female, which this equation needs",
     "contradictory:sex": "administrative gender and birth sex contradict each other, and this equation needs one",
     "not_computable": "these inputs give no number",
@@ -60,6 +62,17 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`, or
     by how many percentage points the probability would change with that input alone at its typical value.
     """
+    if assessment.withheld:
+        return _said(_without(assessment), manifest, most) + "; an input is not named (sensitive)"
+    return _said(assessment, manifest, most)
+
+
+def _without(assessment: Assessment) -> Assessment:
+    named = {name: term for name, term in assessment.contributions.items() if name not in assessment.withheld}
+    return replace(assessment, contributions=named)
+
+
+def _said(assessment: Assessment, manifest: Manifest, most: int) -> str:
     by_name = {f.name: f for f in assessment.vector.features}
     if assessment.typical:
         return _changes(assessment, manifest, by_name)

@@ -23,7 +23,7 @@ def exclusion(manifest: Manifest, clean: DeidentifiedSnapshot, facts: Mapping[st
         return "out_of_cohort:deceased"
     if "discharged" in cohort.exclude and clean.encounter_open is False:
         return "out_of_cohort:discharged"
-    reason = _excluded(manifest, facts, only_inputs=False) or _age(cohort, clean.age_years)
+    reason = _excluded(manifest, facts, only_inputs=False) or _age(cohort, clean)
     return reason or _not_shown(manifest, facts)
 
 
@@ -55,9 +55,10 @@ def _not_shown(manifest: Manifest, facts: Mapping[str, Feature]) -> str | None:
     return None
 
 
-def _age(cohort: Cohort, age: tuple[int, int] | None) -> str | None:
+def _age(cohort: Cohort, clean: DeidentifiedSnapshot) -> str | None:
     if cohort.min_age_years is None and cohort.max_age_years is None:
         return None
+    age = clean.age_years
     if age is None or age[0] < 0:
         return "missing:birth_date"
     youngest, oldest = age
@@ -65,4 +66,6 @@ def _age(cohort: Cohort, age: tuple[int, int] | None) -> str | None:
     high = cohort.max_age_years if cohort.max_age_years is not None else 999
     if oldest < low or youngest > high:
         return "out_of_cohort:age"
-    return None if youngest >= low and oldest <= high else "imprecise:birth_date"
+    if youngest >= low and oldest <= high:
+        return None
+    return "deid:age_capped" if clean.age_capped else "imprecise:birth_date"

@@ -19,11 +19,12 @@ class Person:
     sex: Sex
     age_years: tuple[int, int] | None
     lived_s: float | None
+    age_capped: bool
 
     @classmethod
     def of(cls, clean: DeidentifiedSnapshot) -> "Person":
         """The patient of a snapshot."""
-        return cls(clean.sex, clean.age_years, clean.lived_s)
+        return cls(clean.sex, clean.age_years, clean.lived_s, clean.age_capped)
 
 
 def age(person: Person, seconds: float) -> float | str:
@@ -32,6 +33,8 @@ def age(person: Person, seconds: float) -> float | str:
     Whole days, so that looking again later from another trigger gives the same number. A birth date without its day
     gives none: a year of age is 2 % of a kidney failure risk.
     """
+    if person.age_capped:
+        return "deid:age_capped"
     if person.lived_s is None:
         known = person.age_years is not None and person.age_years[0] >= 0
         return "imprecise:birth_date" if known else "missing:birth_date"

@@ -91,6 +91,8 @@ ROUTE = Statement(
     "UPDATE event SET state = 'routed', patient_key = :patient_key, version = :shown, claim = NULL, lease_until = 0 "
     "WHERE id = :id AND claim = :claim",
     durable=False,
+    leads=True,
+    sort_by=("id",),
 )
 CAUSE = Statement(
     "cause",
@@ -112,6 +114,7 @@ WAIT = Statement(
     "THEN excluded.last_event_id ELSE work.last_event_id + 1 END",
     wakes="work",
     durable=False,
+    sort_by=("patient_key", "model"),
 )
 REPLAY = Statement(
     "replay_events",

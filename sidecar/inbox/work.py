@@ -35,6 +35,8 @@ FENCE = Statement(
     "fence_work",
     "UPDATE work SET claim = NULL, lease_until = 0, attempts = 0 "
     "WHERE patient_key = :patient_key AND model = :model AND claim = :claim",
+    leads=True,
+    sort_by=("patient_key", "model"),
 )
 # Two models may answer one event at the same moment in two processes. Each would see the other's answer missing, and
 # neither would complete it: so they take turns at the event. Its number orders them, whoever comes first.
@@ -43,12 +45,16 @@ TAKE_TURNS = Statement(
     "SELECT event.id FROM event WHERE event.id IN (SELECT event_id FROM cause WHERE cause.patient_key = :patient_key "
     "AND cause.model = :model AND cause.assessment_id IS NULL) ORDER BY event.id FOR UPDATE",
     shared=True,
+    sort_by=("patient_key", "model"),
 )
+# Who answers an event last completes it: two that answer the same one never go step by step.
 COMPLETE = Statement(
     "complete",
     "UPDATE event SET state = 'done', reason = :reason, done_at = :now WHERE state = 'routed' AND id = :id "
     "AND NOT EXISTS (SELECT 1 FROM cause WHERE cause.event_id = event.id "
     "AND cause.assessment_id IS NULL AND (cause.model <> :model OR cause.patient_key <> :patient_key))",
+    sort_by=("id",),
+    apart="id",
 )
 ANSWER = Statement(
     "answer",

@@ -42,6 +42,9 @@ class Statement:
     names in `columns`, stand for `{rows}`: SQLite runs it without taking turns with the rest of the process each row.
     One that is not `durable` writes what is found again anyway, such as a claim: with a file, what a power failure (and
     no crash) undoes need not be waited for. It is never undone before, or without, what was written later.
+    A transaction whose first statement `leads` may go step by step beside others of the same statements, of which it
+    then is a part: none of its steps reads what another's later step writes, unless they share the value of a parameter
+    that a statement names as `apart`. Those never go together.
     """
 
     name: str
@@ -54,6 +57,8 @@ class Statement:
     durable: bool = True
     many: str = ""
     columns: tuple[str, ...] = ()
+    leads: bool = False
+    apart: str = ""
 
     @cached_property
     def returns(self) -> bool:
@@ -100,6 +105,19 @@ class Job:
         return any(step.statement.durable for step in self.steps)
 
     @property
+    def led(self) -> tuple[Statement, ...]:
+        """The statements that it can run beside others of the same, step by step; none when it cannot."""
+        steps = self.steps
+        fits = bool(steps) and steps[0].statement.leads and all(_is_steady(step) for step in steps)
+        return tuple(step.statement for step in steps) if fits else ()
+
+    @property
+    def keys(self) -> frozenset[object]:
+        """What another must not share to go with it."""
+        named = ((step.statement.apart, step.rows) for step in self.steps if step.statement.apart)
+        return frozenset(row[name] for name, rows in named for row in rows)
+
+    @property
     def kind(self) -> tuple[Statement, ...]:
         """The statements that it can run together with those of others of its kind; none when it cannot.
 
@@ -111,10 +129,20 @@ class Job:
         return tuple(s.statement for s in steps) if len(steps) == 1 or all(s.statement.many for s in steps) else ()
 
 
+def _is_steady(step: Step) -> bool:
+    """Whether nothing is read of what comes back, and one row says whether the claim was lost."""
+    nothing_back = step.statement.shared or not step.statement.returns
+    return nothing_back and (step.expect is None or (step.expect == 1 and len(step.rows) == 1))
+
+
 def merged(jobs: Sequence[Job]) -> Job:
-    """Many transactions of one kind as one, for which nobody waits."""
-    steps = zip(*(job.steps for job in jobs), strict=True)
-    return Job(tuple(Step(same[0].statement, [row for step in same for row in step.rows]) for same in steps))
+    """Many transactions of the same statements as one, for which nobody waits."""
+    return Job(tuple(_together(same) for same in zip(*(job.steps for job in jobs), strict=True)))
+
+
+def _together(same: Sequence[Step]) -> Step:
+    rows = [row for step in same for row in step.rows]
+    return Step(same[0].statement, rows, None if same[0].expect is None else len(rows))
 
 
 def settle(jobs: Iterable[Job]) -> None:

@@ -1,8 +1,9 @@
 """PostgreSQL, shared with other processes: a few connections on an event loop of their own.
 
 Plain statements of one kind that gather while the last ones are on their way go together, in one transaction of one
-flush. A transaction of several steps has a connection to itself; the server groups their commits. Deadlocks are run
-again, because a transaction is a value; whatever is not known to be committed is `NotStored`.
+flush; so do transactions of the same steps, where that changes nothing for them (`Statement.leads`): many rows of a
+step cost one round trip. Any other transaction has a connection to itself; the server groups their commits. Deadlocks
+are run again, because a transaction is a value; whatever is not known to be committed is `NotStored`.
 
 One NOTIFY a flush says what became claimable, never in the transaction itself: there it would hold a lock that all
 commits share. A NOTIFY that is lost costs one poll. https://www.postgresql.org/docs/current/sql-notify.html
@@ -195,7 +196,7 @@ class PostgresStore(Store):
     # Everything below runs on the store's own loop.
 
     def _take(self, job: Job) -> None:
-        kind = job.kind
+        kind = job.kind or job.led
         if not kind:
             self._spawn(self._run_alone(job))
             return
@@ -213,10 +214,21 @@ class PostgresStore(Store):
 
     async def _flush(self, kind: tuple[Statement, ...]) -> None:
         """One group after the other, each of what gathered during the last."""
-        while group := self._lanes[kind][:MAX_GROUP]:
-            del self._lanes[kind][:MAX_GROUP]
+        while group := self._next_group(kind):
             await self._run_group(group)
         del self._lanes[kind]
+
+    def _next_group(self, kind: tuple[Statement, ...]) -> list[Job]:
+        """Those that have waited longest and may go together; what must go apart from one of them stays."""
+        group: list[Job] = []
+        stays: list[Job] = []
+        taken = set[object]()
+        for job in self._lanes[kind]:
+            goes = len(group) < MAX_GROUP and taken.isdisjoint(job.keys)
+            (group if goes else stays).append(job)
+            taken |= job.keys
+        self._lanes[kind] = stays
+        return group
 
     async def _run_group(self, jobs: Sequence[Job]) -> None:
         if len(jobs) == 1:
@@ -224,7 +236,7 @@ class PostgresStore(Store):
         together = merged(jobs)
         await self._run(together)
         if isinstance(together.result, Exception) and not _is_away(together.result):
-            # One of them contradicts the data: it alone must fail.
+            # One of them contradicts the data, or has lost its claim: it alone must fail.
             for job in jobs:
                 await self._run_alone(job)
             return None
@@ -328,21 +340,29 @@ async def _transaction(connection: Any, steps: Sequence[Step]) -> list[list[Row]
 
 async def _step(connection: Any, step: Step) -> list[Row]:
     statement, rows = step.statement, step.rows
-    if statement.returns:
+    if statement.returns and not statement.shared:
         return [found for row in rows for found in await _rows(connection, statement, row)]
-    sql, names = _compiled(statement)
-    if step.expect is None and len(rows) > 1:
-        if statement.sort_by:
-            rows = sorted(rows, key=lambda row: [(row[n] is not None, row[n]) for n in statement.sort_by])
-        await connection.executemany(sql, [[row[name] for name in names] for row in rows])
-        return []
-    touched = 0
-    for row in rows:
-        done = await connection.execute(sql, *(row[name] for name in names))
-        touched += int(done.rpartition(" ")[2]) if done[-1:].isdigit() else 0
+    touched = await _run_rows(connection, statement, rows, count=step.expect is not None)
     if step.expect is not None and touched != step.expect:
         raise ClaimLost(f"claim_lost:{statement.name}")
     return []
+
+
+async def _run_rows(connection: Any, statement: Statement, rows: Sequence[Row], *, count: bool) -> int:
+    """Run it for each row, many of them in one round trip; how many rows were touched, if that is to be counted."""
+    sql, names = _compiled(statement)
+    if len(rows) == 1:
+        done = await connection.execute(sql, *(rows[0][name] for name in names))
+        return int(done.rpartition(" ")[2]) if done[-1:].isdigit() else 0
+    if statement.sort_by:
+        rows = sorted(rows, key=lambda row: [(row[n] is not None, row[n]) for n in statement.sort_by])
+    values = [[row[name] for name in names] for row in rows]
+    if not values:
+        return 0
+    if count:
+        return len(await connection.fetchmany(f"{sql} RETURNING 1", values))
+    await connection.executemany(sql, values)
+    return 0
 
 
 async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]) -> list[Row]:
@@ -353,6 +373,8 @@ async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]
 
 def _is_away(error: Exception) -> bool:
     """Whether the database is away, or cannot store anything at all: not the fault of what was to be stored."""
+    if isinstance(error, ClaimLost):
+        return False
     return isinstance(error, _AWAY) or (isinstance(error, asyncpg.InterfaceError) and not _is_unsendable(error))
 
 

@@ -15,6 +15,7 @@ OCCLUSION = (
     "typical value, which the model's author gave. The differences do not add up to the probability, and they are not "
     "Shapley values."
 )
+WITHHELD = "An input that counts is not named here, because it would reveal a sensitive condition."
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
@@ -75,10 +76,12 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     inputs = [
         _input(f, manifest, at, None if a.probabilities else a.contributions.get(f.name))
         for f in a.vector.features
-        if f.reason is None and not math.isnan(f.value)
+        if f.reason is None and not math.isnan(f.value) and f.name not in a.withheld
     ]
     if inputs:
         parts.append("Inputs: " + "; ".join(inputs) + ".")
+    if a.withheld:
+        parts.append(WITHHELD)
     if why:
         parts.append(f"What it comes from: {why}.")
     if a.typical and not ended and status != "entered-in-error":

@@ -85,6 +85,8 @@ SETTLE = Statement(
     "settle_write",
     "UPDATE delivery SET state = :state, reason = :reason, claim = NULL, lease_until = 0, settled_at = :now "
     "WHERE assessment_id = :assessment_id AND claim = :claim",
+    leads=True,
+    sort_by=("assessment_id",),
 )
 LEAVE = Statement(
     "leave_write",
@@ -102,6 +104,7 @@ EFFECT = Statement(
     "VALUES (:identity, :risk_assessment, :observation, :revision, :now) "
     "ON CONFLICT (identity) DO UPDATE SET risk_assessment = excluded.risk_assessment, "
     "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
+    sort_by=("identity",),
 )
 FIND_EFFECT = Statement(
     "find_effect",

@@ -88,7 +88,7 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
         {
             "resourceType": "Observation",
             "id": resource_id("so", links.identity),
-            "meta": {"security": [AIAST]},
+            "meta": {"security": _labels(e)},
             "identifier": [{"system": SCORE_SYSTEM, "value": links.identity.hex()}],
             "status": links.status,
             "category": [{"coding": [survey]}],
@@ -126,8 +126,14 @@ def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[st
     return [
         {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
         for c in manifest.result.components
-        if c.points in a.contributions and _applies(c, features)
+        if c.points in a.contributions and c.points not in a.withheld and _applies(c, features)
     ]
+
+
+def _labels(e: Evidence) -> list[dict[str, str]]:
+    """Made by a machine, and as sensitive as what it was made from."""
+    inherited = (label.partition("|") for label in e.labels)
+    return [AIAST, *({"system": system, "code": code} for system, _, code in inherited if code != AIAST["code"])]
 
 
 def _percentages(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any]:
@@ -173,7 +179,7 @@ def risk_assessment(conclusion: Conclusion, manifest: Manifest, links: Links) ->
         {
             "resourceType": "RiskAssessment",
             "id": resource_id("sc", links.identity),
-            "meta": {"security": [AIAST]},
+            "meta": {"security": _labels(e)},
             "identifier": [{"system": ASSESSMENT_SYSTEM, "value": links.identity.hex()}],
             "status": links.status,
             "method": {

@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import random
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -219,6 +220,25 @@ def durable(bench: Bench) -> Iterator[Figure]:
         yield Figure(name, ratio(ours, theirs), bar, found)
 
 
+def boundary(bench: Bench) -> Iterator[Figure]:
+    """De-identification, labels and sealed evidence alone, beside a whole event of the yardstick."""
+    if not bench.saturated:
+        list(saturated(bench))
+    found = []
+    for number in range(bench.rounds):
+        folder = bench.folder()
+        shutil.copytree(bench.graph.parents[2], folder / "models")
+        command = [sys.executable, "-m", "tests.benchmarks.boundary", str(bench.events), str(folder / "models")]
+        done = subprocess.run(command, check=True, capture_output=True, cwd=ROOT, start_new_session=True)
+        found.append(json.loads(done.stdout))
+        said = ", ".join(f"{part} {us:.0f}" for part, us in found[-1].items())
+        bench.tell(f"boundary {number + 1}/{bench.rounds}: {said} us")
+    bare = [t.cpu_us_per_event for t in bench.saturated["yardstick"]]
+    yield Figure(
+        "deid_cpu_ratio", ratio([one["cpu_us_per_event"] for one in found], bare), "<= 0.3", {"sidecar": found}
+    )
+
+
 def _inserted(side: str, events: int, folder: Path) -> dict[str, float]:
     folder.mkdir(parents=True)
     command = [sys.executable, "-m", "tests.benchmarks.durable", side, str(events), str(folder)]
@@ -236,4 +256,5 @@ SCENARIOS: Mapping[str, Scenario] = {
     "durable": durable,
     "burst": burst,
     "postgres": on_postgres,
+    "boundary": boundary,
 }

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 
 from sidecar.app import running_model
 from sidecar.context import from_bundle
-from sidecar.deid import Rules, deidentify, load_rules
+from sidecar.deid import Mode, Rules, deidentify, load_rules
 from sidecar.pipeline import RunningModel, conclude
 from sidecar.records import Conclusion, DeidentifiedSnapshot, PatientSnapshot
 from sidecar.scoring import LoadedModel, load_model
@@ -33,8 +33,8 @@ def loaded() -> LoadedModel:
 
 
 @cache
-def rules() -> Rules:
-    return load_rules()
+def rules(mode: Mode = Mode.KEYED_PSEUDONYMS) -> Rules:
+    return load_rules(mode=mode)
 
 
 @cache

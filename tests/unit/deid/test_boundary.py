@@ -208,13 +208,13 @@ def test_the_shipped_policy_is_named_by_its_digest():
 @pytest.mark.parametrize(
     ("policy", "said"),
     [
-        (b"schema = 1\n[Observation]\nvalueString = 'keep'\n", "Observation.valueString: unknown action"),
-        (b"schema = 1\n[Observation]\nstatus = { do = 'status', usabel = ['final'] }\n", "unknown key usabel"),
-        (b"schema = 2\n", "schema must be 1"),
-        (b"Observation = 'all'\nschema = 1\n", "Observation must be a table"),
+        (b"schema = 2\n[read.Observation]\nvalueString = 'keep'\n", "read.Observation.valueString: unknown action"),
+        (b"schema = 2\n[read.Observation]\nstatus = { do = 'status', usabel = ['final'] }\n", "unknown key usabel"),
+        (b"schema = 1\n", "schema must be 2"),
+        (b"read.Observation = 'all'\nschema = 2\n", "Observation must be a table"),
         (b"[Observation\n", "not valid TOML"),
-        (b"schema = 1\n[Observation]\nstatus = 'status'\ncode = 'codes'\n", "Observation: must begin with codes"),
-        (b"schema = 1\n[Observation]\ncode = 'codes'\ncomponent = 'components'\n", "components, then codes"),
+        (b"schema = 2\n[read.Observation]\nstatus = 'status'\ncode = 'codes'\n", "Observation: must begin with codes"),
+        (b"schema = 2\n[read.Observation]\ncode = 'codes'\ncomponent = 'components'\n", "components, then codes"),
     ],
 )
 def test_a_rule_that_does_not_parse_stops_the_start(policy, said):

@@ -1,0 +1,224 @@
+"""`sidecar deid`: de-identify files, or say what would be done to them.
+
+De-identified resources go to standard output as NDJSON, one a line, in the order of the input; what people should know
+goes to standard error. A refused resource or an unreadable line is left out, counted and said by place and reason,
+never by content.
+"""
+
+import contextlib
+import secrets
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+from rich.console import Console
+from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sidecar.commands.deid_report import as_html, as_json
+from sidecar.commands.deid_vault import FileVault, MemoryVault
+from sidecar.deid import Engine, KeyedNames, Mode, Names, Tally, VaultNames, load_policy, load_rules
+from sidecar.errors import Misconfigured
+from sidecar.store import load_keys
+
+MAX_DOCUMENT = 256 * 1024 * 1024
+"""Bytes of one JSON document or line: it is parsed as a whole. NDJSON files may be of any size."""
+LINES, DOCUMENTS = (".ndjson", ".jsonl"), (".json",)
+SHOWN_PROBLEMS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What was asked for. `keys` is a key ring, `vault` a file; without them tokens are for this run alone."""
+
+    mode: Mode
+    today: date
+    diff: bool = False
+    report: bool = False
+    html: bool = False
+    keys: Path | None = None
+    vault: Path | None = None
+
+
+@dataclass
+class Seen:
+    """What went by: documents that could not be read, by place, and the tally of what was done."""
+
+    tally: Tally
+    resources: int = 0
+    unreadable: list[str] = field(default_factory=list)
+
+    @property
+    def is_clean(self) -> bool:
+        """Whether all was read and nothing refused."""
+        return not self.unreadable and not self.tally.refused
+
+
+def run(paths: tuple[str, ...], asked: Asked) -> int:
+    """De-identify everything in `paths`; 0 when all of it was read and passed, else 1.
+
+    Raises:
+        Misconfigured: a path that is not there, nothing to read, an unusable key ring or vault.
+    """
+    files = list(_files(paths))
+    seen = Seen(Tally(listing=asked.diff))
+    with _names(asked) as names:
+        engine = Engine(load_policy(), asked.mode, names, asked.today, seen.tally)
+        _through(engine, files, asked, seen)
+    if asked.report:
+        told = as_html if asked.html else as_json
+        sys.stdout.write(told(seen.tally, asked.mode, load_rules(mode=asked.mode).digest, len(seen.unreadable)))
+    _say(seen)
+    return 0 if seen.is_clean else 1
+
+
+def _through(engine: Engine, files: list[Path | None], asked: Asked, seen: Seen) -> None:
+    out = sys.stdout.buffer
+    with _progress() as advance:
+        for file in files:
+            for place, document in _documents(file):
+                if not isinstance(document, dict):
+                    seen.unreadable.append(f"{place}: {document if isinstance(document, str) else 'no resource'}")
+                    continue
+                before = seen.tally.refused.copy()
+                done = engine.resource(document)
+                seen.resources += 1
+                advance(seen.resources)
+                if asked.diff:
+                    _show(place, done, seen.tally, seen.tally.refused - before)
+                elif done is not None and not asked.report:
+                    out.write(orjson.dumps(done) + b"\n")
+    out.flush()
+
+
+@contextlib.contextmanager
+def _names(asked: Asked) -> Iterator[Names]:
+    """Tokens and shifts: of the key ring, of the vault, or for this run alone.
+
+    Raises:
+        Misconfigured: a vault without a ring to seal it, or for a mode that has none.
+    """
+    ring = load_keys(asked.keys) if asked.keys is not None else None
+    if asked.mode is not Mode.SAFE_HARBOR_RULES:
+        if asked.vault is not None:
+            raise Misconfigured([f"--vault is for safe_harbor_rules; tokens of {asked.mode} come from --keys"])
+        yield KeyedNames(ring.token("deid", "names") if ring is not None else secrets.token_bytes(32))
+        return
+    if asked.vault is None:
+        yield VaultNames(MemoryVault())
+        return
+    if ring is None:
+        raise Misconfigured(["--vault says who everybody is and is sealed: give the key ring with --keys"])
+    with FileVault(asked.vault, ring) as vault:
+        yield VaultNames(vault)
+
+
+def _files(paths: tuple[str, ...]) -> Iterator[Path | None]:
+    """The files to read, in order; None is standard input.
+
+    Raises:
+        Misconfigured: one is not there, or a folder holds nothing to read.
+    """
+    problems = []
+    for path in paths:
+        if path == "-":
+            yield None
+        elif Path(path).is_dir():
+            found = sorted(f for f in Path(path).rglob("*") if f.suffix.lower() in LINES + DOCUMENTS and f.is_file())
+            if not found:
+                problems.append(f"{path}: no {', '.join(LINES + DOCUMENTS)} in it")
+            yield from found
+        elif Path(path).is_file():
+            yield Path(path)
+        else:
+            problems.append(f"{path}: no such file or folder")
+    if problems:
+        raise Misconfigured(problems)
+
+
+def _documents(file: Path | None) -> Iterator[tuple[str, Any]]:
+    """What a file holds, each with its place; a text in place of a document says why it cannot be read."""
+    name = "standard input" if file is None else str(file)
+    try:
+        with file.open("rb") if file is not None else contextlib.nullcontext(sys.stdin.buffer) as opened:
+            yield from _parsed(opened, name)
+    except OSError as error:
+        yield name, f"cannot be read ({error.strerror})"
+
+
+def _parsed(opened: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
+    """A first line that is a document makes it NDJSON, which is read line by line; else it is one document."""
+    first = opened.readline(MAX_DOCUMENT + 1)
+    document = _document(first)
+    if isinstance(document, str) and first.lstrip()[:1] in {b"{", b"["}:
+        rest = opened.read(MAX_DOCUMENT + 1 - len(first))
+        yield name, _document(first + rest)
+        return
+    number = 1
+    while first:
+        if first.strip():
+            yield f"{name}, line {number}", document
+        first, number = opened.readline(MAX_DOCUMENT + 1), number + 1
+        document = _document(first)
+
+
+def _document(raw: bytes) -> Any:
+    if len(raw) > MAX_DOCUMENT:
+        return f"larger than {MAX_DOCUMENT} bytes; split it, or give NDJSON"
+    try:
+        return orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return "not valid JSON"
+
+
+def _show(place: str, after: Mapping[str, Any] | None, tally: Tally, refused: Mapping[str, int]) -> None:
+    """What each rule did to one resource. Values are shown only as they are afterwards."""
+    out, steps = sys.stdout, Counter((s.path, s.what) for s in tally.steps or ())
+    out.write(f"--- {place}\n")
+    for (path, what), times in steps.items():
+        out.write(f"{what:<12} {path}{f' x {times}' if times > 1 else ''}\n")
+    for reason, times in refused.items():
+        out.write(f"{'refused':<12} {reason}{f' x {times}' if times > 1 else ''}\n")
+    if after is not None:
+        out.write(f"+++ {orjson.dumps(after).decode()}\n")
+    if tally.steps is not None:
+        tally.steps.clear()
+
+
+@contextlib.contextmanager
+def _progress() -> Iterator[Any]:
+    """A line on standard error while it lasts, where somebody looks."""
+    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    began, told = time.monotonic(), [0.0]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("reading", total=None)
+
+        def advance(resources: int) -> None:
+            now = time.monotonic()
+            if now - told[0] > 0.2:
+                told[0] = now
+                progress.update(
+                    task, description=f"{resources:,} resources, {resources / max(now - began, 0.001):,.0f}/s"
+                )
+
+        yield advance
+
+
+def _say(seen: Seen) -> None:
+    err = sys.stderr
+    refused = seen.tally.refused.total()
+    err.write(
+        f"{seen.resources:,} read, {sum(seen.tally.resources.values()):,} resources passed, {refused:,} refused\n"
+    )
+    for reason, times in seen.tally.refused.most_common(SHOWN_PROBLEMS):
+        err.write(f"refused: {reason} x {times:,}\n")
+    for problem in seen.unreadable[:SHOWN_PROBLEMS]:
+        err.write(f"not read: {problem}\n")
+    if len(seen.unreadable) > SHOWN_PROBLEMS:
+        err.write(f"not read: {len(seen.unreadable) - SHOWN_PROBLEMS:,} more\n")

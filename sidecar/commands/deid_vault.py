@@ -1,0 +1,85 @@
+"""Where random tokens are kept between runs of `sidecar deid`. The file says who everybody is: it is sealed."""
+
+import fcntl
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from sidecar.errors import Misconfigured, NotHere, Rejected
+from sidecar.store import Cipher
+
+PLACE = "deid.vault"
+
+
+class MemoryVault:
+    """Tokens of one run, forgotten at its end."""
+
+    def __init__(self) -> None:
+        self._kept: dict[str, str] = {}
+
+    def get(self, name: str) -> str | None:
+        """What was put under `name`."""
+        return self._kept.get(name)
+
+    def put(self, name: str, value: str) -> None:
+        """Keep it for this run."""
+        self._kept[name] = value
+
+
+class FileVault(MemoryVault):
+    """Tokens in a file, a sealed line each, by the key ring. One run at a time has it.
+
+    Raises:
+        Misconfigured: it cannot be opened, is readable by others, in use, or does not open with this ring.
+    """
+
+    def __init__(self, path: Path, ring: Cipher) -> None:
+        super().__init__()
+        self._path, self._ring = path, ring
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        except OSError as error:
+            raise Misconfigured([f"{path}: cannot be opened ({error.strerror})"]) from None
+        self._file = os.fdopen(descriptor, "a+b", buffering=0)
+        try:
+            self._claim()
+            self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def _claim(self) -> None:
+        if os.fstat(self._file.fileno()).st_mode & 0o077:
+            raise Misconfigured([f"{self._path}: readable by others; run: chmod 600 {self._path}"])
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Misconfigured([f"{self._path}: another run has it"]) from None
+
+    def _read(self) -> None:
+        self._file.seek(0)
+        for number, line in enumerate(self._file.read().splitlines(), start=1):
+            try:
+                row, sealed = (bytes.fromhex(part) for part in line.decode().split())
+                name, value = self._ring.open(PLACE, row, sealed).decode().rsplit("\n", 1)
+            except (ValueError, NotHere, Rejected):
+                problem = f"{self._path}: line {number} does not open with this key ring; nothing was written"
+                raise Misconfigured([problem]) from None
+            self._kept[name] = value
+
+    def put(self, name: str, value: str) -> None:
+        """Keep it, in the file before anything that has it is written."""
+        super().put(name, value)
+        row = self._ring.token("deid.vault", name)
+        sealed = self._ring.seal(PLACE, row, f"{name}\n{value}".encode())
+        self._file.write(f"{row.hex()} {sealed.hex()}\n".encode())
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.fsync(self._file.fileno())
+        self._file.close()

@@ -1,0 +1,129 @@
+"""Codes, not prose: codings of known systems whose codes look like that system's, without display, text or version.
+
+Pure. https://hl7.org/fhir/R4/datatypes.html#CodeableConcept
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sidecar.deid.policy import Policy
+
+_ANY = re.compile(r"[A-Za-z0-9.\-]{1,32}")
+_DIGITS = re.compile(r"\d{1,9}", re.ASCII)
+_ICD_10 = re.compile(r"[A-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?", re.ASCII)
+# What a code of these systems looks like; a name, a date or a record number that was put there does not.
+_SHAPES = {
+    "http://loinc.org": re.compile(r"(?:\d{1,7}|L[AGLP]\d{1,7})-\d", re.ASCII),
+    "http://snomed.info/sct": re.compile(r"[1-9]\d{5,17}", re.ASCII),
+    "http://www.nlm.nih.gov/research/umls/rxnorm": _DIGITS,
+    "http://hl7.org/fhir/sid/cvx": re.compile(r"\d{1,3}", re.ASCII),
+    "http://hl7.org/fhir/sid/icd-10": _ICD_10,
+    "http://hl7.org/fhir/sid/icd-10-cm": _ICD_10,
+    "http://hl7.org/fhir/sid/icd-9-cm": re.compile(r"[EV]?\d{2,4}(?:\.\d{1,2})?", re.ASCII),
+    "http://www.whocc.no/atc": re.compile(r"[A-Z](?:\d\d(?:[A-Z](?:[A-Z](?:\d\d)?)?)?)?", re.ASCII),
+    "http://www.ama-assn.org/go/cpt": re.compile(r"\d{4}[0-9A-Z]", re.ASCII),
+}
+# Off the scale of the device, in whatever system: dropping it would turn a limit into a measurement.
+_LIMITS = {"<", ">"}
+INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
+ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
+
+_OMB_SYSTEM = "urn:oid:2.16.840.1.113883.6.238"
+_NULL_FLAVOR = "http://terminology.hl7.org/CodeSystem/v3-NullFlavor"
+_OMB = {
+    *((_OMB_SYSTEM, c) for c in ("1002-5", "2028-9", "2054-5", "2076-8", "2106-3", "2131-1", "2135-2", "2186-5")),
+    (_NULL_FLAVOR, "UNK"),
+    (_NULL_FLAVOR, "ASKU"),
+}
+_BIRTH_SEXES = {"M", "F", "UNK"}
+Concept = dict[str, Any]
+
+
+def coding_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The reader of one Coding: system and code, or nothing."""
+    systems = {system: _SHAPES.get(system, _ANY).fullmatch for system in policy.systems}
+
+    def coding(value: object) -> Concept | None:
+        if not isinstance(value, dict):
+            return None
+        system, code = value.get("system"), value.get("code")
+        if not isinstance(system, str) or not isinstance(code, str):
+            return None
+        looks_right = systems.get(system)
+        return {"system": system, "code": code} if looks_right is not None and looks_right(code) else None
+
+    return coding
+
+
+def concept_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The reader of one CodeableConcept: its codings that may stay, or nothing."""
+    coding = coding_of(policy)
+
+    def concept(value: object) -> Concept | None:
+        listed = value.get("coding") if isinstance(value, dict) else None
+        if not isinstance(listed, list):
+            return None
+        kept = [k for each in listed if (k := coding(each)) is not None]
+        return {"coding": kept} if kept else None
+
+    return concept
+
+
+def interpretation_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The same for an interpretation, where "<" and ">" stay whoever's code they are."""
+    coding = coding_of(policy)
+
+    def concept(value: object) -> Concept | None:
+        listed = value.get("coding") if isinstance(value, dict) else None
+        kept = []
+        for each in listed if isinstance(listed, list) else ():
+            code = each.get("code") if isinstance(each, dict) else None
+            limit = {"system": INTERPRETATION, "code": code} if isinstance(code, str) and code in _LIMITS else None
+            if (found := limit or coding(each)) is not None:
+                kept.append(found)
+        return {"coding": kept} if kept else None
+
+    return concept
+
+
+def absence_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The same for why a value is absent: without a code that may stay it is absent all the same."""
+    concept = concept_of(policy)
+
+    def absence(value: object) -> Concept:
+        return concept(value) or {"coding": [{"system": ABSENT, "code": "unknown"}]}
+
+    return absence
+
+
+def extension_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The reader of one extension of a resource: of those that the policy names, by closed lists of codes."""
+    readers: Mapping[str, Callable[[Concept], Concept | None]] = {"omb": _omb, "code": _birth_sex}
+    named = {url: readers[how] for url, how in policy.extensions.items()}
+
+    def extension(value: object) -> Concept | None:
+        url = value.get("url") if isinstance(value, dict) else None
+        read = named.get(url) if isinstance(url, str) else None
+        content = read(value) if read is not None and isinstance(value, dict) else None
+        return {"url": url, **content} if content is not None else None
+
+    return extension
+
+
+def _omb(extension: Concept) -> Concept | None:
+    """The categories of the US census; detailed ones are small groups, and the text is text."""
+    parts = extension.get("extension")
+    kept = []
+    for part in parts if isinstance(parts, list) else ():
+        coding = part.get("valueCoding") if isinstance(part, dict) and part.get("url") == "ombCategory" else None
+        if isinstance(coding, dict) and isinstance(code := coding.get("code"), str):
+            system = coding.get("system")
+            if isinstance(system, str) and (system, code) in _OMB:
+                kept.append({"url": "ombCategory", "valueCoding": {"system": system, "code": code}})
+    return {"extension": kept} if kept else None
+
+
+def _birth_sex(extension: Concept) -> Concept | None:
+    code = extension.get("valueCode")
+    return {"valueCode": code} if isinstance(code, str) and code in _BIRTH_SEXES else None

@@ -1,0 +1,185 @@
+"""Dates and times under each mode: years with seconds between, moved by whole days, or as they are. Pure.
+
+https://hl7.org/fhir/R4/datatypes.html#dateTime
+"""
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from typing import Any
+
+from sidecar.deid.general.tally import GENERALISED, KEPT, REPLACED
+from sidecar.deid.general.visit import Visit
+
+RELATIVE_SECONDS = "urn:ehr-sidecar:relative-seconds"
+RELATIVE_DAYS = "urn:ehr-sidecar:relative-days"
+YEAR = "urn:ehr-sidecar:year"
+DATA_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
+MASKED = {"extension": [{"url": DATA_ABSENT, "valueCode": "masked"}]}
+"""What stands beside a date that had to go, so that nobody reads "not there"."""
+
+OLDEST_YEARS = 89
+_LONGEST = timedelta(days=OLDEST_YEARS * 365)
+_WRITTEN = re.compile(
+    r"(\d{4})(?:-(\d\d)(?:-(\d\d)"
+    r"(?:T((?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60))?)(?:(\.\d{1,6})\d*)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?)?)?",
+    re.ASCII,
+)
+_TIME = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.\d+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A FHIR date or time, taken apart. `day` is None when only a year or a month is known."""
+
+    year: int
+    day: date | None
+    month: str
+    clock: str
+    zone: str
+
+    @property
+    def text(self) -> str:
+        """As it was, but for digits of a second beyond the sixth."""
+        if self.day is None:
+            return f"{self.year:04d}{self.month}"
+        return self.day.isoformat() + self.clock + self.zone
+
+    @property
+    def moment(self) -> datetime | None:
+        """The instant; None without a time of day and a zone, or in a leap second, which has no place on a clock."""
+        if self.day is None or not self.zone:
+            return None
+        try:
+            return datetime.fromisoformat(self.text).astimezone(UTC)
+        except (ValueError, OverflowError):
+            return None
+
+
+def read(value: object, kind: str) -> Written | None:
+    """`value` as a date, dateTime or instant of R4, whichever `kind` says; None when it is not one.
+
+    The time of a dateTime may lack its seconds or its zone, as some EHRs write it; a date has none.
+    """
+    found = _WRITTEN.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return None
+    year, month, day, clock, fraction, zone = found.groups()
+    if (clock and kind == "date") or (kind == "instant" and not zone):
+        return None
+    try:
+        first = date(int(year), int(month or 1), int(day or 1))
+    except ValueError:
+        return None
+    return Written(
+        first.year,
+        first if day else None,
+        f"-{month}" if month and not day else "",
+        f"T{clock}{fraction or ''}" if clock else "",
+        zone or "",
+    )
+
+
+def moved(written: Written, by: timedelta) -> str | None:
+    """The same time of day, `by` whole days later; None for a part of a date, and where the calendar ends."""
+    if written.day is None:
+        return None
+    try:
+        return (written.day + by).isoformat() + written.clock + written.zone
+    except OverflowError:
+        return None
+
+
+class Plain:
+    """Dates as they are, if they are dates."""
+
+    def put(self, out: dict[str, Any], name: str, written: Written, _visit: Visit) -> str | None:
+        """Write the element `name` into `out`; says what was done, None when nothing may be written."""
+        out[name] = written.text
+        return KEPT
+
+
+class Moved:
+    """Dates moved by the shift of their patient; without a patient, or with a part of a date, none."""
+
+    def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:
+        """Write the element `name` into `out`; says what was done, None when nothing may be written."""
+        by = visit.shift()
+        text = moved(written, by) if by is not None else None
+        if text is None:
+            out[f"_{name}"] = MASKED
+            return None
+        out[name] = text
+        return REPLACED
+
+
+class Years:
+    """Years, and beside them how far each moment lies from the first one that was met of its patient.
+
+    No year is written that shows an age over 89, and no two distances that lie further apart than such an age.
+    """
+
+    def __init__(self, today: date) -> None:
+        self._oldest = today.year - OLDEST_YEARS
+        self._anchors: dict[str, _Anchor] = {}
+
+    def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:
+        """Write the element `name` into `out`; says what was done, None when nothing may be written."""
+        year = self.year(written)
+        beside = self._beside(written, visit.owner())
+        if year is not None and visit.kind == "instant":
+            beside = [{"url": YEAR, "valueDate": year}, *beside]
+        elif year is not None:
+            out[name] = year
+        if beside:
+            out[f"_{name}"] = {"extension": beside}
+        elif name not in out:
+            out[f"_{name}"] = MASKED
+            return None
+        return GENERALISED
+
+    def year(self, written: Written) -> str | None:
+        """The year, unless whoever lived then is over 89 today."""
+        return f"{written.year:04d}" if written.year >= self._oldest else None
+
+    def _beside(self, written: Written, owner: str | None) -> list[dict[str, Any]]:
+        if owner is None or written.day is None:
+            return []
+        moment = written.moment
+        at = moment or datetime.combine(written.day, time(), UTC)
+        anchor = self._anchors.get(owner)
+        if anchor is None:
+            anchor = self._anchors[owner] = _Anchor(at, written.day)
+        if not anchor.takes(at):
+            return []
+        if moment is None:
+            return [{"url": RELATIVE_DAYS, "valueInteger": (written.day - anchor.day).days}]
+        seconds = (moment - anchor.at).total_seconds()
+        return [{"url": RELATIVE_SECONDS, "valueDecimal": int(seconds) if seconds.is_integer() else seconds}]
+
+
+class _Anchor:
+    """The moment that a patient's distances are measured from, and how far they reach. Never written."""
+
+    __slots__ = ("_first", "_last", "at", "day")
+
+    def __init__(self, at: datetime, day: date) -> None:
+        self.at = self._first = self._last = at
+        self.day = day
+
+    def takes(self, at: datetime) -> bool:
+        """Whether all distances written so far and this one fit into a life of 89 years."""
+        first, last = min(self._first, at), max(self._last, at)
+        if last - first > _LONGEST:
+            return False
+        self._first, self._last = first, last
+        return True
+
+
+Moments = Plain | Moved | Years
+
+
+def time_of_day(value: object) -> str | None:
+    """A time of day without a date, to the second."""
+    found = _TIME.fullmatch(value) if isinstance(value, str) else None
+    return found[1] if found is not None else None

@@ -1,0 +1,64 @@
+"""Births and deaths: the years that may stay, and ages over 89 that may not show. Pure. 45 CFR 164.514(b)(2)(i)(C)."""
+
+from collections.abc import Mapping
+from datetime import date, timedelta, timezone
+from typing import Any
+
+from sidecar.deid.general.moments import MASKED, Moments, Written, Years, read
+from sidecar.deid.general.quantities import OVER_89
+from sidecar.deid.general.tally import GENERALISED
+from sidecar.deid.general.visit import Visit
+from sidecar.deid.times import days
+
+AGE = "urn:ehr-sidecar:age"
+_CAP_YEARS = 90
+_EASTERNMOST = timezone(timedelta(hours=14))
+
+
+def over_89(born: date, on: date) -> bool:
+    """Whether somebody born on `born` has completed 90 years by `on`; on 29 February, by 28 February at the latest."""
+    try:
+        birthday = born.replace(year=born.year + _CAP_YEARS)
+    except ValueError:
+        birthday = date(born.year + _CAP_YEARS, 2, 28)
+    return on >= birthday
+
+
+class Births:
+    """The date of birth by the mode. Where only years stay, it goes with an age over 89, today or at death.
+
+    Of a part of a date the earliest day counts, and of the time of a death the latest calendar day that it is anywhere:
+    whoever may be over 89 is.
+    """
+
+    def __init__(self, moments: Moments, today: date) -> None:
+        self._moments, self._today = moments, today
+
+    def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:
+        """Write the date of birth as `name` into `out`; says what was done, None when nothing may be written."""
+        if not isinstance(self._moments, Years):
+            return self._moments.put(out, name, written, visit)
+        span = days(written.text)
+        last = max(self._today, _last_day(visit.source) or self._today)
+        if span is None or over_89(span[0], last):
+            out[f"_{name}"] = {"extension": [{"url": AGE, "valueAge": dict(OVER_89)}]}
+            return GENERALISED
+        year = self._moments.year(written)
+        if year is None:
+            out[f"_{name}"] = MASKED
+            return None
+        out[name] = year
+        return GENERALISED
+
+
+def _last_day(patient: Mapping[str, Any]) -> date | None:
+    """The latest calendar day on which the patient can have died."""
+    written = read(patient.get("deceasedDateTime"), "dateTime")
+    span = days(written.text) if written is not None else None
+    if written is None or span is None:
+        return None
+    moment = written.moment
+    try:
+        return span[1] if moment is None else max(span[1], moment.astimezone(_EASTERNMOST).date())
+    except OverflowError:
+        return date.max

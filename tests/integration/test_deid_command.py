@@ -1,0 +1,182 @@
+"""`sidecar deid`: files in, de-identified resources out, and what an officer may see of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import orjson
+import pytest
+from click.testing import CliRunner
+
+from sidecar.cli import main
+from sidecar.deid import Mode, load_rules
+from sidecar.store.cipher import new_keys
+
+CANARY = "Zebulon"
+LOINC = "http://loinc.org"
+
+
+def person(number: int = 1) -> dict:
+    return {
+        "resourceType": "Patient", "id": f"{CANARY}-{number}", "birthDate": "1950-05-04", "gender": "male",
+        "name": [{"family": CANARY}], CANARY: CANARY, "telecom": [{"value": CANARY}],
+    }  # fmt: skip
+
+
+def reading(number: int = 1, **more) -> dict:
+    return {
+        "resourceType": "Observation", "id": f"o-{CANARY}-{number}", "status": "final",
+        "code": {"coding": [{"system": LOINC, "code": "8867-4", "display": CANARY}], "text": CANARY},
+        "subject": {"reference": f"Patient/{CANARY}-{number}", "display": CANARY},
+        "effectiveDateTime": "2026-03-01T12:00:00Z",
+        "valueQuantity": {"value": 88, "unit": CANARY, "system": "http://unitsofmeasure.org", "code": "/min"}, **more,
+    }  # fmt: skip
+
+
+def bundle(*resources: dict) -> dict:
+    return {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": r} for r in resources]}
+
+
+def lines(*documents: dict) -> bytes:
+    return b"".join(orjson.dumps(d) + b"\n" for d in documents)
+
+
+def deid(*words: object, given: bytes | None = None):
+    done = CliRunner().invoke(main, ["deid", *map(str, words)], input=given)
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done
+
+
+def out(done) -> list[dict]:
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+@pytest.fixture
+def ring(tmp_path) -> Path:
+    new_keys(tmp_path / "ring.toml")
+    return tmp_path / "ring.toml"
+
+
+def test_a_folder_of_bundles_and_lines_comes_out_in_order_without_what_identifies(tmp_path):
+    (tmp_path / "deeper").mkdir()
+    (tmp_path / "a.json").write_text(json.dumps(bundle(person(1), reading(1)), indent=1))
+    (tmp_path / "deeper" / "b.ndjson").write_bytes(lines(person(2), reading(2)))
+    (tmp_path / "c.txt").write_text(CANARY)
+    done = deid(tmp_path)
+    assert done.exit_code == 0, done.stderr
+    assert [r["resourceType"] for r in out(done)] == ["Bundle", "Patient", "Observation"]
+    assert CANARY.casefold() not in done.stdout.casefold()
+    kept = out(done)[2]
+    assert (kept["valueQuantity"]["value"], kept["code"]["coding"]) == (88, [{"system": LOINC, "code": "8867-4"}])
+    assert kept["subject"]["reference"] == f"Patient/{out(done)[1]['id']}"
+
+
+def test_a_line_that_cannot_be_read_is_told_by_its_place_and_the_others_pass():
+    given = lines(person(1)) + f'{{"{CANARY}": \n[1]\n\n'.encode() + lines(reading(1))
+    done = deid("-", given=given)
+    assert done.exit_code == 1
+    assert [r["resourceType"] for r in out(done)] == ["Patient", "Observation"]
+    assert "standard input, line 2: not valid JSON" in done.stderr
+    assert "standard input, line 3: no resource" in done.stderr
+    assert CANARY not in done.output
+
+
+def test_a_refused_resource_is_told_by_its_reason_and_the_exit_code():
+    done = deid("-", given=lines(reading(1, modifierExtension=[{"url": CANARY}]), reading(2)))
+    assert done.exit_code == 1
+    assert len(out(done)) == 1
+    assert "refused: modifier:Observation.modifierExtension x 1" in done.stderr
+
+
+def test_a_document_over_several_lines_is_one_document():
+    done = deid("-", given=json.dumps(bundle(person(1)), indent=4).encode())
+    assert (done.exit_code, len(out(done))) == (0, 1)
+
+
+@pytest.mark.parametrize("form", ["--report", "--html"])
+def test_the_report_counts_each_element_and_holds_no_value(form):
+    done = deid("-", form, given=lines(person(1), reading(1), reading(2)))
+    assert done.exit_code == 0, done.stderr
+    assert CANARY.casefold() not in done.output.casefold()
+    if form == "--report":
+        found = json.loads(done.stdout)
+        assert found["resources"] == {"Observation": 2, "Patient": 1}
+        assert found["elements"]["Observation.code.text"] == {"dropped": 2}
+        assert found["elements"]["Patient.name"] == {"dropped": 1}
+        assert (found["mode"], found["rules"]) == ("safe_harbor_rules", load_rules(mode=Mode.SAFE_HARBOR_RULES).digest)
+    else:
+        assert "<td>Patient.name</td>" in done.stdout
+
+
+def test_the_diff_says_what_each_rule_did_and_shows_no_value_that_goes():
+    done = deid("-", "--diff", given=lines(person(1), reading(1)))
+    assert "dropped      Patient.name" in done.stdout
+    assert "generalised  Patient.birthDate" in done.stdout
+    assert "kept         Observation.valueQuantity" in done.stdout
+    assert CANARY.casefold() not in done.output.casefold()
+
+
+def test_tokens_are_of_one_run_unless_a_vault_keeps_them_and_the_vault_tells_nobody(tmp_path, ring):
+    vault = tmp_path / "vault"
+    kept = [deid("-", "--keys", ring, "--vault", vault, given=lines(person(1))) for _ in range(2)]
+    apart = [deid("-", given=lines(person(1))) for _ in range(2)]
+    assert out(kept[0])[0]["id"] == out(kept[1])[0]["id"]
+    assert out(apart[0])[0]["id"] != out(apart[1])[0]["id"]
+    assert CANARY.encode() not in vault.read_bytes()
+    assert vault.stat().st_mode & 0o077 == 0
+
+
+def test_a_vault_does_not_open_with_another_ring_or_for_others(tmp_path, ring):
+    vault, other = tmp_path / "vault", tmp_path / "other.toml"
+    new_keys(other)
+    assert deid("-", "--keys", ring, "--vault", vault, given=lines(person(1))).exit_code == 0
+    before = vault.read_bytes()
+    refused = deid("-", "--keys", other, "--vault", vault, given=lines(person(2)))
+    assert (refused.exit_code, refused.stdout, vault.read_bytes()) == (2, "", before)
+    assert "does not open with this key ring" in refused.stderr
+    vault.chmod(0o644)
+    assert "chmod 600" in deid("-", "--keys", ring, "--vault", vault, given=b"").stderr
+
+
+def test_a_vault_without_a_ring_and_a_vault_of_another_mode_are_refused(tmp_path, ring):
+    assert "--keys" in deid("-", "--vault", tmp_path / "v", given=b"").stderr
+    wrong = deid("-", "--vault", tmp_path / "v", "--keys", ring, "--mode", "keyed_pseudonyms", given=b"")
+    assert (wrong.exit_code, (tmp_path / "v").exists()) == (2, False)
+
+
+def test_keyed_tokens_and_shifts_are_the_rings(tmp_path, ring):
+    other = tmp_path / "other.toml"
+    new_keys(other)
+    words = ("-", "--mode", "keyed_pseudonyms", "--keys")
+    first, again, else_ = (deid(*words, keys, given=lines(reading(1))) for keys in (ring, ring, other))
+    assert first.stdout == again.stdout != else_.stdout
+    assert "2026-03-01" not in first.stdout
+    assert out(first)[0]["effectiveDateTime"].endswith("T12:00:00Z")
+
+
+@pytest.mark.parametrize("words", [("nowhere.json",), (".",)])
+def test_what_is_not_there_is_refused_with_its_name(words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    done = deid(*words)
+    assert done.exit_code == 2
+    assert words[0] in done.stderr
+
+
+def test_ctrl_c_ends_it_without_a_trace_and_the_vault_holds_what_was_written(tmp_path, ring):
+    command = [sys.executable, "-m", "sidecar", "deid", "-", "--keys", str(ring), "--vault", str(tmp_path / "v")]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=dict(os.environ)
+    ) as running:
+        assert running.stdin is not None
+        running.stdin.write(lines(person(1)))
+        running.stdin.flush()
+        while not (tmp_path / "v").exists() or not (tmp_path / "v").stat().st_size:
+            assert running.poll() is None
+        running.send_signal(signal.SIGINT)
+        _, said = running.communicate(timeout=30)
+    assert running.returncode not in {0, None}
+    assert b"Traceback" not in said
+    assert (tmp_path / "v").read_bytes().endswith(b"\n")

@@ -1,0 +1,106 @@
+"""PostgreSQL: transactions of the same steps that gather go together, and it is as if each had gone alone."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from sidecar.errors import ClaimLost
+from sidecar.inbox import EventBox, ModelWait, WorkBox
+from sidecar.records import Event, PatientId, Reference
+from sidecar.store import Statement, Step, Store, open_store
+from tests.harness import cipher_in
+from tests.peers.conftest import skip_without_peer
+from tests.postgres import missing, new_database
+
+skip_without_peer(missing())
+
+A, B = ModelWait("a", 0.0, 0.0), ModelWait("b", 0.0, 0.0)
+MANY = 40
+STEAL = Statement("steal", "UPDATE work SET claim = 'another' WHERE patient_key = :patient_key AND model = 'a'")
+
+
+@pytest.fixture
+def store() -> Iterator[Store]:
+    with new_database() as url:
+        opened = open_store(url)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def boxes(store, tmp_path) -> tuple[EventBox, WorkBox]:
+    cipher = cipher_in(tmp_path)
+    return EventBox(store, cipher), WorkBox(store, cipher)
+
+
+async def routed(store, events, concerned):
+    """One event for each list of (patient, model) pairs, routed side by side."""
+    told = [
+        Event("observation", time.time(), Reference("Observation", f"o{n}", "1"), "t") for n in range(len(concerned))
+    ]
+    await events.record(*told)
+    claimed = await events.claim("e", time.time(), 60, len(concerned))
+    await asyncio.gather(
+        *(store.commit(*events.routed(e, pairs, time.time())) for e, pairs in zip(claimed, concerned, strict=True))
+    )
+
+
+async def count(store, sql):
+    (row,) = await store.read(Statement("count", sql))
+    return row["n"]
+
+
+def settled(store, work, items):
+    return asyncio.gather(
+        *(store.commit(*work.settled(item.claim, "x.1", "scored", 0.0)) for item in items), return_exceptions=True
+    )
+
+
+async def test_work_that_ends_at_the_same_moment_is_stored_by_few_transactions(store, boxes):
+    events, work = boxes
+    await routed(store, events, [[(PatientId(f"p{n}"), A)] for n in range(MANY)])
+    assert await count(store, "SELECT count(DISTINCT xmin::text) AS n FROM work") < MANY / 4
+    items = await work.claim("w", time.time(), 60, MANY)
+    assert not [result for result in await settled(store, work, items) if isinstance(result, Exception)]
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state = 'done'") == MANY
+    assert await count(store, "SELECT count(DISTINCT xmin::text) AS n FROM event") < MANY / 4
+    assert await count(store, "SELECT count(*) AS n FROM work") == 0
+
+
+async def test_a_claim_that_was_lost_fails_alone_among_those_it_gathered_with(store, boxes):
+    events, work = boxes
+    await routed(store, events, [[(PatientId(f"p{n}"), A)] for n in range(MANY)])
+    items = await work.claim("w", time.time(), 60, MANY)
+    for stolen in (items[3], items[30]):
+        await store.commit(Step(STEAL, [{"patient_key": stolen.claim.patient_key}]))
+    ended = await settled(store, work, items)
+    assert [n for n, result in enumerate(ended) if isinstance(result, ClaimLost)] == [3, 30]
+    assert not [result for n, result in enumerate(ended) if isinstance(result, Exception) and n not in {3, 30}]
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state = 'done'") == MANY - 2
+    assert await count(store, "SELECT count(*) AS n FROM work") == 2
+
+
+async def test_an_event_that_several_answer_at_the_same_moment_ends(store, boxes):
+    events, work = boxes
+    for patients in ((1, 1), (1, 2)):  # two models of one patient; a reading that was moved to another patient
+        concerned = [
+            [(PatientId(f"p{n}-{patients[0]}"), A), (PatientId(f"p{n}-{patients[1]}"), B)] for n in range(MANY)
+        ]
+        await store.commit(Step(Statement("again", "DELETE FROM event")))
+        await routed(store, events, concerned)
+        items = await work.claim("w", time.time(), 60, 2 * MANY)
+        assert len(items) == 2 * MANY
+        assert not [result for result in await settled(store, work, items) if isinstance(result, Exception)]
+        assert await count(store, "SELECT count(*) AS n FROM event WHERE state <> 'done'") == 0
+        assert await count(store, "SELECT count(*) AS n FROM work") == 0
+
+
+async def test_events_of_one_patient_that_are_routed_together_all_count(store, boxes):
+    events, work = boxes
+    await routed(store, events, [[(PatientId("p"), A)] for _ in range(MANY)])
+    (item,) = await work.claim("w", time.time(), 60, MANY)
+    assert len(item.claim.events) == MANY
+    await settled(store, work, [item])
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state <> 'done'") == 0
