@@ -36,7 +36,7 @@ from sidecar.rooms import Rooms, what_runs
 from sidecar.routing import Router
 from sidecar.scoring import LoadedModel, load_models
 from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
-from sidecar.store import Cipher, Leases, Statement, check_ring, load_keys, open_store, room_beside
+from sidecar.store import Cipher, Leases, Says, Statement, check_ring, keep_ring, load_keys, open_store, room_beside
 from sidecar.web.admin import admin_app
 from sidecar.web.door import Door, Limits, private_socket
 from sidecar.web.jwks import publish_keys
@@ -208,6 +208,7 @@ class Sidecar:
             "assess": self.worker.pump.run,
             "write": self.delivery.pump.run,
             "leases": self.leases.keep,
+            "ring": partial(keep_ring, self.rooms.store, self._cipher),
             "inflow": self.rooms.inflow.watch,
         }
         tasks |= {f"door-{door.name}": door.sweep for door in self._doors}
@@ -260,7 +261,8 @@ class Sidecar:
             raise Misconfigured([f"server.admin_socket: {path} exists and is not a socket"])
         path.unlink(missing_ok=True)
         self._socket = path
-        admin = admin_app(store, self.wake, {"sign_in": self.signer.report, "intake": self.rooms.inflow.report})
+        said = {"sign_in": self.signer.report, "intake": self.rooms.inflow.report}
+        admin = admin_app(store, self.wake, said, operations.sealed_verbs(store, self._cipher))
         limits = replace(self._limits, connections=ADMIN_CONNECTIONS)
         try:
             await self._serve("admin", admin, private_socket(path), limits)
@@ -299,7 +301,8 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
     gate = Gate(client)
     store = open_store(settings.store.url, store_password(settings.store))
-    leases = Leases(store, DUTIES, runs=what_runs(settings, models))
+    says = Says(what_runs(settings, models), lambda: (cipher.sealing, cipher.sealing_since))
+    leases = Leases(store, DUTIES, says=says)
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
     site = Site(settings.server.public_url, hook, settings.subscriptions)
     subscriptions = Subscriptions(client, store, events.record, site, partial(leases.must_hold, DUTIES[0]))

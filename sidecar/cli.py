@@ -230,7 +230,7 @@ def keys() -> None:
 @click.argument("path", type=click.Path(path_type=Path, dir_okay=False))
 def keys_new(path: Path) -> None:
     """Make a key ring at PATH, readable by you only. Never overwrites."""
-    from sidecar.store.cipher import new_keys
+    from sidecar.store.keyfile import new_keys
 
     new_keys(path)
     click.echo(f"wrote {path}; keep it safe, and back it up apart from the database")
@@ -245,3 +245,46 @@ def keys_smart(path: Path, alg: str, rotate: bool) -> None:  # noqa: FBT001 -- c
     from sidecar.commands.keys import smart
 
     smart(path, alg, rotate=rotate)
+
+
+@keys.command("rotate")
+@CONFIG
+def keys_rotate(config: Path) -> None:
+    """Add a fresh key to the ring and seal with it from now on. Running servers take it without a restart."""
+    from sidecar.commands.keys import rotate
+
+    rotate(config)
+
+
+@keys.command("reseal")
+@CONFIG
+def keys_reseal(config: Path) -> None:
+    """Seal every encrypted value again with the newest key, while servers run. Can be interrupted and repeated."""
+    from sidecar.commands.keys import reseal
+
+    reseal(config)
+
+
+@keys.command("retire")
+@CONFIG
+@click.argument("key", type=click.IntRange(1, 255))
+def keys_retire(config: Path, key: int) -> None:
+    """Take KEY out of the ring for good; refused while a value or a server needs it."""
+    from sidecar.commands.keys import retire
+
+    retire(config, key)
+
+
+@main.group()
+def patients() -> None:
+    """What is stored of single patients."""
+
+
+@patients.command("forget")
+@CONFIG
+@click.argument("patient")
+def patients_forget(config: Path, patient: str) -> None:
+    """Delete what is stored of PATIENT, the id of a Patient (- reads it from standard input)."""
+    from sidecar.commands.patients import forget as run
+
+    run(config, sys.stdin.readline().strip() if patient == "-" else patient)

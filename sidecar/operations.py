@@ -1,15 +1,18 @@
-"""What operators ask of the database: how it stands, what is set aside, and setting it going again."""
+"""What operators ask of the database: how it stands, what is set aside, setting it going again; keys and forgetting."""
 
 import re
 import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
 
+from sidecar.errors import Misconfigured
 from sidecar.inbox import events, work
 from sidecar.intake import states
 from sidecar.metrics import QUEUE_DEPTH, QUEUE_OLDEST
-from sidecar.store import SLOW_S, Statement, Step, Store
+from sidecar.records import is_fhir_id
+from sidecar.store import SLOW_S, Cipher, Rotation, Statement, Step, Store, forget
 from sidecar.writeback import outbox
 
 BY_STATE = Statement("events_by_state", "SELECT state, count(*) AS n FROM event GROUP BY state", within_s=SLOW_S)
@@ -47,6 +50,8 @@ BURIED_WRITES = Statement(
     "ORDER BY queued_at LIMIT 1000",
     within_s=SLOW_S,
 )
+
+Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
 _EVENT_ID = re.compile(r"[0-9]{1,18}")
 
@@ -116,3 +121,35 @@ async def refresh_gauges(store: Store) -> None:
         row = (await store.read(statement))[0]
         QUEUE_DEPTH.labels(name).set(row["waiting"])
         QUEUE_OLDEST.labels(name).set(now - row["oldest"] if row["oldest"] else 0)
+
+
+def sealed_verbs(store: Store, cipher: Cipher) -> Mapping[str, Verb]:
+    """What is asked of sealed columns, by path at the admin door. Bodies and answers are JSON and hold no key.
+
+    Each raises Misconfigured with what to do first, or because it was asked for in words that mean nothing.
+    """
+    rotation = Rotation(store, cipher)
+
+    async def state(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await rotation.state(count=body.get("count") is True)
+
+    async def leave(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {"left": await rotation.leave(str(body.get("name")), bytes.fromhex(str(body.get("fingerprint"))))}
+
+    async def reseal(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        return await rotation.reseal(begin=body.get("begin") is True)
+
+    async def retire(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        await rotation.retire(int(body.get("key", 0)), time.time())
+        return {}
+
+    async def forgotten(body: Mapping[str, Any]) -> Mapping[str, Any]:
+        patient = body.get("patient")
+        if not is_fhir_id(patient):
+            raise Misconfigured(["that is no id of a Patient: letters, digits, '-' and '.', at most 64"])
+        return await forget(store, cipher, str(patient))
+
+    return {
+        "/keys/state": state, "/keys/leave": leave, "/keys/reseal": reseal, "/keys/retire": retire,
+        "/patients/forget": forgotten,
+    }  # fmt: skip

@@ -159,7 +159,7 @@ class Router:
         waits = [(PatientId(p), self._rooms.models[m].wait) for p, m in sorted(concerned) if m in self._rooms.models]
         if not waits:
             reason = "gone" if resource is None else "no_model" if patient else "no_patient"
-            await self._finish(event, reason, forget=resource is None)
+            await self._finish(event, reason, whose=patient, forget=resource is None)
             return
         shown = self._must_be_seen(resource, [m for _, m in concerned])
         steps = self._rooms.events.routed(event, waits, time.time(), shown)
@@ -196,8 +196,11 @@ class Router:
     def _subject(self, resource: Mapping[str, Any]) -> Reference | None:
         return references.of(resource.get("subject"), self._rooms.client.base_url)
 
-    async def _finish(self, event: ClaimedEvent, reason: str, *, forget: bool = False) -> None:
-        await self._rooms.store.commit(self._rooms.events.finished(event, reason, time.time(), forget=forget))
+    async def _finish(
+        self, event: ClaimedEvent, reason: str, *, whose: PatientId | None = None, forget: bool = False
+    ) -> None:
+        ended = self._rooms.events.finished(event, reason, time.time(), whose=whose, forget=forget)
+        await self._rooms.store.commit(ended)
         EVENTS.labels(reason).inc()
 
     async def _after(self, event: ClaimedEvent, error: SidecarError) -> None:

@@ -44,7 +44,8 @@ class FileVault(MemoryVault):
         self._file = os.fdopen(descriptor, "a+b", buffering=0)
         try:
             self._claim()
-            self._read()
+            if self._read():
+                self._turn()
         except BaseException:
             self._file.close()
             raise
@@ -56,9 +57,13 @@ class FileVault(MemoryVault):
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Misconfigured([f"{self._path}: another run has it"]) from None
+        if not os.path.samestat(os.fstat(self._file.fileno()), self._path.stat()):  # replaced by whoever had it
+            raise Misconfigured([f"{self._path}: another run has it"])
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take what is in the file; whether a line of it is sealed with another key than the ring's newest."""
         self._file.seek(0)
+        old = False
         for number, line in enumerate(self._file.read().splitlines(), start=1):
             try:
                 row, sealed = (bytes.fromhex(part) for part in line.decode().split())
@@ -67,13 +72,35 @@ class FileVault(MemoryVault):
                 problem = f"{self._path}: line {number} does not open with this key ring; nothing was written"
                 raise Misconfigured([problem]) from None
             self._kept[name] = value
+            old = old or sealed[0] != self._ring.sealing
+        return old
+
+    def _turn(self) -> None:
+        """Seal every line again, so that older keys can be retired; in a new file that takes the place of the old."""
+        beside = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+        try:
+            file = os.fdopen(
+                os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600), "a+b", buffering=0
+            )
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            file.write(b"".join(self._line(name, value) for name, value in self._kept.items()))
+            os.fsync(file.fileno())
+            beside.replace(self._path)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise Misconfigured([f"{self._path}: cannot be replaced ({error.strerror})"]) from None
+        self._file.close()
+        self._file = file
 
     def put(self, name: str, value: str) -> None:
         """Keep it, in the file before anything that has it is written."""
         super().put(name, value)
+        self._file.write(self._line(name, value))
+
+    def _line(self, name: str, value: str) -> bytes:
         row = self._ring.token("deid.vault", name)
         sealed = self._ring.seal(PLACE, row, f"{name}\n{value}".encode())
-        self._file.write(f"{row.hex()} {sealed.hex()}\n".encode())
+        return f"{row.hex()} {sealed.hex()}\n".encode()
 
     def __enter__(self) -> Self:
         return self

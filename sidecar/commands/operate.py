@@ -1,9 +1,5 @@
-"""`sidecar status`, `dead-letters` and `replay`: through a serving process's admin door, else from the database.
+"""`sidecar status`, `dead-letters` and `replay`: through a serving process's admin door, else from the database."""
 
-Its machinery is imported only when no server answers: through the door a command costs a tenth of it.
-"""
-
-import asyncio
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,7 +10,8 @@ from rich.console import Console
 from rich.table import Table
 
 from sidecar import settings
-from sidecar.errors import Misconfigured, Unavailable
+from sidecar.commands.door import door
+from sidecar.errors import Misconfigured
 from sidecar.settings import Settings
 
 
@@ -66,40 +63,8 @@ def replay(config: Path, letter: str | None) -> None:
 
 
 def _ask(found: Settings, method: str, path: str) -> Any:
-    """Through the admin socket when a server runs; otherwise open the database ourselves."""
-    socket = settings.admin_socket(found)
-    if socket is not None and socket.exists():
-        try:
-            transport = httpx.HTTPTransport(uds=str(socket))
-            with httpx.Client(transport=transport, base_url="http://sidecar", timeout=30) as client:
-                answer = client.request(method, path)
-            if answer.status_code != httpx.codes.OK:
-                raise Unavailable("the running server could not answer; its log says why")
-            return orjson.loads(answer.content)
-        except httpx.ConnectError:
-            pass  # a socket left behind by a killed server: the database is free
-        except httpx.TransportError as error:
-            raise Unavailable(f"the running server did not answer ({type(error).__name__})") from None
-    is_file = found.store.url.startswith("sqlite:///")
-    if is_file and not Path(found.store.url.removeprefix("sqlite:///")).exists():
-        raise Misconfigured([f"{found.store.url}: no such database; has the server run with this file yet?"])
-    return asyncio.run(_alone(found, path))
-
-
-async def _alone(found: Settings, path: str) -> Any:
-    from sidecar import operations
-    from sidecar.store import open_store
-
-    store = open_store(found.store.url, settings.store_password(found.store), migrate=False)
-    try:
-        if path == "/status":  # nobody is signed in, and nobody listens
-            alone = {"sign_in": {"problem": None, "missing_scopes": []}, "intake": {"full": []}}
-            return await operations.status(store) | alone
-        if path == "/dead-letters":
-            return await operations.dead_letters(store)
-        return {"replayed": await operations.replay(store, httpx.URL(path).params.get("id"))}
-    finally:
-        await asyncio.to_thread(store.close)
+    with door(found) as ask:
+        return ask(method, path, None)
 
 
 def _print(found: object) -> None:

@@ -1,7 +1,7 @@
 """`sidecar deid rules`: the de-identification policy as a table that an officer can read and sign for."""
 
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -11,7 +11,7 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from sidecar.deid import Keep, Policy, Rules, load_policy, load_rules
+from sidecar.deid import Keep, Mode, Policy, Rules, load_policy, load_rules
 from sidecar.deid.definitions import nearest
 from sidecar.errors import Misconfigured
 
@@ -54,7 +54,7 @@ _AT = {
 _EXTENSION = {"omb": "codes of OMB categories", "code": "M, F or UNK"}
 
 
-def rules(names: Iterable[str], *, as_json: bool) -> None:
+def rules(names: Sequence[str], *, as_json: bool) -> None:
     """Print the policy, or what it says of the resource and data types `names`.
 
     Raises:
@@ -62,16 +62,23 @@ def rules(names: Iterable[str], *, as_json: bool) -> None:
     """
     policy, read = load_policy(), load_rules()
     tables = {**policy.types, **policy.datatypes}
-    wanted = list(names) or list(tables)
+    wanted = list(dict.fromkeys(names)) or list(tables)
     if unknown := [name for name in wanted if name not in tables]:
         raise Misconfigured([f"the policy has no type {name}{nearest(name, tables)}" for name in unknown])
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
     if as_json:
-        said = {"digest": policy.digest, "systems": sorted(policy.systems), "units": sorted(policy.units)}
+        said = {"digest": policy.digest, "assessments": _digests(), "systems": sorted(policy.systems)}
+        said["units"] = sorted(policy.units)
         zip3 = {"restricted": sorted(policy.restricted_zip3), "populated": sorted(policy.populated_zip3)}
-        sys.stdout.write(orjson.dumps({**said, "zip3": zip3, "elements": rows}).decode() + "\n")
+        everything = {**said, "zip3": zip3, "sensitive": _sensitive(read), "elements": rows}
+        sys.stdout.write(orjson.dumps(everything).decode() + "\n")
         return
-    _print(policy, rows)
+    console = Console()
+    _print(console, policy, rows)
+    if not names:
+        console.print("No rationale names what has one of these security labels or codes, or a code that begins so:\n")
+        for what, listed in _sensitive(read).items():
+            console.print(f"{what}: {', '.join(listed)}\n", soft_wrap=True)
 
 
 def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> Iterator[Row]:
@@ -87,7 +94,7 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
         must = keep.modifier and keep.do != "refuse"
         does = _AT.get(f"{path}.{name}") or _does(keep)
         yield row(name, f"{does}; else the resource is refused" if must else does)
-    if "contained" in table:
+    if path in policy.types and "modifierExtension" in table and "extension" not in policy.omitted[path]:
         said = [f"{url.rpartition('/')[2]}: {_EXTENSION[how]}" for url, how in policy.extensions.items()]
         yield row("extension", "; ".join(said) or "dropped")
     for name in sorted(policy.omitted.get(path, ())):
@@ -98,6 +105,21 @@ def _rows(policy: Policy, read: Rules, path: str, table: Mapping[str, Keep]) -> 
             yield from _rows(policy, read, f"{path}.{name}", keep.table)
 
 
+def _sensitive(read: Rules) -> dict[str, list[str]]:
+    """What is withheld from rationales: labels, codes, and how codes begin, each as "system|code"."""
+    found = read.sensitive
+    return {
+        "labels": sorted(found.labels),
+        "codes": [f"{system}|{code}" for system, codes in found.codes.items() for code in sorted(codes)],
+        "beginnings": [f"{system}|{code}" for system, codes in found.beginnings.items() for code in codes],
+    }
+
+
+def _digests() -> dict[str, str]:
+    """What names policy and mode on an assessment, by mode."""
+    return {mode.value: load_rules(mode=mode).digest for mode in Mode}
+
+
 def _does(keep: Keep) -> str:
     if keep.do != "keep":
         return _DONE[keep.do]
@@ -106,13 +128,15 @@ def _does(keep: Keep) -> str:
     return _KEPT.get(keep.kind, f"by the table of {keep.kind}")
 
 
-def _print(policy: Policy, rows: Iterable[Row]) -> None:
-    console = Console()
+def _print(console: Console, policy: Policy, rows: Iterable[Row]) -> None:
     console.print(
         f"De-identification policy {policy.digest}. Whatever is not listed is dropped: unknown elements, other "
         f"extensions, `_field` siblings. {len(policy.systems)} code systems and {len(policy.units)} units may cross; "
         "--json lists them.\n"
     )
+    for mode, digest in _digests().items():
+        console.print(f"On assessments under {mode}: {digest}")
+    console.print()
     for path, listed in groupby(rows, key=itemgetter("of")):
         table = Table(title=path, title_justify="left", box=SIMPLE_HEAD)
         table.add_column("element", no_wrap=True)

@@ -97,7 +97,7 @@ class Tables:
         self._extensions(tables.pop("extension", None))
         omitted = self._omit("", tables.pop("omit", {}), {name: Element("Resource") for name in self._known.resources})
         wanted = {n for n, t in {**self._known.datatypes, **self._known.abstract}.items() if t.elements}
-        for name in {*tables} - {*self._known.resources} - wanted:
+        for name in sorted({*tables} - {*self._known.resources} - wanted):
             self._tell(name, f"no type that the policy knows{nearest(name, {*self._known.resources, *wanted})}")
         for name in [*self._known.resources, *self._known.abstract, *self._known.datatypes]:
             found = self._known.find(name)
@@ -136,7 +136,7 @@ class Tables:
             return
         table = self._written(path, written)
         omitted = self.omitted[path] = self._omit(path, written.get("omit", {}), elements)
-        for name in table.keys() - elements.keys():
+        for name in sorted(table.keys() - elements.keys()):
             self._tell(f"{path}.{name}", f"R4 has no such element{nearest(name, elements)}")
         for name, element in elements.items():
             where = f"{path}.{name}"

@@ -8,13 +8,14 @@ import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
 from sidecar.deid.definitions import r4
 from sidecar.deid.keeping import Keep, Tables
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rule, Rules, of_component, read_sensitive, read_tables
+from sidecar.deid.rules import Rule, Rules, Sensitive, of_component, read_sensitive, read_tables
 from sidecar.errors import Misconfigured
 
 __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
@@ -57,7 +58,7 @@ def load_policy(text: bytes | None = None) -> Policy:
     Raises:
         Misconfigured: listing every problem at once.
     """
-    return _load(text)[1]
+    return (_shipped() if text is None else _load(text))[1]
 
 
 def load_rules(text: bytes | None = None, mode: Mode = Mode.KEYED_PSEUDONYMS) -> Rules:
@@ -66,13 +67,17 @@ def load_rules(text: bytes | None = None, mode: Mode = Mode.KEYED_PSEUDONYMS) ->
     Raises:
         Misconfigured: listing every problem of the policy at once.
     """
-    rules = _load(text)[0]
+    rules = (_shipped() if text is None else _load(text))[0]
     digest = hashlib.sha256(f"{mode}|{rules.digest}".encode()).hexdigest()
     return replace(rules, mode=mode, digest=digest)
 
 
-def _load(text: bytes | None) -> tuple[Rules, Policy]:
-    raw = text if text is not None else files("sidecar.deid").joinpath("rules.toml").read_bytes()
+@cache
+def _shipped() -> tuple[Rules, Policy]:
+    return _load(files("sidecar.deid").joinpath("rules.toml").read_bytes())
+
+
+def _load(raw: bytes) -> tuple[Rules, Policy]:
     try:
         content = tomllib.loads(raw.decode())
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -86,6 +91,7 @@ def _load(text: bytes | None) -> tuple[Rules, Policy]:
     tables.read(content.get("keep"))
     types = read_tables(content.get("read"), problems)
     sensitive = read_sensitive(content.get("sensitive", {}), problems)
+    problems.extend(_of_no_system(lists, sensitive))
     problems.extend(_read_and_not_kept(types, tables))
     digest = hashlib.sha256(raw).hexdigest()
     policy = Policy(
@@ -114,6 +120,17 @@ def _listed(name: str, written: object, problems: list[str]) -> frozenset[str]:
     if twice := sorted({each for each in written if written.count(each) > 1}):
         problems.append(f"deid rules: {name} lists twice: {', '.join(twice)}")
     return frozenset(written)
+
+
+def _of_no_system(lists: Mapping[str, frozenset[str]], sensitive: Sensitive) -> Iterator[str]:
+    """Codes that would never be found, because their system may not cross."""
+    for name, listed in (("age_codes", lists["age_codes"]), ("sensitive.labels", sensitive.labels)):
+        for each in sorted(listed):
+            if each.rpartition("|")[0] not in lists["systems"]:
+                yield f"deid rules: {name}: {each}: must be a listed system, a bar and a code"
+    for name, tables in (("codes", sensitive.codes), ("beginnings", sensitive.beginnings)):
+        for system in tables.keys() - lists["systems"]:
+            yield f"deid rules: sensitive.{name}: {system} is none of the systems"
 
 
 def _table(name: str, written: object, keys: set[str], problems: list[str]) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from sidecar.errors import Rejected
 from sidecar.records import (
     Arm,
     Assessment,
@@ -28,7 +29,7 @@ from sidecar.records import (
     Reference,
     Stored,
 )
-from sidecar.store import Cipher, Row, Statement, Step, Store
+from sidecar.store import Cipher, Row, Statement, Step, Store, row_key
 
 _SAME_MOMENT_S = 0.001
 MOST_REMEMBERED = 1000
@@ -53,7 +54,8 @@ RESTING_ON = Statement(
 )
 OWNERS = Statement(
     "owners",
-    "SELECT DISTINCT assessment.model, assessment.identity, assessment.revision, assessment.evidence "
+    "SELECT DISTINCT assessment.model, assessment.identity, assessment.revision, assessment.patient_key, "
+    "assessment.evidence "
     "FROM basis JOIN assessment ON assessment.id = basis.assessment_id "
     "WHERE basis.resource_key = :resource_key AND assessment.latest = 1 AND assessment.status <> 'entered-in-error'",
     quick=True,
@@ -230,7 +232,8 @@ class Archive:
             **({"probabilities": sorted(a.probabilities.items())} if a.probabilities else {}),
             **({"withheld": a.withheld, "labels": e.labels} if a.withheld or e.labels else {}),
         }
-        return hashlib.sha256(orjson.dumps(said)).digest()
+        # Keyed: a plain hash lets whoever knows the rest try every day of birth.
+        return self._cipher.token("content", hashlib.sha256(orjson.dumps(said)).hexdigest())
 
     def store(self, conclusion: Conclusion, previous: Stored | None, status: str, arm: Arm) -> tuple[str, list[Step]]:
         """The id and the steps that store the next revision under the conclusion's identity (or `previous`'s)."""
@@ -295,11 +298,13 @@ class Archive:
         a, said = conclusion.assessment, conclusion.evidence.to_json()
         if a.tells_birth_date:
             said["numbers"] = _numbers(a)
-        return self._cipher.seal("assessment.evidence", _row_key(identity, revision), orjson.dumps(said))
+        return self._cipher.seal("assessment.evidence", row_key(identity, revision), orjson.dumps(said))
 
     def _unseal(self, row: Any) -> dict[str, Any]:
-        key = _row_key(row["identity"], row["revision"])
+        key = row_key(row["identity"], row["revision"])
         opened: dict[str, Any] = orjson.loads(self._cipher.open("assessment.evidence", key, row["evidence"]))
+        if self._cipher.token("patient", str(opened["patient"])) != row["patient_key"]:
+            raise Rejected("sealed:another_patient")
         return opened
 
     def _open(self, row: Any) -> Stored:
@@ -348,10 +353,6 @@ def _fixed(moment: datetime) -> datetime:
     """`moment` with its offset instead of its zone: that is how it is read back."""
     offset = moment.utcoffset()
     return moment if offset is None else moment.replace(tzinfo=timezone(offset))
-
-
-def _row_key(identity: bytes, revision: int) -> bytes:
-    return identity + b"|" + str(revision).encode()
 
 
 def _moment(at: float, feature: Feature) -> int | None:

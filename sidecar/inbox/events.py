@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import NotHere, Rejected
 from sidecar.records import Event, PatientId, Redacted, Reference
-from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, SLOW_S, Cipher, Row, Statement, Step, Store, Unsure, row_key
 
 RECORD = Statement(
     "record",
@@ -84,6 +84,7 @@ BURY = Statement(
 FINISH = Statement(
     "finish_event",
     "UPDATE event SET state = 'done', reason = :reason, claim = NULL, lease_until = 0, done_at = :now, "
+    "patient_key = :patient_key, "
     "dedupe_key = CASE WHEN :forget = 1 THEN NULL ELSE dedupe_key END WHERE id = :id AND claim = :claim",
 )
 ROUTE = Statement(
@@ -282,7 +283,7 @@ class EventBox:
         ]
         for patient, wait in waits:
             key = self.patient_key(patient)
-            row = key + b"|" + wait.model.encode()
+            row = row_key(key, wait.model)
             steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
             values = {
                 "patient_key": key,
@@ -306,9 +307,15 @@ class EventBox:
         row = {"id": event.id, "claim": event.claim, "due_at": due_at, "untried": int(not tried)}
         await self._store.commit(Step(RELEASE, [row]))
 
-    def finished(self, event: ClaimedEvent, reason: str, now: float, *, forget: bool = False) -> Step:
-        """A step that ends an event which concerns no model, with its reason; `forget` lets it come again."""
+    def finished(
+        self, event: ClaimedEvent, reason: str, now: float, *, whose: PatientId | None = None, forget: bool = False
+    ) -> Step:
+        """A step that ends an event which concerns no model, with its reason; `forget` lets it come again.
+
+        Where it is known `whose` it is, it is forgotten with the patient.
+        """
         row = {"id": event.id, "claim": event.claim, "reason": reason, "now": now, "forget": int(forget)}
+        row["patient_key"] = self.patient_key(whose) if whose is not None else None
         return Step(FINISH, [row], expect=1)
 
     def answered_pings(self, source: str, began: float, now: float) -> Step:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from sidecar.errors import NotHere, Rejected
 from sidecar.records import PatientId, Redacted
-from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure
+from sidecar.store import SKIP_LOCKED, Cipher, Row, Statement, Step, Store, Unsure, row_key
 
 CLAIM = Statement(
     "claim_work",
@@ -146,7 +146,7 @@ class WorkBox:
     async def _item(self, r: Row, token: str, now: float) -> WorkItem | None:
         causes = await self._store.read(CAUSES, patient_key=r["patient_key"], model=r["model"])
         claim = Claim(token, r["patient_key"], r["model"], tuple(c["id"] for c in causes))
-        sealed_row = claim.patient_key + b"|" + claim.model.encode()
+        sealed_row = row_key(claim.patient_key, claim.model)
         try:
             patient = PatientId(self._cipher.open("work.patient", sealed_row, r["patient"]).decode())
         except NotHere as refusal:

@@ -2,16 +2,21 @@
 
 from pydantic import SecretStr
 
-from sidecar.store.cipher import Cipher, load_keys, new_keys
+from sidecar.store.cipher import Cipher, load_keys
 from sidecar.store.claims import Unsure
 from sidecar.store.engine import HEAD, SKIP_LOCKED, SLOW_S, Row, Statement, Step, Store
-from sidecar.store.leases import END_LEASE, KEEP_LEASE, TAKE_LEASE, Leases
-from sidecar.store.ring import check_ring
+from sidecar.store.forgetting import forget
+from sidecar.store.inventory import row_key
+from sidecar.store.keyfile import new_keys
+from sidecar.store.leases import END_LEASE, KEEP_LEASE, TAKE_LEASE, Leases, Says
+from sidecar.store.ring import check_ring, keep_ring
+from sidecar.store.rotation import Rotation
 from sidecar.store.sqlite import SqliteStore, room_beside
 
 __all__ = [
-    "END_LEASE", "HEAD", "KEEP_LEASE", "SKIP_LOCKED", "SLOW_S", "TAKE_LEASE", "Cipher", "Leases", "Row", "SqliteStore",
-    "Statement", "Step", "Store", "Unsure", "check_ring", "load_keys", "new_keys", "open_store", "room_beside",
+    "END_LEASE", "HEAD", "KEEP_LEASE", "SKIP_LOCKED", "SLOW_S", "TAKE_LEASE", "Cipher", "Leases", "Rotation", "Row",
+    "Says", "SqliteStore", "Statement", "Step", "Store", "Unsure", "check_ring", "forget", "keep_ring", "load_keys",
+    "new_keys", "open_store", "room_beside", "row_key",
 ]  # fmt: skip
 
 

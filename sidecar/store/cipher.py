@@ -3,15 +3,17 @@
 AES-256-GCM (NIST SP 800-38D) with a random 96-bit nonce; the associated data binds a value to its table, column and
 row, so ciphertext moved to another row does not open. Look-up keys are HMAC-SHA256 under a key of their own that is
 never rotated, so finding a patient's rows needs no decryption.
+
+The ring grows and shrinks while the server runs: its file is read again when it changed, at the latest when a value
+names a key that is not known. A key that was read so opens at once, and seals only after the database has been asked
+whether it is the one that goes by its number (`sidecar.store.ring`).
 """
 
-import base64
 import hmac
 import os
-import secrets
-import tomllib
+import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
@@ -22,21 +24,30 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sidecar import log
 from sidecar.errors import Misconfigured, NotHere, Rejected
 from sidecar.metrics import UNKNOWN_KEY
+from sidecar.store.keyfile import Keys, read_keys
 
-_KEY_BYTES = 32
 _NONCE_BYTES = 12
 _NONCES = 256
 
 
 class Cipher:
-    """Seals with the active key, opens with any key of the ring."""
+    """Seals with the active key, opens with any key of the ring.
 
-    def __init__(self, lookup: bytes, keys: Mapping[int, bytes], active: int) -> None:
-        self._lookup = HMAC(lookup, SHA256())
-        self._keys = {kid: AESGCM(key) for kid, key in keys.items()}
-        self._active, self._prefix = self._keys[active], bytes([active])
-        named = {"lookup": lookup} | {f"key {kid}": key for kid, key in keys.items()}
-        self.fingerprints = {name: hmac.digest(key, b"ehr-sidecar ring", "sha256") for name, key in named.items()}
+    `sealing` is the number of the key that seals, `sealing_since` when it began to (0 when it always did here), and
+    `wanted` the one that the file names. `fingerprints` tell keys from each other and not what they are.
+    """
+
+    def __init__(self, keys: Keys, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
+        """With a `path`, the ring follows that file."""
+        self._path, self._clock = path, clock
+        self._seen: tuple[int, ...] | None = None
+        self._lookup = HMAC(keys.lookup, SHA256())
+        self._keys = {number: AESGCM(key) for number, key in keys.keys.items()}
+        self._listed, self.wanted = frozenset(keys.keys), keys.active
+        self._unproven = frozenset[int]()
+        self.fingerprints: Mapping[str, bytes] = fingerprints(keys)
+        self.sealing, self.sealing_since = keys.active, 0.0
+        self._seals = (bytes([keys.active]), self._keys[keys.active])
         self._missed = set[int]()
         self._nonces = deque[bytes]()
 
@@ -49,7 +60,8 @@ class Cipher:
     def seal(self, place: str, row: bytes, value: bytes) -> bytes:
         """Encrypt `value` for column `place` (`table.column`) of the row keyed `row`."""
         nonce = self._nonce()
-        return self._prefix + nonce + self._active.encrypt(nonce, value, place.encode() + b"|" + row)
+        prefix, key = self._seals
+        return prefix + nonce + key.encrypt(nonce, value, place.encode() + b"|" + row)
 
     def _nonce(self) -> bytes:
         """Random bytes that nobody else was given: a deque hands each out once, whichever thread asks."""
@@ -69,73 +81,105 @@ class Cipher:
             NotHere: its key is not in this ring; in another server's it may be.
             Rejected: a changed value, or a value from another row.
         """
-        key = self._keys.get(sealed[0]) if sealed else None
-        if not sealed or sealed[0] == 0:  # no ring has such a key
+        number = sealed[0] if sealed else 0
+        if number == 0:  # no ring has such a key
             raise Rejected("sealed:does_not_open")
+        if number not in self._keys:
+            self.look()
+        key = self._keys.get(number)
         if key is None:
-            self._miss(sealed[0])
-            raise NotHere("sealed:unknown_key")
+            raise self._miss(number)
         try:
             return key.decrypt(sealed[1:13], sealed[13:], place.encode() + b"|" + row)
         except (InvalidTag, ValueError):  # ValueError: too short to be ciphertext
+            # Two rings may have grown apart under one number. Until the database has said which is its own, this says
+            # nothing about the value.
+            if number in self._unproven:
+                raise self._miss(number) from None
             raise Rejected("sealed:does_not_open") from None
 
-    def _miss(self, kid: int) -> None:
+    def _miss(self, number: int) -> NotHere:
         UNKNOWN_KEY.inc()
-        if kid not in self._missed:
-            self._missed.add(kid)
-            log.get().error("key missing", place="store", reason=f"key {kid} is not in this server's ring")
+        if number not in self._missed:
+            self._missed.add(number)
+            log.get().error("key missing", place="store", reason=f"key {number} is not in this server's ring")
+        return NotHere("sealed:unknown_key")
+
+    @property
+    def numbers(self) -> list[int]:
+        """The keys that open here."""
+        return sorted(self._keys)
+
+    @property
+    def unproven(self) -> bool:
+        """Whether the file brought a key, or another choice of which one seals, that awaits `prove`."""
+        return bool(self._unproven) or self.wanted != self.sealing
+
+    def look(self) -> None:
+        """Take what the key file brought since it was last read. A file that cannot be used changes nothing."""
+        if self._path is None or (seen := _signature(self._path)) == self._seen:
+            return
+        self._seen = seen
+        try:
+            self._take(read_keys(self._path))
+        except Misconfigured as error:
+            log.get().error("key file not taken", place="store", problem="; ".join(error.problems))
+
+    def _take(self, found: Keys) -> None:
+        new = fingerprints(found)
+        if changed := [name for name, print_ in self.fingerprints.items() if new.get(name, print_) != print_]:
+            raise Misconfigured([f"another {' and '.join(changed)} than before"])
+        # What seals goes on until its successor is proven, whatever the file says.
+        kept = {n: key for n, key in self._keys.items() if n in found.keys or n == self.sealing}
+        added = frozenset(found.keys) - kept.keys()
+        self._keys = kept | {n: AESGCM(found.keys[n]) for n in added}
+        self._listed, self.wanted = frozenset(found.keys), found.active
+        self._unproven = (self._unproven & self._listed) | added
+        self.fingerprints = {**self.fingerprints, **new}
+        self._missed -= added
+
+    def prove(self, names: frozenset[str]) -> None:
+        """The database knows the keys `names` by these numbers: they seal, if the file says so."""
+        self._unproven = frozenset(n for n in self._unproven if f"key {n}" not in names)
+        if self.wanted in self._unproven or self.wanted not in self._keys:
+            return
+        if self.wanted != self.sealing:
+            self._seals = (bytes([self.wanted]), self._keys[self.wanted])
+            self.sealing, self.sealing_since = self.wanted, self._clock()
+            log.get().info("key taken", place="store", reason=f"key {self.sealing} seals from now on")
+        gone = self._keys.keys() - self._listed
+        self._keys = {n: key for n, key in self._keys.items() if n in self._listed}
+        self.fingerprints = {name: p for name, p in self.fingerprints.items() if name not in {f"key {n}" for n in gone}}
+
+    def disown(self) -> None:
+        """The database knows other keys by the numbers of what the file brought: as if it had not been read."""
+        wrong, self._unproven = self._unproven, frozenset()
+        self._keys = {n: key for n, key in self._keys.items() if n not in wrong}
+        self.fingerprints = {
+            name: p for name, p in self.fingerprints.items() if name not in {f"key {n}" for n in wrong}
+        }
+        self._listed, self.wanted = frozenset(self._keys), self.sealing
 
 
-def new_keys(path: Path) -> None:
-    """Write a fresh key ring, readable by its owner only.
-
-    Raises:
-        Misconfigured: the file exists (keys are never overwritten), or cannot be made.
-    """
-    text = (
-        "# Keys of the identified columns. Losing this file loses their contents; leaking it leaks them.\n"
-        f'lookup = "{_fresh()}"\nactive = 1\n\n[keys]\n1 = "{_fresh()}"\n'
-    )
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        raise Misconfigured([f"{path}: exists; keys are never overwritten"]) from None
-    except OSError as error:
-        raise Misconfigured([f"{path}: cannot be made ({error.strerror})"]) from None
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-
-
-def _fresh() -> str:
-    return base64.b64encode(secrets.token_bytes(_KEY_BYTES)).decode()
+def fingerprints(keys: Keys) -> dict[str, bytes]:
+    """Each key of a ring by its name, as it is left in the database."""
+    named = {"lookup": keys.lookup} | {f"key {number}": key for number, key in keys.keys.items()}
+    return {name: hmac.digest(key, b"ehr-sidecar ring", "sha256") for name, key in named.items()}
 
 
 def load_keys(path: Path) -> Cipher:
-    """Read a key ring.
+    """A cipher with the ring at `path`, which it follows.
 
     Raises:
-        Misconfigured: missing, open to others, malformed, short, repeated or constant keys.
+        Misconfigured: see `read_keys`.
     """
+    return Cipher(read_keys(path), path)
+
+
+def _signature(path: Path | None) -> tuple[int, ...] | None:
+    """What changes whenever a file is replaced; None when it is not there."""
     try:
-        if path.stat().st_mode & 0o077:
-            raise Misconfigured([f"{path}: readable by others; run: chmod 600 {path}"])
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise Misconfigured([f"{path}: no key file; make one with: sidecar keys new {path}"]) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise Misconfigured([f"{path}: cannot be read as a key file ({type(error).__name__})"]) from None
-    try:
-        lookup = base64.b64decode(content["lookup"], validate=True)
-        keys = {int(kid): base64.b64decode(key, validate=True) for kid, key in content["keys"].items()}
-        active = content["active"]
-    except (KeyError, ValueError, TypeError, AttributeError):
-        raise Misconfigured([f"{path}: needs lookup, active and a [keys] table of base64 keys"]) from None
-    everything = [lookup, *keys.values()]
-    if any(len(key) != _KEY_BYTES or len(set(key)) < 8 for key in everything):
-        raise Misconfigured([f"{path}: every key must be {_KEY_BYTES} random bytes"])
-    if len(set(everything)) != len(everything):
-        raise Misconfigured([f"{path}: two keys are the same"])
-    if active not in keys or not all(0 < kid < 256 for kid in keys):
-        raise Misconfigured([f"{path}: active must name one of [keys], ids 1 to 255"])
-    return Cipher(lookup, keys, active)
+        there = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (there.st_dev, there.st_ino, there.st_mtime_ns, there.st_size, there.st_mode) if there else None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from sidecar import log
 from sidecar.errors import ClaimLost, NotHere, NotStored
@@ -34,6 +34,11 @@ TAKE_LEASE = Statement(
     within_s=URGENT_S,
 )
 GIVE_BACK = Statement("give_back_leases", "DELETE FROM lease WHERE holder = :holder", within_s=URGENT_S)
+SAY_SEALING = Statement(
+    "say_sealing",
+    "UPDATE lease SET sealing = :sealing, sealing_since = :sealing_since WHERE name = :name AND holder = :holder",
+    within_s=URGENT_S,
+)
 KEEP_LEASE = Statement(
     "keep_lease", "UPDATE lease SET until = :until WHERE name = :name AND holder = :holder RETURNING name"
 )
@@ -65,22 +70,33 @@ FREE = tuple(
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Says:
+    """What a process says of itself with its lease: its models and settings, and the key it seals with since when."""
+
+    runs: str = ""
+    sealing: Callable[[], tuple[int, float]] = lambda: (0, 0.0)
+
+
+NOTHING = Says()
+
+
 class Leases:
     """The leases of one process. `beat` renews them; `alone` runs a duty only while its lease holds.
 
-    `runs` says what the process runs, its models and settings. Where processes differ, those that run what the one
+    `says.runs` is what the process runs, its models and settings. Where processes differ, those that run what the one
     started last runs do all the work, and the others only take notifications: no two models' results take turns.
     """
 
     def __init__(
-        self, store: Store, duties: Iterable[str], clock: Callable[[], float] = time.time, runs: str = ""
+        self, store: Store, duties: Iterable[str], clock: Callable[[], float] = time.time, says: Says = NOTHING
     ) -> None:
         self._store, self._clock = store, clock
         self._process = f"process:{store.owner}"
         self._until = dict.fromkeys([self._process, *duties], 0.0)
         self._taken = {duty: asyncio.Event() for duty in self._until}
         self._known_since = 0.0
-        self._runs, self._since = runs, 0.0
+        self._runs, self._sealing, self._since = says.runs, says.sealing, 0.0
         self._leads = asyncio.Event()
         self._is_newest = True
         self._looking: asyncio.Task[Sequence[Row]] | None = None
@@ -156,8 +172,12 @@ class Leases:
             "runs": self._runs,
             "since": self._since,
         }
-        taken, newest = await self._store.commit(
-            Step(TAKE_LEASE, [row | {"name": name} for name in asked]), Step(NEWEST_AT_ONCE, [{"now": now}])
+        sealing, sealing_since = self._sealing()
+        said = {"name": self._process, "holder": self._store.owner}
+        taken, newest, _ = await self._store.commit(
+            Step(TAKE_LEASE, [row | {"name": name} for name in asked]),
+            Step(NEWEST_AT_ONCE, [{"now": now}]),
+            Step(SAY_SEALING, [said | {"sealing": sealing, "sealing_since": sealing_since}]),
         )
         mine = {r["name"] for r in taken}
         if now > self._until[self._process]:

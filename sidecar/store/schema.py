@@ -1,4 +1,4 @@
-"""The tables. Columns marked `identified` hold ciphertext (see `sidecar.store.cipher`), never plain values.
+"""The tables. What each column holds, and which of them hold ciphertext, is in `sidecar.store.inventory`.
 
 Times are seconds since the epoch. `*_key` columns are keyed fingerprints. No payload body is stored anywhere.
 """
@@ -19,7 +19,6 @@ from sqlalchemy import (
 )
 
 metadata = MetaData()
-IDENTIFIED = {"identified": True}
 EventNumber = BigInteger().with_variant(Integer(), "sqlite")
 """SQLite's integers are as long as they need to be, and only an INTEGER can be its row id."""
 
@@ -29,7 +28,7 @@ event = Table(
     Column("id", EventNumber, primary_key=True),
     Column("source", Text, nullable=False),
     Column("focus_type", Text),
-    Column("focus", LargeBinary, info=IDENTIFIED),
+    Column("focus", LargeBinary),
     Column("focus_key", LargeBinary),
     Column("version", Text),
     Column("dedupe_key", LargeBinary, unique=True),
@@ -84,7 +83,7 @@ work = Table(
     metadata,
     Column("patient_key", LargeBinary, nullable=False),
     Column("model", Text, nullable=False),
-    Column("patient", LargeBinary, nullable=False, info=IDENTIFIED),
+    Column("patient", LargeBinary, nullable=False),
     Column("first_heard_at", Float, nullable=False),
     Column("due_at", Float, nullable=False),
     Column("last_event_id", EventNumber, nullable=False),
@@ -141,7 +140,7 @@ assessment = Table(
     Column("valid_until", Float, nullable=False),
     Column("latest", Integer, nullable=False),
     Column("review", Text),
-    Column("evidence", LargeBinary, nullable=False, info=IDENTIFIED),
+    Column("evidence", LargeBinary, nullable=False),
     UniqueConstraint("identity", "revision"),
 )
 Index("assessment_of_patient", assessment.c.patient_key, assessment.c.model, assessment.c.occurred_at)
@@ -206,8 +205,8 @@ effect = Table(
     "effect",
     metadata,
     Column("identity", LargeBinary, primary_key=True),
-    Column("risk_assessment", LargeBinary, info=IDENTIFIED),
-    Column("observation", LargeBinary, info=IDENTIFIED),
+    Column("risk_assessment", LargeBinary),
+    Column("observation", LargeBinary),
     Column("revision", Integer, nullable=False),
     Column("written_at", Float, nullable=False),
 )
@@ -260,6 +259,8 @@ lease = Table(
     Column("until", Float, nullable=False),
     Column("runs", Text),
     Column("since", Float),
+    Column("sealing", Integer),
+    Column("sealing_since", Float),
 )
 
 ring = Table(
@@ -267,11 +268,5 @@ ring = Table(
     metadata,
     Column("name", Text, primary_key=True),
     Column("fingerprint", LargeBinary, nullable=False),
-)
-
-IDENTIFIED_COLUMNS = tuple(
-    f"{table.name}.{column.name}"
-    for table in metadata.sorted_tables
-    for column in table.columns
-    if column.info.get("identified")
+    Column("retired_at", Float),
 )

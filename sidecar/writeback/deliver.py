@@ -123,7 +123,7 @@ class Deliverer:
             score_id = await ladder.write(score, score_id, sending, look_first=writes.look_first)
             links = replace(links, observation=f"Observation/{score_id}")
         elif score_id is not None:
-            await self._withdraw(score_id, writes)
+            await self._withdraw(score_id, stored.conclusion.evidence, writes)
         try:
             if not alone:
                 body = risk_assessment(stored.conclusion, manifest, links)
@@ -138,10 +138,13 @@ class Deliverer:
             raise
         return Effect(risk_id, score_id)
 
-    async def _withdraw(self, logical_id: str, writes: "_Writes") -> None:
+    async def _withdraw(self, logical_id: str, evidence: Evidence, writes: "_Writes") -> None:
         """A total that no longer stands: the assessment became incomplete."""
         there = await self._client.read(Reference("Observation", logical_id))
         if there is not None and there.get("status") != "entered-in-error":
+            subject = references.of(there.get("subject"), self._client.base_url)
+            if subject is None or subject.relative != f"Patient/{evidence.patient.value}":
+                raise Rejected("another_patient")
             changed = {k: v for k, v in there.items() if k != "meta"} | {"status": "entered-in-error"}
             await writes.ladder.write(changed, logical_id, writes.sending, look_first=True)
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from sidecar import log
 from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
+from sidecar.fhir import references
 from sidecar.fhir.capability import Capability, Ladder
 from sidecar.fhir.client import EhrClient
 from sidecar.metrics import DUPLICATES
@@ -107,6 +108,10 @@ class LadderWriter:
     async def _update(self, resource: Mapping[str, Any], logical_id: str, there: Mapping[str, Any]) -> None:
         if not self._capability.of(str(resource["resourceType"])).update:
             raise Rejected("ehr_cannot:update")
+        # A server that began anew gives ids a second time: what we remember may be somebody else's by now.
+        ours, theirs = (references.of(r.get("subject"), self._client.base_url) for r in (resource, there))
+        if ours is not None and (theirs is None or theirs.relative != ours.relative):
+            raise Rejected("another_patient")
         version = (there.get("meta") or {}).get("versionId")
         headers = {"Prefer": "return=minimal"}
         if is_fhir_id(version):

@@ -101,7 +101,8 @@ RELEASE = Statement(
 EFFECT = Statement(
     "effect",
     "INSERT INTO effect (identity, risk_assessment, observation, revision, written_at) "
-    "VALUES (:identity, :risk_assessment, :observation, :revision, :now) "
+    "SELECT :identity, :risk_assessment, :observation, :revision, :now "
+    "WHERE EXISTS (SELECT 1 FROM delivery WHERE identity = :identity) "  # else its patient was forgotten meanwhile
     "ON CONFLICT (identity) DO UPDATE SET risk_assessment = excluded.risk_assessment, "
     "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
     sort_by=("identity",),

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from sidecar.cli import main
 from sidecar.deid import Mode, load_rules
-from sidecar.store.cipher import new_keys
+from sidecar.store import new_keys
+from sidecar.store.keyfile import fresh_key, read_keys, replace_keys
 
 CANARY = "Zebulon"
 LOINC = "http://loinc.org"
@@ -139,6 +140,19 @@ def test_a_vault_does_not_open_with_another_ring_or_for_others(tmp_path, ring):
     assert "does not open with this key ring" in refused.stderr
     vault.chmod(0o644)
     assert "chmod 600" in deid("-", "--keys", ring, "--vault", vault, given=b"").stderr
+
+
+def test_a_vault_turns_with_the_ring_at_its_next_use_and_keeps_its_tokens(tmp_path, ring):
+    vault = tmp_path / "vault"
+    first = deid("-", "--keys", ring, "--vault", vault, given=lines(person(1)))
+    replace_keys(ring, read_keys(ring).grown(2, fresh_key()).turned(2))
+    second = deid("-", "--keys", ring, "--vault", vault, given=lines(person(1), person(2)))
+    assert vault.stat().st_mode & 0o077 == 0
+    replace_keys(ring, read_keys(ring).without(1))
+    third = deid("-", "--keys", ring, "--vault", vault, given=lines(person(1), person(2)))
+    assert out(first)[0]["id"] == out(second)[0]["id"] == out(third)[0]["id"]
+    assert out(second)[1]["id"] == out(third)[1]["id"]
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
 
 
 def test_a_vault_without_a_ring_and_a_vault_of_another_mode_are_refused(tmp_path, ring):

@@ -701,3 +701,13 @@ for machine in (AnyInterleaving, AnyInterleavingOnPostgres):
     )  # fmt: skip
 TestAnyInterleaving = AnyInterleaving.TestCase
 TestAnyInterleavingOnPostgres = AnyInterleavingOnPostgres.TestCase
+
+
+@pytest.mark.parametrize(("version", "stored"), [("7", "7"), ("123456789", "123456789"), ("1234567890", "opaque"),
+                                                 ("pat-canary-7", "opaque"), ("3e9b", "opaque")])  # fmt: skip
+async def test_a_version_that_is_no_counter_may_be_an_identifier_and_is_not_stored(inbox, version, stored):
+    await inbox.events.record(Event("observation", 0.0, Reference("Observation", "o1", version), "t"))
+    (row,) = await inbox.store.read(Statement("versions", "SELECT version FROM event"))
+    assert row["version"] == stored
+    await inbox.events.record(Event("observation", 0.0, Reference("Observation", "o1", version), "t"))
+    assert len(await inbox.store.read(Statement("versions", "SELECT version FROM event"))) == 1

@@ -11,7 +11,7 @@ import pytest
 from sidecar.errors import ClaimLost, NotHere
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
-from sidecar.store import Leases, Statement, Store, open_store
+from sidecar.store import Leases, Says, Statement, Store, open_store
 from sidecar.store.durability import MOST_SKEW_S
 from sidecar.store.leases import BEAT_S, LEASE_S
 from tests.harness import cipher_in, new_database, until
@@ -35,7 +35,7 @@ class Process:
     """One process of several: its own store and leases, and the clock all share."""
 
     def __init__(self, store: Store, clock: Callable[[], float], runs: str = "") -> None:
-        self.store, self.leases = store, Leases(store, DUTIES, clock, runs)
+        self.store, self.leases = store, Leases(store, DUTIES, clock, Says(runs))
 
 
 @pytest.fixture

@@ -1,10 +1,8 @@
 """The database: transactions, group commit, migrations, the cipher, and that identified columns are ciphertext."""
 
 import asyncio
-import base64
 import contextlib
 import sqlite3
-import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -20,10 +18,11 @@ import sidecar.store
 from sidecar.errors import ClaimLost, Misconfigured, NotStored, Rejected, Retryable
 from sidecar.inbox import EventBox
 from sidecar.records import Event, Reference
-from sidecar.store import Cipher, SqliteStore, Statement, Step, Store, load_keys, new_keys
+from sidecar.store import Cipher, SqliteStore, Statement, Step, Store
 from sidecar.store import open_store as store_at
 from sidecar.store.engine import HEAD
-from sidecar.store.schema import IDENTIFIED_COLUMNS, metadata
+from sidecar.store.inventory import SEALED
+from sidecar.store.schema import metadata
 from tests.harness import ENGINES, cipher_in, house, new_database, now, observation_set, open_store
 
 ADD = Statement("add", "INSERT INTO device (model_digest, remote_id) VALUES (:name, :value)")
@@ -256,17 +255,6 @@ def test_another_key_ring_opens_nothing(cipher, tmp_path):
         cipher_in(tmp_path / "other").open("event.focus", ROW, sealed)
 
 
-def test_an_old_key_still_opens_after_a_new_one_became_active(tmp_path):
-    lookup, one, two = (base64.b64encode(bytes(range(n, n + 32))).decode() for n in (0, 50, 100))
-    path = ring(tmp_path, lookup=lookup, active=1, keys={"1": one})
-    old = load_keys(path)
-    sealed, token = old.seal("event.focus", ROW, b"p1"), old.token("patient", "p1")
-    rotated = load_keys(ring(tmp_path, lookup=lookup, active=2, keys={"1": one, "2": two}))
-    assert rotated.open("event.focus", ROW, sealed) == b"p1"
-    assert rotated.seal("event.focus", ROW, b"p1")[0] == 2
-    assert rotated.token("patient", "p1") == token
-
-
 def test_tokens_differ_when_any_part_or_the_key_ring_differs(cipher, tmp_path):
     (tmp_path / "other").mkdir()
     other = cipher_in(tmp_path / "other")
@@ -279,82 +267,6 @@ def test_tokens_differ_when_any_part_or_the_key_ring_differs(cipher, tmp_path):
         other.token("a", "b"),
     }
     assert len(found) == 6
-
-
-# --- the key file ----------------------------------------------------------------------------------------------------
-
-GOOD = base64.b64encode(bytes(range(32))).decode()
-FINE = base64.b64encode(bytes(range(64, 96))).decode()
-
-
-def ring(folder, lookup=GOOD, active=1, keys=None, mode=0o600):
-    path = folder / "ring.toml"
-    path.unlink(missing_ok=True)
-    table = "\n".join(f'{kid} = "{key}"' for kid, key in ({"1": FINE} if keys is None else keys).items())
-    path.write_text(f'lookup = "{lookup}"\nactive = {active}\n[keys]\n{table}\n')
-    path.chmod(mode)
-    return path
-
-
-def test_a_good_key_ring_is_taken(tmp_path):
-    load_keys(ring(tmp_path))
-
-
-SHORT = base64.b64encode(bytes(range(16))).decode()
-BAD_RINGS = {
-    "open to the group": ({"mode": 0o640}, "chmod 600"),
-    "open to everyone": ({"mode": 0o604}, "chmod 600"),
-    "short lookup": ({"lookup": SHORT}, "32 random bytes"),
-    "short key": ({"keys": {"1": SHORT}}, "32 random bytes"),
-    "constant key": ({"keys": {"1": base64.b64encode(b"\0" * 32).decode()}}, "32 random bytes"),
-    "nearly constant key": ({"keys": {"1": base64.b64encode(b"ab" * 16).decode()}}, "32 random bytes"),
-    "key used twice": ({"keys": {"1": FINE, "2": FINE}}, "the same"),
-    "key is the lookup key": ({"keys": {"1": GOOD}}, "the same"),
-    "active names no key": ({"active": 2}, "active must name"),
-    "active is a word": ({"active": '"1"'}, "active must name"),
-    "no keys": ({"keys": {}}, "active must name"),
-    "id too large": ({"keys": {"1": FINE, "256": base64.b64encode(bytes(range(100, 132))).decode()}}, "1 to 255"),
-    "not base64": ({"keys": {"1": "not base64!"}}, "base64"),
-    "id is a word": ({"keys": {"one": FINE}}, "base64"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_RINGS)
-def test_a_bad_key_ring_is_refused_with_a_sentence_and_without_its_keys(tmp_path, name):
-    changes, sentence = BAD_RINGS[name]
-    with pytest.raises(Misconfigured) as refused:
-        load_keys(ring(tmp_path, **changes))
-    (problem,) = refused.value.problems
-    assert sentence in problem
-    assert not {GOOD, FINE, SHORT} & set(problem.split())
-
-
-def test_a_missing_key_file_says_how_to_make_one(tmp_path):
-    with pytest.raises(Misconfigured, match="sidecar keys new"):
-        load_keys(tmp_path / "none.toml")
-
-
-def test_a_key_file_that_is_not_toml_is_refused_with_a_sentence(tmp_path):
-    path = ring(tmp_path)
-    for content in (b"lookup = ", b"\xff\xfe", b"", b"keys = 3\nlookup = 4\nactive = 1"):
-        path.write_bytes(content)
-        with pytest.raises(Misconfigured):
-            load_keys(path)
-
-
-def test_new_keys_are_readable_by_their_owner_only_and_never_overwrite(tmp_path):
-    path = tmp_path / "keys.toml"
-    new_keys(path)
-    assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    content = path.read_bytes()
-    with pytest.raises(Misconfigured, match="never overwritten"):
-        new_keys(path)
-    assert path.read_bytes() == content
-
-
-def test_new_keys_in_a_folder_that_is_not_there_are_refused_with_a_sentence(tmp_path):
-    with pytest.raises(Misconfigured, match="cannot be made"):
-        new_keys(tmp_path / "no" / "keys.toml")
 
 
 # --- identity at rest ------------------------------------------------------------------------------------------------
@@ -387,7 +299,7 @@ async def test_after_a_run_no_column_of_any_table_holds_an_id_of_the_ehr(tmp_pat
                         text = value.decode("latin-1") if isinstance(value, bytes) else str(value)
                         assert not [s for s in secret if s in text], (table.name, column.name)
                         filled.add(f"{table.name}.{column.name}")
-        assert set(IDENTIFIED_COLUMNS) <= filled | {"work.patient"}
+        assert {c.place for c in SEALED} <= filled | {"work.patient"}
         for file in tmp_path.glob("sidecar.db*"):
             content = file.read_bytes() if file.is_file() else b""
             assert not [s for s in secret if s.encode() in content], file.name
@@ -401,13 +313,3 @@ async def test_every_identified_column_opens_only_with_the_key_ring(tmp_path):
         (row,) = await store.read(Statement("sealed", "SELECT focus, focus_key FROM event"))
         assert b"o1" not in row["focus"]
         assert cipher.open("event.focus", row["focus_key"], row["focus"]) == b"o1"
-
-
-def test_the_columns_that_hold_identity_are_the_listed_ones():
-    assert set(IDENTIFIED_COLUMNS) == {
-        "event.focus",
-        "work.patient",
-        "assessment.evidence",
-        "effect.risk_assessment",
-        "effect.observation",
-    }

@@ -6,7 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import main
-from sidecar.deid import load_policy, load_rules
+from sidecar.deid import Mode, load_policy, load_rules
 from sidecar.deid.definitions import r4
 
 
@@ -23,6 +23,9 @@ def elements(*names):
 def test_every_element_of_every_type_is_shown_exactly_once():
     shown = [(row["of"], row["element"]) for row in elements()]
     assert len(shown) == len(set(shown))
+    assert [(row["of"], row["element"]) for row in elements("Goal", "Patient", "Goal")] == [
+        each for name in ("Goal", "Patient") for each in shown if each[0].partition(".")[0] == name
+    ]
     for name in r4().resources:
         assert {element for of, element in shown if of == name} >= r4().elements(name).keys(), name
     inside = {of for of, _ in shown}
@@ -63,7 +66,15 @@ def test_the_policy_shown_is_the_one_that_is_named_by_its_digest():
         sorted(policy.units),
     )
     assert said["zip3"]["restricted"] == sorted(policy.restricted_zip3)
-    assert policy.digest in run("Patient").stdout.replace("\n", "")
+    text = run("Patient").stdout.replace("\n", "")
+    assert "http://snomed.info/sct|86406008" in said["sensitive"]["codes"]
+    assert "http://snomed.info/sct|86406008" in run().stdout
+    assert "http://snomed.info/sct|86406008" not in text
+    assert set(said["sensitive"]["labels"]) == load_rules().sensitive.labels
+    assert policy.digest in text
+    for mode in Mode:
+        assert said["assessments"][mode] == load_rules(mode=mode).digest
+        assert f"{mode}: {load_rules(mode=mode).digest}" in text
 
 
 def test_a_table_can_be_read_by_a_person():

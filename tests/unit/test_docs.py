@@ -11,6 +11,7 @@ from pydantic.fields import FieldInfo
 from sidecar import metrics
 from sidecar.cli import main
 from sidecar.settings import ModelSettings, Settings
+from sidecar.store.inventory import KINDS, OPEN, SEALED
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -63,7 +64,30 @@ def commands_table() -> str:
     return "\n".join(rows)
 
 
-TABLES = {"commands": commands_table, "settings": settings_table, "metrics": metrics_table}
+def sealed_table() -> str:
+    rows = ["| column | holds | why | bound to |", "|---|---|---|---|"]
+    return "\n".join([*rows, *(f"| `{c.place}` | {c.holds} | {c.why} | {', '.join(c.row)} |" for c in SEALED)])
+
+
+def open_table() -> str:
+    rows = ["| table | holds in the open |", "|---|---|"]
+    for table, columns in OPEN.items():
+        by_kind: dict[str, list[str]] = {}
+        for column, kind in columns.items():
+            by_kind.setdefault(kind, []).append(f"`{column}`")
+        said = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in by_kind.items())
+        rows.append(f"| `{table}` | {said} |")
+    return "\n".join(rows)
+
+
+def kinds_table() -> str:
+    return "\n".join(["| in the open | is |", "|---|---|", *(f"| {kind} | {means} |" for kind, means in KINDS.items())])
+
+
+TABLES = {
+    "commands": commands_table, "settings": settings_table, "metrics": metrics_table, "sealed": sealed_table,
+    "open": open_table, "kinds": kinds_table,
+}  # fmt: skip
 
 
 def _written(name: str) -> str:
@@ -81,6 +105,15 @@ def test_the_readme_lists_every_metric_and_no_other():
 
 def test_the_readme_lists_every_command_and_no_other():
     assert _written("commands") == commands_table()
+
+
+def test_the_readme_lists_every_sealed_column_and_no_other():
+    assert _written("sealed") == sealed_table()
+
+
+def test_the_readme_lists_every_column_in_the_open_and_no_other():
+    assert _written("open") == open_table()
+    assert _written("kinds") == kinds_table()
 
 
 def test_the_budget_of_settings_is_kept():

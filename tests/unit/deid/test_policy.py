@@ -71,6 +71,28 @@ def test_nothing_that_can_hold_a_name_is_kept_but_from_a_closed_list():
                 assert closed or by_code, f"{path}.{name}"
 
 
+def test_what_is_kept_is_a_list_and_has_the_codes_as_r4_has_it():
+    for path, kept, _, elements in tables():
+        for name, keep in kept.items():
+            element = elements[name]
+            assert (keep.many, keep.modifier) == (element.many, element.modifier), f"{path}.{name}"
+            if element.kind == "code" and element.codes:
+                assert keep.codes == element.codes, f"{path}.{name}"
+            assert keep.kind == element.kind or (keep.kind == "code" and keep.codes), f"{path}.{name}"
+            assert (keep.table is not None) == (element.kind == "BackboneElement" and keep.do == "keep"), (
+                f"{path}.{name}"
+            )
+
+
+def test_lists_of_the_policy_are_where_they_belong():
+    quantity, coding = POLICY.datatypes["Quantity"], POLICY.datatypes["Coding"]
+    item = POLICY.types["QuestionnaireResponse"]["item"].table
+    assert quantity["code"].codes == quantity["unit"].codes == POLICY.units >= {"mmol/L", "%", "mm[Hg]"}
+    assert coding["system"].codes == POLICY.systems >= {"http://loinc.org", "http://snomed.info/sct"}
+    assert {"44250-9", "/44250-9"} <= item["linkId"].codes
+    assert "http://loinc.org|30525-0" in POLICY.age_codes
+
+
 def test_a_code_is_kept_only_among_the_codes_of_a_list():
     for path, kept, _, _ in tables():
         for name, keep in kept.items():

@@ -1,6 +1,7 @@
 """A policy that leaves out an element of R4, or says what it cannot mean, does not load, whatever else is wrong with it."""
 
 import re
+from bisect import bisect
 from collections import Counter
 
 import pytest
@@ -31,11 +32,13 @@ LISTED = [
 ]
 
 
+HEADERS = [(m.start(), m[1]) for m in re.finditer(r"^\[keep\.([\w.]+)\]$", TEXT, re.MULTILINE)]
+LISTS = [(m.start(), m[1]) for m in re.finditer(r"^(keep|omit\.\w+) = \[", TEXT, re.MULTILINE)]
+
+
 def where(match):
     """The table in which an element is named, and the list: keep or omit."""
-    header = re.findall(r"^\[keep\.([\w.]+)\]$", TEXT[: match.start()], re.MULTILINE)[-1]
-    key = re.findall(r"^(keep|omit\.\w+) = \[", TEXT[: match.start()], re.MULTILINE)[-1]
-    return header, key
+    return tuple(starts[bisect(starts, (match.start(), "~")) - 1][1] for starts in (HEADERS, LISTS))
 
 
 def elements_of(path):
@@ -142,6 +145,11 @@ def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
         ('"http://loinc.org",', '"http://loinc.org", "http://loinc.org",', "systems lists twice: http://loinc.org"),
         ('"056-089"', '"089-056"', "zip3.populated: write"),
         ("[zip3]", "[zip5]", "unknown key zip5"),
+        ("v3-ActCode|HIV", "v3-ActCodes|HIV", "sensitive.labels: http://terminology.hl7.org/CodeSystem/v3-ActCodes|HIV: must be"),
+        ('"http://snomed.info/sct" = [', '"http://snomed.info/sct2" = [', "sensitive.codes: http://snomed.info/sct2 is none of"),
+        ('sid/icd-10" = [', 'sid/icd-12" = [', "sensitive.beginnings: http://hl7.org/fhir/sid/icd-12 is none of"),
+        ("[sensitive]", "[sensitive]\nlabel = []", "sensitive: unknown key label"),
+        ("loinc.org|30525-0", "loinc.org/30525-0", "age_codes: http://loinc.org/30525-0: must be a listed system"),
         ("[keep.Goal.target]", "[keep.Goal.targets]", "keep.Goal.target: R4 has it"),
         ('birthDate = "age"', 'birthDay = "age"', 'read.Patient.birthDay: R4 has no such element; did you mean "birthDate"?'),
         ('birthDate = "age"', 'birthDate = "time"', "read.Patient.birthDate: time cannot read date"),
@@ -158,7 +166,7 @@ def test_a_policy_that_says_what_it_cannot_mean_does_not_load(old, new, said):
 
 
 @pytest.mark.parametrize("value", ["3", '"all"', "[]", "[3]", "{ listed = 3 }", "{ a = 1 }"])
-@pytest.mark.parametrize("key", ["systems", "why", "zip3", "read", "keep", "keep.Observation", "keep.Observation.status", "keep.Patient.omit",
+@pytest.mark.parametrize("key", ["systems", "sensitive", "why", "zip3", "read", "keep", "keep.Observation", "keep.Observation.status", "keep.Patient.omit",
                                  "keep.extension", "keep.DomainResource", "keep.omit", "read.Observation", "read.Observation.status"])  # fmt: skip
 def test_a_value_of_the_wrong_kind_is_a_problem_and_no_crash(key, value):
     assert refused(f"schema = 2\n{key} = {value}\n")
