@@ -22,7 +22,7 @@ MAX_EVENTS = 10_000
 MAX_OTHERS = 100
 MAX_NUMBER = 2**53
 STATUS = "Bundle.entry[0].resource"
-_BUNDLE_TYPES = {"history", "subscription-notification", "searchset", "collection"}
+_BUNDLE_TYPES = ("history", "subscription-notification", "searchset", "collection")
 _ONCE = {"type", "subscription", "status", "eventsSinceSubscriptionStart", "eventNumber", "focus"}
 _TAIL = re.compile(
     r"(?:https?://[^?#\s]+/)?([A-Z][A-Za-z]{1,63}/[A-Za-z0-9\-.]{1,64}(?:/_history/[A-Za-z0-9\-.]{1,64})?)"
@@ -74,7 +74,7 @@ def read_status(bundle: Mapping[str, Any], source: Source, heard_at: float) -> N
     """
     if bundle.get("resourceType") != "Bundle":
         raise Refused("Bundle.resourceType", "is not Bundle")
-    if bundle.get("type") not in _BUNDLE_TYPES:
+    if bundle.get("type") not in _BUNDLE_TYPES:  # a tuple: what is sent may be a list, which no set can look up
         raise Refused("Bundle.type", "is not that of a notification")
     entries = list(_objects(bundle.get("entry")))
     status = _status(entries[0].get("resource") if entries else None)

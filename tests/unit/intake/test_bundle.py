@@ -250,3 +250,10 @@ def test_whatever_stands_in_a_parameter_is_read_or_refused_and_never_crashes(jun
 
 def test_nothing_of_a_bundle_shows_in_its_repr():
     assert "o1" not in repr(read(notification(event())))
+
+
+@pytest.mark.parametrize("kind", [["history"], {"x": "history"}, 7, None])
+def test_a_type_that_is_no_word_is_refused_like_any_other(kind):
+    with pytest.raises(Refused) as refusal:
+        read(notification(event(), type=kind))
+    assert refusal.value.path == "Bundle.type"
