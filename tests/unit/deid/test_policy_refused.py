@@ -26,9 +26,15 @@ def test_whatever_is_wrong_is_told_at_once():
     assert "unknown key units2" in problems
 
 
-NAMED = [m for m in re.finditer(r'"([A-Za-z]+(?:\[x\])?)"', TEXT) if m.start() > TEXT.index("[keep.Resource]")]
+COMMENTS = [range(*m.span()) for m in re.finditer(r"^#.*$", TEXT, re.MULTILINE)]
+# Every name in a list of [keep.*]: the words in quotes that are no values and stand in no comment.
 LISTED = [
-    m for m in NAMED if '= "' not in TEXT[m.start() - 4 : m.start() + 1] and "{" not in TEXT[m.start() - 14 : m.start()]
+    m
+    for m in re.finditer(r'"([A-Za-z]+(?:\[x\])?)"', TEXT)
+    if m.start() > TEXT.index("[keep.Resource]")
+    and not any(m.start() in comment for comment in COMMENTS)
+    and '= "' not in TEXT[m.start() - 4 : m.start() + 1]
+    and "{" not in TEXT[m.start() - 14 : m.start()]
 ]
 
 
