@@ -4,7 +4,7 @@ A subscription event, a file on the command line and, later, a CDS Hooks call al
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,6 +23,7 @@ from sidecar.records import (
     Conclusion,
     Consent,
     Evidence,
+    Feature,
     FeatureVector,
     Outcome,
     PatientId,
@@ -92,11 +93,16 @@ def conclude(
         clean = deidentify(snapshot, rules, model.extractor.reads)
     except Rejected as refusal:
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
-    vector, facts = model.extractor.run(clean)
+    held = frozenset(i for i in {f.index for f in clean.facts} if is_sensitive(snapshot.resources[i], rules))
+    vector, facts = model.extractor.run(clean, held)
+    withheld = tuple(f.name for f in facts.values() if f.index in held) if held else ()
+    labels = _labels(snapshot, facts)
     manifest = model.loaded.manifest
     outside = exclusion_by_inputs(manifest, facts) if still_in_cohort else exclusion(manifest, clean, facts)
     if outside is not None:
-        return _refused(patient, model, rules, snapshot.at, outside)
+        refused = _refused(patient, model, rules, snapshot.at, outside)
+        said = replace(refused.assessment, withheld=withheld)
+        return Conclusion(said, replace(refused.evidence, labels=labels))
     concluded = explain(manifest, vector, model.loaded.score(vector))
     assessment = Assessment(
         model=manifest.name,
@@ -115,9 +121,9 @@ def conclude(
         probabilities=concluded.probabilities,
         tells_birth_date=manifest.uses_exact_age,
         typical=concluded.typical,
-        withheld=_withheld(snapshot, vector, rules),
+        withheld=withheld,
     )
-    return Conclusion(assessment, _evidence(snapshot, patient, vector, manifest))
+    return Conclusion(assessment, replace(_evidence(snapshot, patient, vector, manifest), labels=labels))
 
 
 def newest_reading_at(conclusion: Conclusion, manifest: Manifest) -> datetime | None:
@@ -144,15 +150,14 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
         at=snapshot.at,
         occurred_at=occurred_at,
         valid_until=later(occurred_at, manifest.validity),
-        labels=inherited([snapshot.patient, *([snapshot.encounter] if snapshot.encounter else []), *sources.values()]),
     )
 
 
-def _withheld(snapshot: PatientSnapshot, vector: FeatureVector, rules: Rules) -> tuple[str, ...]:
-    """The inputs whose source no rationale may name."""
-    used = {f.index for f in vector.features if f.index is not None}
-    held = {index for index in used if is_sensitive(snapshot.resources[index], rules)}
-    return tuple(f.name for f in vector.features if f.index in held) if held else ()
+def _labels(snapshot: PatientSnapshot, facts: Mapping[str, Feature]) -> tuple[str, ...]:
+    """Of the patient, the stay, and all that a feature comes from, be it an input or one that the cohort asks for."""
+    used = {f.index for f in facts.values() if f.index is not None}
+    stay = [snapshot.encounter] if snapshot.encounter else []
+    return inherited([snapshot.patient, *stay, *(snapshot.resources[index] for index in used)])
 
 
 def _refused(patient: PatientId, model: RunningModel, rules: Rules, at: datetime, reason: str) -> Conclusion:

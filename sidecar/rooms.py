@@ -31,6 +31,7 @@ def what_runs(settings: Settings, models: Mapping[str, RunningModel]) -> str:
             for name, site in sorted(settings.models.items())
         ],
         "models": [(name, m.loaded.digest, m.arm.value) for name, m in sorted(models.items())],
+        "deid": settings.deid.model_dump(mode="json"),
         "facility": settings.facility.model_dump(mode="json"),
         "subscriptions": settings.subscriptions.model_dump(mode="json"),
         "ehr": settings.ehr.model_dump(mode="json", include=CHARTED),

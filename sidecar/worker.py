@@ -12,7 +12,7 @@ from typing import Any
 
 from sidecar import log, pipeline
 from sidecar.aftermath import PATIENCE, aftermath
-from sidecar.deid import instant
+from sidecar.deid import instant, joined
 from sidecar.errors import NotStored, Rejected, Retryable, SidecarError
 from sidecar.explanation import reason_in_words
 from sidecar.fhir import references
@@ -37,13 +37,14 @@ NOT_YET_VISIBLE = 4
 
 @dataclass(frozen=True, slots=True)
 class _Ending:
-    """What stood until now does so no more: when that was seen, and why in words.
+    """What stood until now does so no more: when that was seen, why in words, and with which security labels.
 
     A patient who left the cohort has no current result at all; newer readings end the results of moments `before` them.
     """
 
     at: datetime
     why: str
+    labels: tuple[str, ...]
     before: datetime | None = None
 
     def ends(self, conclusion: Conclusion) -> bool:
@@ -56,23 +57,25 @@ class _Ending:
         """`conclusion` as it stands in the chart from now on: no longer current."""
         a, e = conclusion.assessment, conclusion.evidence
         said = replace(a.vector, remarks=(*a.vector.remarks, f"{ENDED}{self.why}."))
-        return Conclusion(replace(a, vector=said), replace(e, valid_until=max(self.at, e.occurred_at)))
+        labels = joined((e.labels, self.labels))
+        return Conclusion(replace(a, vector=said), replace(e, valid_until=max(self.at, e.occurred_at), labels=labels))
 
 
 def _ending(conclusion: Conclusion, model: RunningModel) -> _Ending | None:
     """Set when the refusal is of the patient, or when newer readings end what rested on older ones."""
     a, at, manifest = conclusion.assessment, conclusion.evidence.at, model.loaded.manifest
+    labels = conclusion.evidence.labels
     refused = a.outcome is Outcome.NOT_SCORED
-    why = "; ".join(reason_in_words(r, manifest, a.vector.features) for r in a.reasons)
+    why = "; ".join(reason_in_words(r, manifest, a.vector.features, a.withheld) for r in a.reasons)
     if refused and not a.vector.features:
         # How the EHR answered says nothing of the patient.
-        return None if set(a.reasons) & pipeline.ABOUT_THE_PATIENT else _Ending(at, why)
+        return None if set(a.reasons) & pipeline.ABOUT_THE_PATIENT else _Ending(at, why, labels)
     newest_at = pipeline.newest_reading_at(conclusion, manifest) if manifest.newer_ends_older else None
     if newest_at is None:
         return None
     unread = any(f.reason and f.seconds is not None for f in a.vector.features)
     failed = f"newer results {'cannot be read' if unread else 'give no result'}: {why}"
-    return _Ending(at, failed if refused else REPLACED, newest_at)
+    return _Ending(at, failed if refused else REPLACED, labels, newest_at)
 
 
 class Worker:

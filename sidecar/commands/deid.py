@@ -86,7 +86,7 @@ def _through(engine: Engine, files: list[Path | None], asked: Asked, seen: Seen)
                     seen.unreadable.append(f"{place}: {document if isinstance(document, str) else 'no resource'}")
                     continue
                 before = seen.tally.refused.copy()
-                done = engine.resource(document)
+                done = _one(engine, document, seen)
                 seen.resources += 1
                 advance(seen.resources)
                 if asked.diff:
@@ -94,6 +94,15 @@ def _through(engine: Engine, files: list[Path | None], asked: Asked, seen: Seen)
                 elif done is not None and not asked.report:
                     out.write(orjson.dumps(done) + b"\n")
     out.flush()
+
+
+def _one(engine: Engine, document: Mapping[str, Any], seen: Seen) -> dict[str, Any] | None:
+    """One document's de-identified form. An error that nobody expected refuses it alone, by its class."""
+    try:
+        return engine.resource(document)
+    except Exception as error:  # noqa: BLE001 -- the outermost frame of one document; the rest of the run goes on
+        seen.tally.refused[f"error:{type(error).__name__}"] += 1
+        return None
 
 
 @contextlib.contextmanager

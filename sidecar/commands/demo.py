@@ -146,7 +146,7 @@ async def _unscored(held: list[Stage]) -> dict[str, Unscored]:
         if current is None or current.conclusion.assessment.outcome is Outcome.SCORED:
             continue
         a, manifest = current.conclusion.assessment, model.loaded.manifest
-        words = tuple(reason_in_words(r, manifest, a.vector.features) for r in a.reasons)
+        words = tuple(reason_in_words(r, manifest, a.vector.features, a.withheld) for r in a.reasons)
         found[patient["id"]] = Unscored(words, current.conclusion.evidence.at)
     return found
 

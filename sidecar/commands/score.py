@@ -112,7 +112,7 @@ def _resources(conclusion: Conclusion, model: RunningModel) -> list[dict[str, An
         status="final" if a.outcome is Outcome.SCORED else "preliminary",
         device=f"Device/{made['id']}",
         rationale=rationale(a, manifest),
-        reasons=tuple(reason_in_words(r, manifest, a.vector.features) for r in a.reasons),
+        reasons=tuple(reason_in_words(r, manifest, a.vector.features, a.withheld) for r in a.reasons),
     )
     total = None if manifest.outputs else observation(conclusion, manifest, links)
     if total is None:

@@ -5,7 +5,7 @@ Deny by default: `rules.toml` names what crosses, in FHIR's element names; every
 
 from sidecar.deid.boundary import deidentify
 from sidecar.deid.general import Done, Engine, KeyedNames, Names, Tally, Vault, VaultNames
-from sidecar.deid.labels import inherited, is_sensitive
+from sidecar.deid.labels import inherited, is_sensitive, joined
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
 from sidecar.deid.rules import Rules
@@ -27,6 +27,7 @@ __all__ = [
     "inherited",
     "instant",
     "is_sensitive",
+    "joined",
     "load_policy",
     "load_rules",
 ]

@@ -12,7 +12,7 @@ from typing import Any
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
 from sidecar.deid.draft import Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rule, Rules
+from sidecar.deid.rules import MEANT, Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
 from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot, Sex
@@ -104,8 +104,20 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
         if value is not None:
             _ACTIONS[rule.do](draft, value, rule)
             if draft.unread:
-                break
+                return draft
+    if not draft.view.rules.siblings.isdisjoint(resource):
+        _silent(draft, table, resource)
     return draft
+
+
+def _silent(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> None:
+    """What has an extension in the place of its value: a death at an unknown time is a death, a status is unknown."""
+    for name, rule in table.items():
+        if rule.do in MEANT and resource.get(name) is None and resource.get(f"_{name}") is not None:
+            if rule.do == "deceased":
+                draft.deceased = True
+            else:
+                draft.trouble = draft.trouble or "modifier"
 
 
 def _is_open(stay: Draft | None) -> bool | None:
@@ -139,7 +151,7 @@ def _quantity(draft: Draft, value: Any, _: Rule) -> None:
     if not isinstance(value, dict):
         draft.trouble = "shape"
         return
-    if value.get("comparator") is not None:
+    if value.get("comparator") is not None or value.get("_comparator") is not None:
         draft.trouble = draft.trouble or "comparator"
     number = value.get("value")
     if number is None:

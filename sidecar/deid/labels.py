@@ -14,16 +14,20 @@ from sidecar.deid.rules import Rules, Sensitive
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 _ASCENDING = "ULMNRV"
-MOST_LABELS = 32
 
 
 def inherited(resources: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """The labels (`system|code`) of what rests on `resources`, in a fixed order, with the highest confidentiality."""
-    found = {label for resource in resources for label in _labels(resource)}
+    return joined(_labels(resource) for resource in resources)
+
+
+def joined(labels: Iterable[Iterable[str]]) -> tuple[str, ...]:
+    """Several results' labels as one's."""
+    found = {label for each in labels for label in each}
     degrees = {label for label in found if label.startswith(CONFIDENTIALITY + "|")}
     highest = max(degrees, key=lambda label: _ASCENDING.find(label[-1]), default=None)
     kept = sorted(found - degrees)
-    return tuple([highest, *kept] if highest else kept)[:MOST_LABELS]
+    return tuple([highest, *kept] if highest else kept)
 
 
 def is_sensitive(resource: Mapping[str, Any], rules: Rules) -> bool:
@@ -48,7 +52,7 @@ def _labels(resource: Mapping[str, Any]) -> list[str]:
     said = meta.get("security") if isinstance(meta, dict) else None
     if said is None:
         return []
-    return [f"{s}|{c}" for s, c in pairs({"coding": said}) if _is_label(s) and _is_label(c)]
+    return [f"{s or ''}|{c}" for s, c in pairs({"coding": said}) if (s is None or _is_label(s)) and _is_label(c)]
 
 
 def _is_label(text: object) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 from sidecar.deid.definitions import r4
 from sidecar.deid.keeping import Keep, Tables
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rule, Rules, Sensitive, of_component, read_sensitive, read_tables
+from sidecar.deid.rules import Rule, Rules, Sensitive, of_component, read_sensitive, read_tables, siblings
 from sidecar.errors import Misconfigured
 
 __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
@@ -109,8 +109,8 @@ def _load(raw: bytes) -> tuple[Rules, Policy]:
     )
     if problems:
         raise Misconfigured(problems)
-    systems, units = lists["systems"], lists["units"]
-    return Rules(types, of_component(types), systems, units, sensitive, Mode.KEYED_PSEUDONYMS, digest), policy
+    systems, units, rest = lists["systems"], lists["units"], (Mode.KEYED_PSEUDONYMS, digest)
+    return Rules(types, of_component(types), systems, units, sensitive, siblings(types), *rest), policy
 
 
 def _listed(name: str, written: object, problems: list[str]) -> frozenset[str]:

@@ -46,6 +46,11 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "verification": _CONCEPT,
 }
 
+MEANT = frozenset(
+    {"absent", "clinical_status", "deceased", "inactive", "open_status", "refuse", "status", "verification"}
+)
+"""Actions on what changes the meaning of the rest: without a value, `_name` says that there is one and not which."""
+
 _CODES = ("usable", "doubtful", "void")
 # What a statement is about is read before anything else, and decides whether anything else is read.
 _ABOUT = ("components", "codes")
@@ -82,6 +87,7 @@ class Rules:
     systems: frozenset[str]
     units: frozenset[str]
     sensitive: Sensitive
+    siblings: frozenset[str]
     mode: Mode
     digest: str
 
@@ -110,6 +116,11 @@ def read_sensitive(written: object, problems: list[str]) -> Sensitive:
         {system: frozenset(each) for system, each in codes.items()},
         {system: tuple(each) for system, each in beginnings.items()},
     )
+
+
+def siblings(types: Mapping[str, Mapping[str, Rule]]) -> frozenset[str]:
+    """The `_name`s of all elements whose meaning is not lost when their value is."""
+    return frozenset(f"_{name}" for table in types.values() for name, rule in table.items() if rule.do in MEANT)
 
 
 def of_component(types: Mapping[str, Mapping[str, Rule]]) -> dict[str, Rule]:

@@ -41,11 +41,18 @@ _PLAIN = {
     "modifier:patient": "the patient record carries a modifier that is not understood",
     "modifier:encounter": "the encounter carries a modifier that is not understood",
 }
+_OUTSIDE = "outside the patients that this score is for, by an input that is not named (sensitive)"
+_UNUSABLE = "an input that is not named (sensitive) cannot be used"
+_NOT_NAMED = "an input is not named (sensitive)"
 _BY_OCCLUSION = "by occlusion, one input at a time (not additive, not SHAP)"
 
 
-def reason_in_words(reason: str, manifest: Manifest, features: tuple[Feature, ...] = ()) -> str:
-    """One stored reason as a phrase. An unknown reason is returned as it is, never hidden."""
+def reason_in_words(
+    reason: str, manifest: Manifest, features: tuple[Feature, ...] = (), withheld: tuple[str, ...] = ()
+) -> str:
+    """One stored reason as a phrase, which does not name what is `withheld`. An unknown reason is returned as it is."""
+    if withheld and not _told_of(reason, manifest).isdisjoint(withheld):
+        return _OUTSIDE if reason.startswith("out_of_cohort:") else _UNUSABLE
     if reason in _PLAIN:
         return _PLAIN[reason]
     word, _, name = reason.partition(":")
@@ -62,9 +69,22 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`, or
     by how many percentage points the probability would change with that input alone at its typical value.
     """
-    if assessment.withheld:
-        return _said(_without(assessment), manifest, most) + "; an input is not named (sensitive)"
-    return _said(assessment, manifest, most)
+    if not assessment.withheld:
+        return _said(assessment, manifest, most)
+    named = _without(assessment)
+    if not any(named.contributions.values()) and any(assessment.contributions.values()):
+        return "what it comes from is not named (sensitive)"
+    return f"{_said(named, manifest, most)}; {_NOT_NAMED}"
+
+
+def _told_of(reason: str, manifest: Manifest) -> frozenset[str]:
+    """The features that a reason tells of."""
+    word, _, name = reason.partition(":")
+    if word != "out_of_cohort":
+        return frozenset({name})
+    cohort = manifest.cohort
+    excluding = {rule.feature for rule in cohort.exclude_when if rule.reason == name}
+    return frozenset(excluding | {need.feature for need in cohort.require if need.reason == name})
 
 
 def _without(assessment: Assessment) -> Assessment:

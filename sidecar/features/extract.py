@@ -43,8 +43,13 @@ class Extractor:
         """The codes, by resource type, of every statement that any feature is computed from."""
         return self._channels.reads
 
-    def run(self, clean: DeidentifiedSnapshot) -> tuple[FeatureVector, dict[str, Feature]]:
-        """The graph's inputs in order with remarks, and every feature by name (the cohort reads the others)."""
+    def run(
+        self, clean: DeidentifiedSnapshot, held: frozenset[int] = frozenset()
+    ) -> tuple[FeatureVector, dict[str, Feature]]:
+        """The graph's inputs in order with remarks, and every feature by name (the cohort reads the others).
+
+        No remark tells of a statement whose index is in `held`.
+        """
         person = Person.of(clean)
         by_channel = self._channels.readings(clean.facts, person)
         readings = {name: by_channel[channel] for name, channel in self._channels.of.items()}
@@ -53,7 +58,8 @@ class Extractor:
         self._apply_spread(found)
         found |= self._chosen
         ordered = tuple(self._needed(found[name]) for name in self._manifest.graph.features)
-        return FeatureVector(ordered, self._remarks(clean, found, readings)), found
+        told = {name: f for name, f in found.items() if f.index not in held}
+        return FeatureVector(ordered, self._remarks(clean, found, told, readings)), found
 
     def _set_moment(self, readings: Readings) -> float:
         """The moment of the observation set: ages count from here, so that looking again later changes nothing.
@@ -79,10 +85,10 @@ class Extractor:
                 found[name] = Feature(name, math.nan, feature.unit, index=feature.index, reason=f"stale:{name}")
 
     def _remarks(
-        self, clean: DeidentifiedSnapshot, found: Mapping[str, Feature], readings: Readings
+        self, clean: DeidentifiedSnapshot, found: Mapping[str, Feature], told: Mapping[str, Feature], readings: Readings
     ) -> tuple[str, ...]:
         remarks = [self._manifest.switches[f.assumed].on for f in found.values() if f.assumed]
-        remarks += [r for n in self._remarked if (r := _origin(found[n], readings[n]))]
+        remarks += [r for n in self._remarked if n in told and (r := _origin(told[n], readings[n]))]
         remarks += [text for text in self._decided if text not in remarks]
         remarks += [
             rule.unknown
@@ -161,11 +167,12 @@ class _Compiled:
         """
         measured = [r for r in readings if r.source.type == "Observation" and r.seconds >= moment - self._window]
         first_of_moment = (next(same) for _, same in groupby(measured, key=lambda r: r.seconds))
-        run = [r.seconds for r in takewhile(_shows, first_of_moment)]
-        since = [r.began for r in readings if _shows(r) and r.confirmed and r.began is not None]
-        lasting = bool(run) and run[0] - run[-1] >= apart_s
-        lasting = lasting or any(began <= moment - apart_s for began in since)
-        return Feature(self._name, float(lasting), self._unit)
+        run = list(takewhile(_shows, first_of_moment))
+        shown = (
+            r for r in readings if _shows(r) and r.confirmed and r.began is not None and r.began <= moment - apart_s
+        )
+        proof = next(shown, None) or (run[0] if run and run[0].seconds - run[-1].seconds >= apart_s else None)
+        return Feature(self._name, float(proof is not None), self._unit, index=None if proof is None else proof.index)
 
     def _aggregate(self, readings: Sequence[Reading], over: Callable[[list[float]], float]) -> Feature:
         """Over the window before the trigger."""

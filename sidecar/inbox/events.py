@@ -276,15 +276,12 @@ class EventBox:
         `shown` is the version in which the focus must be seen in its patient's context; None when it need not be.
         """
         first = self.patient_key(waits[0][0])
-        steps = [
-            Step(
-                ROUTE, [{"id": event.id, "claim": event.claim, "patient_key": first, "shown": _shown(shown)}], expect=1
-            )
-        ]
+        routed = {"id": event.id, "claim": event.claim, "patient_key": first, "shown": _shown(shown)}
+        causes, work = list[Row](), list[Row]()
         for patient, wait in waits:
             key = self.patient_key(patient)
             row = row_key(key, wait.model)
-            steps.append(Step(CAUSE, [{"id": event.id, "model": wait.model, "patient_key": key}]))
+            causes.append({"id": event.id, "model": wait.model, "patient_key": key})
             values = {
                 "patient_key": key,
                 "model": wait.model,
@@ -294,8 +291,9 @@ class EventBox:
                 "max_wait": wait.max_wait_s,
                 "id": event.id,
             }
-            steps.append(Step(WAIT, [values]))
-        return steps
+            work.append(values)
+        # All rows of a table in one step: whatever goes beside it, work rows are locked in one order.
+        return [Step(ROUTE, [routed], expect=1), Step(CAUSE, causes), Step(WAIT, work)]
 
     async def extend(self, events: Sequence[ClaimedEvent], until: float) -> None:
         """Keep claims for longer; lost ones are left alone."""

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.hmac import HMAC
 
 from sidecar import log
-from sidecar.errors import Misconfigured, NotHere, Rejected
+from sidecar.errors import Misconfigured, NotHere, NotStored, Rejected
 from sidecar.metrics import UNKNOWN_KEY
 from sidecar.store.keyfile import Keys, read_keys
 
@@ -34,7 +34,8 @@ class Cipher:
     """Seals with the active key, opens with any key of the ring.
 
     `sealing` is the number of the key that seals, `sealing_since` when it began to (0 when it always did here), and
-    `wanted` the one that the file names. `fingerprints` tell keys from each other and not what they are.
+    `wanted` the one that the file names; none seals that is among the `retired`. `fingerprints` tell keys from each
+    other and not what they are.
     """
 
     def __init__(self, keys: Keys, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
@@ -45,6 +46,7 @@ class Cipher:
         self._keys = {number: AESGCM(key) for number, key in keys.keys.items()}
         self._listed, self.wanted = frozenset(keys.keys), keys.active
         self._unproven = frozenset[int]()
+        self.retired = frozenset[int]()
         self.fingerprints: Mapping[str, bytes] = fingerprints(keys)
         self.sealing, self.sealing_since = keys.active, 0.0
         self._seals = (bytes([keys.active]), self._keys[keys.active])
@@ -58,9 +60,15 @@ class Cipher:
         return mac.finalize()
 
     def seal(self, place: str, row: bytes, value: bytes) -> bytes:
-        """Encrypt `value` for column `place` (`table.column`) of the row keyed `row`."""
+        """Encrypt `value` for column `place` (`table.column`) of the row keyed `row`.
+
+        Raises:
+            NotStored: the key that seals was retired while this server was away, and its file has no other.
+        """
         nonce = self._nonce()
         prefix, key = self._seals
+        if self.sealing in self.retired:
+            raise NotStored("sealed:key_retired")
         return prefix + nonce + key.encrypt(nonce, value, place.encode() + b"|" + row)
 
     def _nonce(self) -> bytes:

@@ -26,12 +26,17 @@ FIND = {
         "basis": f"SELECT resource_key, assessment_id FROM basis WHERE assessment_id IN ({_THEIRS})",  # noqa: S608 -- constants
         "events": "SELECT id FROM event WHERE patient_key = :patient_key "  # noqa: S608 -- constants
         "OR id IN (SELECT event_id FROM cause WHERE patient_key = :patient_key) OR ((focus_key = :person_key "
-        f"OR focus_key IN (SELECT resource_key FROM basis WHERE assessment_id IN ({_THEIRS}))) "
+        f"OR (state NOT IN ('pending', 'buried') "  # a reading may be somebody else's by now: nobody has looked yet
+        f"AND focus_key IN (SELECT resource_key FROM basis WHERE assessment_id IN ({_THEIRS})))) "
         f"AND NOT EXISTS ({_OTHERS}))",
         "work": "SELECT model FROM work WHERE patient_key = :patient_key",
         "writes": "SELECT assessment_id AS id FROM delivery WHERE patient_key = :patient_key",
     }.items()
 }
+# Who answers a shared event and who forgets its other patient take turns at it, as two that answer it do.
+TAKE_TURNS = Statement(
+    "take_turns_forgetting", "SELECT id FROM event WHERE id = :id FOR UPDATE", shared=True, sort_by=("id",)
+)
 # A repeat of what was forgotten is no news: its key stays, which names nobody.
 REMEMBER = Statement(
     "remember_forgotten",
@@ -96,6 +101,7 @@ def _steps(found: dict[str, Sequence[Row]], patient_key: bytes, now: float) -> l
     basis = [{"resource_key": row["resource_key"], "assessment_id": row["assessment_id"]} for row in found["basis"]]
     return [
         Step(DROP_WORK, [theirs]),
+        Step(TAKE_TURNS, events),
         Step(REMEMBER, events),
         Step(LEAVE_TO_OTHERS, events),
         Step(DROP_EVENT, events),

@@ -220,13 +220,17 @@ class PostgresStore(Store):
 
     def _next_group(self, kind: tuple[Statement, ...]) -> list[Job]:
         """Those that have waited longest and may go together; what must go apart from one of them stays."""
+        if not any(statement.apart for statement in kind):
+            together, self._lanes[kind] = self._lanes[kind][:MAX_GROUP], self._lanes[kind][MAX_GROUP:]
+            return together
         group: list[Job] = []
         stays: list[Job] = []
         taken = set[object]()
         for job in self._lanes[kind]:
-            goes = len(group) < MAX_GROUP and taken.isdisjoint(job.keys)
+            keys = job.keys
+            goes = len(group) < MAX_GROUP and taken.isdisjoint(keys)
             (group if goes else stays).append(job)
-            taken |= job.keys
+            taken |= keys
         self._lanes[kind] = stays
         return group
 

@@ -40,10 +40,16 @@ async def check_ring(store: Store, cipher: Cipher) -> None:
 async def look_at_ring(store: Store, cipher: Cipher) -> None:
     """Take what changed in the key file. A ring that is not this database's is left out, and named in the log.
 
+    A key that was retired while this server was away seals nothing more: no copy of it may be left.
+
     Raises:
         NotStored: the database is away; what is new waits.
     """
     cipher.look()
+    retired = {r["name"] for r in await store.read(LEFT) if r["retired_at"] is not None}
+    cipher.retired = frozenset(number for number in cipher.numbers if f"key {number}" in retired)
+    if cipher.sealing in cipher.retired:
+        log.get().error("key retired", place="store", reason=f"key {cipher.sealing} was retired; nothing is sealed")
     if cipher.unproven:
         try:
             await check_ring(store, cipher)

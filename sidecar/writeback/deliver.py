@@ -16,6 +16,7 @@ from sidecar.writeback.outbox import Effect, Outbox, QueuedWrite
 from sidecar.writeback.render import Links, device, observation, risk_assessment, score_stub
 from sidecar.writeback.sending import Sending, SendingWrite, longest_s
 
+_DEATHS = ("deceasedBoolean", "deceasedDateTime", "_deceasedDateTime")  # the last: dead, and nobody knows since when
 _ENDED = ("finished", "cancelled", "entered-in-error")
 
 
@@ -165,7 +166,7 @@ class Deliverer:
 
     def _reasons(self, stored: Stored, manifest: Manifest) -> tuple[str, ...]:
         a = stored.conclusion.assessment
-        return tuple(self._wording.reason(r, manifest, a.vector.features) for r in a.reasons)
+        return tuple(self._wording.reason(r, manifest, a.vector.features, a.withheld) for r in a.reasons)
 
     async def _recheck(self, stored: Stored, manifest: Manifest, *, already_charted: bool) -> str | None:
         """Why this must not be written now. What is charted already may still be corrected after death or discharge."""
@@ -180,7 +181,7 @@ class Deliverer:
         if patient.get("active") is False:
             return "out_of_cohort:inactive"
         excluded = manifest.cohort.exclude
-        if "deceased" in excluded and (patient.get("deceasedBoolean") or patient.get("deceasedDateTime")):
+        if "deceased" in excluded and any(patient.get(name) for name in _DEATHS):
             return "out_of_cohort:deceased"
         return await self._recheck_stay(evidence) if evidence.encounter and "discharged" in excluded else None
 

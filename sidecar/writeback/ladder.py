@@ -224,8 +224,18 @@ class LadderWriter:
 
 
 def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
-    """Whether the chart already says what we would write; the server may have added to it."""
+    """Whether the chart already says what we would write; the server may have added to it, labels included."""
+    if not _labels(ours) <= _labels(theirs):
+        return False
     return all(_plain(theirs.get(key)) == _plain(value) for key, value in ours.items() if key not in _SERVER_OWNED)
+
+
+def _labels(resource: Mapping[str, Any]) -> set[tuple[Any, Any]]:
+    """Its security labels, as far as they are any."""
+    meta = resource.get("meta")
+    said = meta.get("security") if isinstance(meta, Mapping) else None
+    listed = said if isinstance(said, list) else []
+    return {(str(label.get("system")), str(label.get("code"))) for label in listed if isinstance(label, Mapping)}
 
 
 def _plain(value: Any) -> Any:

@@ -126,14 +126,15 @@ def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[st
     return [
         {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
         for c in manifest.result.components
-        if c.points in a.contributions and c.points not in a.withheld and _applies(c, features)
+        if c.points in a.contributions and not {c.points, c.when_feature} & {*a.withheld} and _applies(c, features)
     ]
 
 
 def _labels(e: Evidence) -> list[dict[str, str]]:
     """Made by a machine, and as sensitive as what it was made from."""
     inherited = (label.partition("|") for label in e.labels)
-    return [AIAST, *({"system": system, "code": code} for system, _, code in inherited if code != AIAST["code"])]
+    found = [{"system": system, "code": code} if system else {"code": code} for system, _, code in inherited]
+    return [AIAST, *(label for label in found if label["code"] != AIAST["code"])]
 
 
 def _percentages(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any]:

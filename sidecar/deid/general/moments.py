@@ -81,11 +81,21 @@ def read(value: object, kind: str) -> Written | None:
 
 
 def moved(written: Written, by: timedelta) -> str | None:
-    """The same time of day, `by` whole days later; None for a part of a date, and where the calendar ends."""
+    """The same time of day, `by` whole days later; None for a part of a date, and where the calendar ends.
+
+    A time with a zone is written in UTC: with the offset of another season beside it, the clock change would tell by
+    how much a date was moved.
+    """
     if written.day is None:
         return None
     try:
-        return (written.day + by).isoformat() + written.clock + written.zone
+        if not written.zone:
+            return (written.day + by).isoformat() + written.clock
+        moment = written.moment
+        if moment is None:
+            return None
+        _, point, fraction = written.clock.partition(".")
+        return (moment + by).replace(tzinfo=None).isoformat(timespec="seconds") + point + fraction + "Z"
     except OverflowError:
         return None
 

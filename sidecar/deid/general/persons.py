@@ -17,6 +17,8 @@ _EASTERNMOST = timezone(timedelta(hours=14))
 
 def over_89(born: date, on: date) -> bool:
     """Whether somebody born on `born` has completed 90 years by `on`; on 29 February, by 28 February at the latest."""
+    if born.year + _CAP_YEARS > date.max.year:
+        return False
     try:
         birthday = born.replace(year=born.year + _CAP_YEARS)
     except ValueError:

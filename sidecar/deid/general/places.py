@@ -54,7 +54,7 @@ class Places:
         if not isinstance(value, dict):
             return None
         use = value.get("use")
-        if use is not None and use not in _USES:
+        if use is not None and not (isinstance(use, str) and use in _USES):
             return None
         country, state = _country(value.get("country")), _state(value)
         american = country == "US" or (value.get("country") is None and (state or value.get("state") is None))

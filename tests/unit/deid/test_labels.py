@@ -7,7 +7,23 @@ import pytest
 from sidecar.commands.score import line_of
 from sidecar.deid import inherited, is_sensitive, load_rules
 from sidecar.errors import Misconfigured
-from tests.unit.chart import AT, LOINC, REPO, amount, bundle, model, observation, person, rules, stay, vitals
+from sidecar.explanation import reason_in_words
+from tests.unit.chart import (
+    AT,
+    LOINC,
+    REPO,
+    SCT,
+    amount,
+    bundle,
+    model,
+    observation,
+    person,
+    rules,
+    scale,
+    stay,
+    vitals,
+)
+from tests.unit.kidney import acr, chronic, condition, creatinine, judge, judge_ckd, kfre
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -19,7 +35,7 @@ def labelled(*labels):
 
 def result(**changes):
     """What would be written of a ward patient with a raised pulse and breathing rate."""
-    chart = bundle(person(), stay(), *vitals(pulse=fast(), **changes).values())
+    chart = bundle(person(), stay(), *vitals(**{"pulse": fast(), **changes}).values())
     said = line_of(chart, model(), rules(), AT, ZoneInfo("UTC"))
     return said, {r["resourceType"]: r for r in said["resources"]}
 
@@ -85,3 +101,64 @@ def test_a_list_of_what_is_sensitive_that_does_not_parse_stops_the_start(right, 
     assert right in shipped
     with pytest.raises(Misconfigured, match="sensitive"):
         load_rules(shipped.replace(right, wrong, 1).encode())
+
+
+RESTRICTED = labelled(f"{CONFIDENTIALITY}|R")
+
+
+def words_of(resources):
+    """All that a person or a program reads of them, but for the links to what they rest on."""
+    return str([{k: v for k, v in r.items() if k not in {"basis", "derivedFrom", "meta"}} for r in resources])
+
+
+def test_an_implausible_value_that_is_held_back_is_not_shown_for_checking():
+    said, _ = result(pulse=observation(f"{LOINC}|8867-4", valueQuantity=amount(290, "/min"), meta=RESTRICTED))
+    words = words_of(said["resources"])
+    assert said["outcome"] == "incomplete"
+    assert "cannot be used" in words
+    assert "pulse" not in words.casefold().replace("8867", "")
+    assert "290" not in words
+
+
+def test_when_all_that_counts_is_held_back_the_words_do_not_say_that_nothing_counts():
+    said, made = result(pulse=fast(meta=RESTRICTED))
+    assert said["score"] == 3
+    assert made["RiskAssessment"]["prediction"][0]["rationale"] == "what it comes from is not named (sensitive)"
+
+
+def test_a_component_that_tells_of_a_decision_that_is_held_back_is_left_out():
+    plain, open_ = result(on_scale2=scale(2))
+    held, made = result(on_scale2={**scale(2), "meta": RESTRICTED})
+    assert "scale 2" in words_of(plain["resources"])
+    assert "scale 2" not in words_of(held["resources"])
+    assert len(made["Observation"]["component"]) == len(open_["Observation"]["component"]) - 1
+
+
+def test_a_remark_does_not_tell_of_the_reading_that_a_held_back_value_was_computed_from():
+    told = judge_ckd(creatinine(2.3), acr()).assessment
+    held = judge_ckd(creatinine(2.3, meta=RESTRICTED), acr()).assessment
+    assert "serum creatinine 2.3" in str(told.vector.remarks)
+    assert "creatinine" not in str(held.vector.remarks)
+    assert held.probabilities == told.probabilities
+
+
+def test_a_diagnosis_that_only_the_cohort_asks_for_labels_the_result_and_its_refusal_is_not_spelt_out():
+    ill = {**chronic(), "meta": RESTRICTED}
+    scored = judge(ill, creatinine(2.3), acr())
+    assert scored.assessment.probabilities
+    assert scored.evidence.labels == (f"{CONFIDENTIALITY}|R",)
+
+    dialysis = {**condition(f"{SCT}|46177005"), "meta": RESTRICTED}
+    refused = judge(chronic(), dialysis, creatinine(2.3), acr())
+    a = refused.assessment
+    assert a.reasons == ("out_of_cohort:dialysis",)
+    said = reason_in_words(a.reasons[0], kfre().manifest, a.vector.features, a.withheld)
+    assert "dialysis" not in said
+    assert refused.evidence.labels == (f"{CONFIDENTIALITY}|R",)
+
+
+def test_every_label_is_inherited_however_many_and_one_without_a_system_too():
+    many = [{"system": "urn:site", "code": f"c{n}"} for n in range(99)]
+    found = inherited([{"meta": {"security": [*many, {"code": "house"}]}}])
+    assert len(found) == 100
+    assert "|house" in found

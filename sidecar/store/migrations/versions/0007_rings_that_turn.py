@@ -10,11 +10,12 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Three columns; and counters are the only versions that stay."""
+    """Counters are the only versions that stay, no plain hash of a result does; three columns, last: they lock."""
+    op.execute("UPDATE event SET version = 'opaque' WHERE rtrim(version, '0123456789') <> '' OR length(version) > 9")
+    op.execute(sa.text("UPDATE assessment SET content = :none").bindparams(sa.bindparam("none", b"", sa.LargeBinary())))
     op.add_column("lease", sa.Column("sealing", sa.Integer(), nullable=True))
     op.add_column("lease", sa.Column("sealing_since", sa.Float(), nullable=True))
     op.add_column("ring", sa.Column("retired_at", sa.Float(), nullable=True))
-    op.execute("UPDATE event SET version = 'opaque' WHERE rtrim(version, '0123456789') <> '' OR length(version) > 9")
 
 
 def downgrade() -> None:
