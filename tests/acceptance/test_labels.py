@@ -29,3 +29,19 @@ async def test_a_label_that_is_added_to_a_reading_corrects_the_result_that_rests
         assert stored is not None
         assert stored.conclusion.assessment.withheld == ("pulse",)
         assert stored.conclusion.evidence.labels == (f"{PSY['system']}|{PSY['code']}",)
+
+
+async def test_a_stricter_label_that_comes_later_still_reaches_the_chart(tmp_path):
+    async with house(tmp_path) as site:
+        await site.admit("p1")
+        readings = observation_set("p1", now(5), c8867_4=135)
+        (pulse,) = (r for r in readings if "8867-4" in str(r["code"]))
+        await site.chart(readings)
+        await site.settled()
+        for degree in ("R", "V"):
+            label = {"system": "http://terminology.hl7.org/CodeSystem/v3-Confidentiality", "code": degree}
+            await site.chart([{**pulse, "meta": {"security": [label]}}])
+            await site.settled()
+            for kind in ("RiskAssessment", "Observation"):
+                written = [r for r in site.ehr.all(kind) if "AIAST" in str(r.get("meta", {}).get("security"))]
+                assert [label in r["meta"]["security"] for r in written] == [True], (degree, kind)

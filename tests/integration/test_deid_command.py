@@ -194,3 +194,16 @@ def test_ctrl_c_ends_it_without_a_trace_and_the_vault_holds_what_was_written(tmp
     assert running.returncode not in {0, None}
     assert b"Traceback" not in said
     assert (tmp_path / "v").read_bytes().endswith(b"\n")
+
+
+def test_a_resource_that_nobody_foresaw_ends_neither_the_run_nor_the_others():
+    odd = {"resourceType": "Patient", "id": "x", "address": [{"use": []}], "birthDate": "9950-01-01"}
+    done = deid("-", given=lines(person(1), odd, reading(1)))
+    assert (done.exit_code, len(out(done))) == (0, 3)
+
+
+@pytest.mark.parametrize("mode", ["keyed_pseudonyms"])
+def test_a_moved_time_has_no_offset_by_which_a_clock_change_could_be_found(mode):
+    both = (reading(n, effectiveDateTime=f"2025-03-0{7 + n}T08:00:00-0{6 - n}:00") for n in (1, 2))
+    found = out(deid("-", "--mode", mode, given=lines(*both)))
+    assert all(r["effectiveDateTime"].endswith("Z") for r in found)

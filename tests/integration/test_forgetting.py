@@ -228,3 +228,15 @@ async def test_once_the_keys_have_turned_a_backup_made_before_opens_nothing_and_
         await site.settled()
         assert [r for r in site.risk_assessments() if r["subject"]["reference"] == f"Patient/{OTHER}"]
         assert "buried" not in (await site.status())["events"]
+
+
+async def test_an_event_that_nobody_has_looked_at_is_kept_for_whomever_it_concerns_by_now(tmp_path, database):
+    async with house(tmp_path, store=database) as site:
+        await two(site)
+        moved = next(r for r in site.ehr.all("Observation") if WHO in r["id"])
+        cipher = cipher_in(site.settings.store.key_file.parent)
+        await site.sidecar.router.pump.stop(5)
+        event = Event("observation", time.time(), Reference("Observation", moved["id"], "9"), "later")
+        await EventBox(site.sidecar.rooms.store, cipher).record(event)
+        await gone(site)
+        assert len(await site.rows("SELECT id FROM event WHERE state = 'pending' AND focus_type IS NOT NULL")) == 1

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.app import Sidecar
-from sidecar.errors import Misconfigured
+from sidecar.errors import Misconfigured, NotStored
 from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.records import Event, PatientId, Reference
 from sidecar.settings import load
-from sidecar.store import Cipher, Statement, Store, check_ring, load_keys, new_keys
+from sidecar.store import Cipher, Statement, Step, Store, check_ring, load_keys, new_keys
+from sidecar.store.ring import look_at_ring
 from tests.harness import ENGINES, cipher_in, open_store, write_site
 
 A = ModelWait("a", 0.0, 0.0)
@@ -93,3 +94,17 @@ async def test_what_a_newer_ring_sealed_is_left_by_an_older_one_and_never_buried
     for n in range(100):
         assert await works[1].claim(f"old{n}", now + 6000 + n * 60, 60, 16) == []
     assert [r["state"] for r in await store.read(STATES)] == ["routed"]
+
+
+async def test_a_server_that_was_away_while_its_key_was_retired_seals_nothing_more(store, tmp_path):
+    ours = cipher_in(tmp_path)
+    await check_ring(store, ours)
+    await look_at_ring(store, ours)
+    assert ours.seal("a.b", b"row", b"x")
+    await check_ring(store, grown(tmp_path))
+    await store.commit(Step(Statement("retire", "UPDATE ring SET retired_at = 1.0 WHERE name = 'key 1'")))
+    await look_at_ring(store, ours)
+    with pytest.raises(NotStored, match="key_retired"):
+        ours.seal("a.b", b"row", b"x")
+    with pytest.raises(NotStored, match="key_retired"):
+        await EventBox(store, ours).record(Event("observation", 1.0, Reference("Observation", "o1")))

@@ -104,3 +104,24 @@ async def test_events_of_one_patient_that_are_routed_together_all_count(store, b
     assert len(item.claim.events) == MANY
     await settled(store, work, [item])
     assert await count(store, "SELECT count(*) AS n FROM event WHERE state <> 'done'") == 0
+
+
+async def test_patients_of_two_models_are_routed_and_settled_beside_each_other_without_a_deadlock(store, boxes):
+    events, work = boxes
+    patients = [PatientId(f"p{n}") for n in range(20)]
+    for turn in range(40):
+        concerned = [[(p, A), (p, B)] for p in patients]
+        told = [Event("observation", time.time(), Reference("Observation", f"o{n}", f"{turn}"), "t") for n in range(20)]
+        await events.record(*told)
+        claimed = await events.claim(f"e{turn}", time.time(), 60, 20)
+        items = await work.claim(f"w{turn}", time.time(), 60, 2 * MANY)
+        routing = (
+            store.commit(*events.routed(e, pairs, time.time())) for e, pairs in zip(claimed, concerned, strict=True)
+        )
+        began = time.monotonic()
+        ended, _ = await asyncio.gather(settled(store, work, items), asyncio.gather(*routing))
+        assert not [result for result in ended if isinstance(result, Exception)]
+        assert time.monotonic() - began < 0.9  # PostgreSQL looks for deadlocks after a second
+    items = await work.claim("last", time.time(), 60, 2 * MANY)
+    await settled(store, work, items)
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state <> 'done'") == 0

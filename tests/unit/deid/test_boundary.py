@@ -220,3 +220,24 @@ def test_the_shipped_policy_is_named_by_its_digest():
 def test_a_rule_that_does_not_parse_stops_the_start(policy, said):
     with pytest.raises(Misconfigured, match=said):
         load_rules(policy)
+
+
+@pytest.mark.parametrize("death", [{"_deceasedDateTime": {"extension": [{"url": "u", "valueCode": "unknown"}]}}, {"deceasedDateTime": None, "_deceasedDateTime": {"id": "x"}}])  # fmt: skip
+def test_a_death_whose_time_nobody_knows_is_a_death(death):
+    assert crossed(person(**death), None, ()).deceased
+    assert not crossed(person(_birthDate={"extension": []}), None, ()).deceased
+
+
+@pytest.mark.parametrize(
+    ("silent", "trouble"),
+    [({"_status": {}}, None), ({"status": None, "_status": {"extension": []}}, "modifier"), ({"_implicitRules": {"id": "x"}}, "modifier"), ({"_focus": {}}, "modifier")],
+)  # fmt: skip
+def test_what_changes_the_meaning_and_has_no_value_makes_its_statement_unusable(silent, trouble):
+    (fact,) = crossed(person(), None, [measured("8867-4", 88, "/min") | silent]).facts
+    assert fact.trouble == trouble
+
+
+def test_a_comparator_without_a_value_is_one():
+    quantity = {**measured("8867-4", 3, "/min")["valueQuantity"], "_comparator": {"extension": []}}
+    (fact,) = crossed(person(), None, [measured("8867-4", 3, "/min") | {"valueQuantity": quantity}]).facts
+    assert fact.trouble == "comparator"
