@@ -117,7 +117,9 @@ class Notifier:
         if kind < 0.1 or resource is None:
             resource = {"resourceType": "Observation", "id": f"nobody-has-{self._count % 50}", "meta": {}}
         if kind > 0.4 or not resource["meta"]:
-            resource["meta"] = {"versionId": f"only-here-{self._count}", "lastUpdated": datetime.now(UTC).isoformat()}
+            # Of a resource that nobody has the verdict knows the versions by their numbers: others are stored as opaque.
+            version = f"only-here-{self._count}" if resource["meta"] else str(self._count)
+            resource["meta"] = {"versionId": version, "lastUpdated": datetime.now(UTC).isoformat()}
         return resource
 
     async def _send(self, session: aiohttp.ClientSession, resource: Resource) -> bool:

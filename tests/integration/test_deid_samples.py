@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -265,10 +266,13 @@ def test_more_than_ten_thousand_resources_pass_in_a_second_of_a_core(mode):
     for _ in range(5):
         names = VaultNames(Drawer()) if mode is Mode.SAFE_HARBOR_RULES else KeyedNames(KEY)
         judge = engine(mode, names=names)
+        traced = sys.gettrace()
+        sys.settrace(None)  # counting lines for a coverage report doubles the time
         begun = time.process_time()
         for source in charts("synthea"):
             judge.resource(source)
         best = max(best, resources / (time.process_time() - begun))
+        sys.settrace(traced)
     say(f"{mode}: {best:,.0f} resources per core-second")
     assert best > 10_000
 
