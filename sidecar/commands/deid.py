@@ -100,6 +100,8 @@ def _one(engine: Engine, document: Mapping[str, Any], seen: Seen) -> dict[str, A
     """One document's de-identified form. An error that nobody expected refuses it alone, by its class."""
     try:
         return engine.resource(document)
+    except Misconfigured:
+        raise
     except Exception as error:  # noqa: BLE001 -- the outermost frame of one document; the rest of the run goes on
         seen.tally.refused[f"error:{type(error).__name__}"] += 1
         return None
@@ -165,8 +167,12 @@ def _parsed(opened: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
     first = opened.readline(MAX_DOCUMENT + 1)
     document = _document(first)
     if isinstance(document, str) and first.lstrip()[:1] in {b"{", b"["}:
-        rest = opened.read(MAX_DOCUMENT + 1 - len(first))
-        yield name, _document(first + rest)
+        raw = first + opened.read(MAX_DOCUMENT + 1 - len(first))
+        whole, lines = _document(raw), raw.splitlines()
+        if not isinstance(whole, str) or not any(isinstance(_document(line), dict) for line in lines):
+            yield name, whole
+        else:  # a bad first line must not keep the others out
+            yield from ((f"{name}, line {n}", _document(line)) for n, line in enumerate(lines, start=1) if line.strip())
         return
     number = 1
     while first:

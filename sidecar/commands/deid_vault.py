@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -10,6 +11,12 @@ from sidecar.errors import Misconfigured, NotHere, Rejected
 from sidecar.store import Cipher
 
 PLACE = "deid.vault"
+
+
+def _write(file: FileIO, line: bytes) -> None:
+    """All of it: a file without a buffer may take a part."""
+    while line:
+        line = line[file.write(line) :]
 
 
 class MemoryVault:
@@ -83,7 +90,7 @@ class FileVault(MemoryVault):
                 os.open(beside, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600), "a+b", buffering=0
             )
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            file.write(b"".join(self._line(name, value) for name, value in self._kept.items()))
+            _write(file, b"".join(self._line(name, value) for name, value in self._kept.items()))
             os.fsync(file.fileno())
             beside.replace(self._path)
         except OSError as error:
@@ -93,9 +100,18 @@ class FileVault(MemoryVault):
         self._file = file
 
     def put(self, name: str, value: str) -> None:
-        """Keep it, in the file before anything that has it is written."""
+        """Keep it, in the file before anything that has it is written.
+
+        Raises:
+            Misconfigured: the file takes no more; it is as it was before.
+        """
+        end = os.fstat(self._file.fileno()).st_size
+        try:
+            _write(self._file, self._line(name, value))
+        except OSError as error:
+            os.ftruncate(self._file.fileno(), end)
+            raise Misconfigured([f"{self._path}: cannot be written ({error.strerror}); the run has ended"]) from None
         super().put(name, value)
-        self._file.write(self._line(name, value))
 
     def _line(self, name: str, value: str) -> bytes:
         row = self._ring.token("deid.vault", name)

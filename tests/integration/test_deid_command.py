@@ -207,3 +207,23 @@ def test_a_moved_time_has_no_offset_by_which_a_clock_change_could_be_found(mode)
     both = (reading(n, effectiveDateTime=f"2025-03-0{7 + n}T08:00:00-0{6 - n}:00") for n in (1, 2))
     found = out(deid("-", "--mode", mode, given=lines(*both)))
     assert all(r["effectiveDateTime"].endswith("Z") for r in found)
+
+
+def test_a_first_line_that_cannot_be_read_keeps_the_others_in():
+    done = deid("-", given=b'{"resourceType": \n' + lines(person(1), reading(1)))
+    assert (done.exit_code, [r["resourceType"] for r in out(done)]) == (1, ["Patient", "Observation"])
+    assert "standard input, line 1: not valid JSON" in done.stderr
+
+
+def test_a_vault_that_takes_no_more_ends_the_run_and_is_as_it_was(tmp_path, ring):
+    vault = tmp_path / "vault"
+    assert deid("-", "--keys", ring, "--vault", vault, given=lines(person(1))).exit_code == 0
+    before = vault.stat().st_size
+    limited = f"ulimit -f {before // 1024 + 1}; exec {sys.executable} -m sidecar deid - --keys {ring} --vault {vault}"
+    given = lines(*(person(n) for n in range(2, 100)))
+    done = subprocess.run(["bash", "-c", limited], check=False, input=given, capture_output=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    assert b"cannot be written" in done.stderr
+    assert vault.read_bytes().endswith(b"\n")
+    again = deid("-", "--keys", ring, "--vault", vault, given=lines(person(1)))
+    assert again.exit_code == 0, again.stderr
