@@ -18,6 +18,7 @@ from sidecar.fhir.client import EhrClient
 from sidecar.metrics import DUPLICATES
 from sidecar.records import Reference, is_fhir_id
 from sidecar.writeback import twins
+from sidecar.writeback.render import AIAST
 from sidecar.writeback.sending import Sending
 
 _SERVER_OWNED = {"id", "meta", "text"}
@@ -231,11 +232,12 @@ def _same(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> bool:
 
 
 def _labels(resource: Mapping[str, Any]) -> set[tuple[Any, Any]]:
-    """Its security labels, as far as they are any."""
+    """Its security labels, but for the one of every result: a server that keeps none is not written to again for it."""
     meta = resource.get("meta")
     said = meta.get("security") if isinstance(meta, Mapping) else None
     listed = said if isinstance(said, list) else []
-    return {(str(label.get("system")), str(label.get("code"))) for label in listed if isinstance(label, Mapping)}
+    found = {(str(label.get("system")), str(label.get("code"))) for label in listed if isinstance(label, Mapping)}
+    return {label for label in found if label[1] != AIAST["code"]}
 
 
 def _plain(value: Any) -> Any:

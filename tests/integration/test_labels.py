@@ -1,12 +1,15 @@
 """The check of metric labels finds what is from no closed set, and a fresh server's labels are all from one."""
 
+import asyncio
+
 import httpx
 import pytest
 
+from sidecar.sandbox.ehr import PracticeEhr
 from sidecar.settings import load
 from tests.campaigns.canaries import MOST_SERIES, SITE
 from tests.campaigns.labels import closed_sets, strange
-from tests.harness import house, write_site
+from tests.harness import serve, write_site
 
 
 @pytest.fixture
@@ -37,8 +40,14 @@ def test_a_value_from_no_closed_set_is_found(metric, labels, sets):
 
 
 async def test_the_labels_of_a_server_are_from_closed_sets_and_its_series_few(tmp_path, sets):
-    models = {name: SITE[name] for name in ("models__news2", "models__kfre_4var")}
-    async with house(tmp_path, **models) as site, httpx.AsyncClient(trust_env=False) as client:
-        text = (await client.get(f"http://{site.sidecar.addresses[1]}/metrics")).text
+    ehr = PracticeEhr()
+    await ehr.start()
+    served = await asyncio.to_thread(serve, write_site(tmp_path, ehr.base_url, **SITE))
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
+            text = (await client.get(f"http://127.0.0.1:{served.settings.server.ops_port}/metrics")).text
+    finally:
+        served.kill()
+        await ehr.stop()
     assert list(strange(text, sets)) == []
     assert sum(not line.startswith("#") for line in text.splitlines()) <= MOST_SERIES
