@@ -104,12 +104,12 @@ def described(error: BaseException) -> str:
 
 
 def _warned(  # noqa: PLR0913, PLR0917 -- the interpreter calls with these
-    message: Warning | str,  # noqa: ARG001
+    message: Warning | str,  # noqa: ARG001 -- may quote a payload
     category: type[Warning],
     filename: str,
     lineno: int,
-    file: TextIO | None = None,  # noqa: ARG001
-    line: str | None = None,  # noqa: ARG001
+    file: TextIO | None = None,  # noqa: ARG001 -- the interpreter's name
+    line: str | None = None,  # noqa: ARG001 -- as above
 ) -> None:
     get().warning("warning", error=category.__name__, at=f"{PurePath(filename).name}:{lineno}")
 

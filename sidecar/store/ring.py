@@ -47,8 +47,8 @@ async def look_at_ring(store: Store, cipher: Cipher) -> None:
     """
     cipher.look()
     retired = {r["name"] for r in await store.read(LEFT) if r["retired_at"] is not None}
-    cipher.retired = frozenset(number for number in cipher.numbers if f"key {number}" in retired)
-    if cipher.sealing in cipher.retired:
+    before, cipher.retired = cipher.retired, frozenset(n for n in cipher.numbers if f"key {n}" in retired)
+    if cipher.sealing in cipher.retired - before:
         log.get().error("key retired", place="store", reason=f"key {cipher.sealing} was retired; nothing is sealed")
     if cipher.unproven:
         try:
