@@ -15,7 +15,8 @@ from typing import Any
 from sidecar.deid.definitions import r4
 from sidecar.deid.keeping import Keep, Tables
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rule, Rules, Sensitive, of_component, read_sensitive, read_tables, siblings
+from sidecar.deid.rules import Rule, Rules, of_component, read_tables, siblings
+from sidecar.deid.sensitive import Sensitive, read_sensitive
 from sidecar.errors import Misconfigured
 
 __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
