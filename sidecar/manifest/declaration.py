@@ -25,21 +25,26 @@ class Rollout(Closed):
 class Agreement(Closed):
     """What an expected value of a vectors file is compared with, and how far it may differ.
 
-    `of` is "total", "probability", or the name of a feature. A vector's own `atol` comes before this one.
+    `of` is "total", "probability" (the one with the vector's horizon), "risk" (the band that the total, or that
+    probability, is in), or the name of an output or a feature. A vector's own `atol` comes before this one. `words`
+    maps the file's words for bands to theirs; "" is no band. An expected null means: no result for this patient.
     """
 
     of: Name
-    atol: float = Field(ge=0)
+    atol: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    words: dict[str, str] = Field(default_factory=dict)
 
 
 class Vectors(Closed):
     """What the names in a file of test vectors mean: `sidecar models check --vectors` runs them through the graph.
 
-    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `values` maps
-    an input's words to numbers; `horizon` is the input that picks the output whose horizon has that value.
+    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `units` maps it
+    to the field that holds its unit, where the file gives one; `values` maps an input's words to numbers ("true" and
+    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value.
     """
 
     inputs: dict[Name, Name]
+    units: dict[Name, Name] = Field(default_factory=dict)
     values: dict[Name, dict[str, float]] = Field(default_factory=dict)
     horizon: Name | None = None
     expected: dict[Name, Agreement] = Field(min_length=1)
@@ -179,9 +184,17 @@ class Manifest(Closed):
             return self
         known = {*self.features, *self.choices, *(s.name for s in self._sources())}
         lost = set(self.vectors.inputs.values()) - known
+        lost |= {*self.vectors.units, *self.vectors.values} - set(self.vectors.inputs)
         found = {"total"} if self.graph.total else set()
         found |= {"probability"} if self.graph.probabilities else set()
-        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, *found}
+        bands = {b.risk for b in self.bands} | {b.risk for o in self.outputs for b in o.bands}
+        found |= {"risk"} if bands else set()
+        lost |= {a.of for a in self.vectors.expected.values()} - {
+            *self.features,
+            *(o.name for o in self.outputs),
+            *found,
+        }
+        lost |= {w for a in self.vectors.expected.values() for w in a.words.values()} - {*bands, ""}
         if lost:
             raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
         return self

@@ -58,14 +58,14 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     return loaded
 
 
-def load_newest(folder: Path) -> LoadedModel:
-    """Verify and load the newest version in a model's folder, `models/<name>`.
+def open_folder(folder: Path) -> LoadedModel:
+    """Verify and load a version's folder, or the newest version in a model's folder, `models/<name>`.
 
     Raises:
         Misconfigured: see `load_model`; or there is no version.
     """
     folder = folder.resolve()
-    return load_model(_folder(folder.parent, folder.name, None))
+    return load_model(folder if (folder / "manifest.toml").is_file() else _folder(folder.parent, folder.name, None))
 
 
 def _folder(root: Path, name: str, version: str | None) -> Path:
