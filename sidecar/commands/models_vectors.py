@@ -166,6 +166,8 @@ class _Found:
     def _number(self, agreement: Agreement) -> float:
         if agreement.of == "total":
             return self._score.total
+        if agreement.of in self._score.further:
+            return self._score.further[agreement.of]
         if agreement.of in self._manifest.features:
             return self._values.get(agreement.of, math.nan)
         return self._score.probabilities[self._output(agreement).name]

@@ -11,8 +11,8 @@ from pydantic import Field, model_validator
 
 from sidecar import toml
 from sidecar.manifest.codes import Closed, Digest
-from sidecar.manifest.inputs import Choice, Cohort, FeatureSpec, Source, Switch
-from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
+from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch
+from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
 
 
@@ -54,9 +54,9 @@ class Vectors(Closed):
 class Manifest(Closed):
     """Everything the sidecar needs to know of a model.
 
-    A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
-    output for each horizon and is never reported when an input is missing. Its graph gives terms, or `explanation` says
-    how it is explained without.
+    A `points` model has bands of its total and no outputs; without `incomplete`, a rule for incomplete totals, it is
+    not scored when an input is missing. A `probability` model has one output for each outcome and horizon and is never
+    reported when an input is missing. Its graph gives terms, or `explanation` says how it is explained without.
 
     `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
     the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
@@ -83,6 +83,8 @@ class Manifest(Closed):
     bands: tuple[Band, ...] = ()
     incomplete: Incomplete | None = None
     outputs: tuple[Output, ...] = ()
+    further: tuple[Further, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     explanation: Explanation | None = None
     result: Result
     vectors: Vectors | None = None
@@ -90,10 +92,10 @@ class Manifest(Closed):
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
-        points = bool(self.bands) and self.incomplete is not None and self.graph.points and not self.outputs
+        points = self.bands and self.graph.points and not self.outputs
         if self.kind == "points" and (not points or self.graph.probabilities or self.explanation):
             raise ValueError(
-                'kind = "points" needs bands and incomplete, and graph.total, graph.points and graph.point_names; '
+                'kind = "points" needs bands, and graph.total, graph.points and graph.point_names; '
                 "and no outputs, explanation or graph.probabilities"
             )
         probability = bool(self.outputs) and self.graph.probabilities
@@ -176,6 +178,8 @@ class Manifest(Closed):
         if points:
             raise ValueError(f"result.components name unknown points: {', '.join(sorted(points))}")
         explained = {*self.graph.point_names, *(c.when_feature or c.points for c in self.result.components)}
+        explained -= set(self.graph.rest)
+        explained |= {r.feature for r in self.remarks} | {f.feature for o in self.outputs for f in o.exclude_when}
         if stray := explained - set(self.graph.features):
             raise ValueError(f"points and conditions must be named as graph.features are: {', '.join(sorted(stray))}")
         return self
@@ -203,6 +207,16 @@ class Manifest(Closed):
 
     def _sources(self) -> Iterator[Source]:
         return (s for f in self.features.values() for s in f.sources)
+
+    @property
+    def rules(self) -> tuple[CohortFact | CohortNeed, ...]:
+        """Everything that keeps the model, or one of its outputs, from speaking of a patient."""
+        of_outputs = (rule for output in self.outputs for rule in output.exclude_when)
+        return (*self.cohort.exclude_when, *self.cohort.require, *of_outputs)
+
+    def reason_text(self, reason: str) -> str:
+        """What the manifest itself says of the reason of one of its rules; empty if nothing."""
+        return next((rule.text for rule in self.rules if rule.reason == reason and rule.text), "")
 
     @property
     def called(self) -> str:

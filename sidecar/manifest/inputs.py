@@ -190,17 +190,28 @@ class FeatureSpec(Closed):
     stay itself. `absent` is the value where nothing is charted: a number, or `nan` for a graph that handles it. A
     feature without `absent` is missing then, and a model that requires it is not scored.
 
-    `derive` is about the patient (exact age, sex), about `inputs` (bmi: a weight in kg and a height in cm or m, both
-    features, where no newer BMI is charted), or about stays: `length_of_stay` (days by the calendar of the facility, of
-    the present stay), `prior_admissions` and `ed_visits` (a count in `window` before the present stay),
-    `urgent_admission` (1 or 0, by priority, admit source, or out of an emergency visit).
+    `derive` is about the patient (exact age; completed years, for a score by birthdays; sex), about `inputs` (bmi: a
+    weight in kg and a height in cm or m, both features, where no newer BMI is charted), or about stays:
+    `length_of_stay` (days by the calendar of the facility, of the present stay), `prior_admissions` and `ed_visits` (a
+    count in `window` before the present stay), `urgent_admission` (1 or 0, by priority, admit source, or out of an
+    emergency visit).
     """
 
     label: str
     unit: str
     sources: tuple[Source, ...] = Field(default=(), alias="from")
     derive: (
-        Literal["age", "sex", "bmi", "length_of_stay", "prior_admissions", "ed_visits", "urgent_admission"] | None
+        Literal[
+            "age",
+            "completed_years",
+            "sex",
+            "bmi",
+            "length_of_stay",
+            "prior_admissions",
+            "ed_visits",
+            "urgent_admission",
+        ]
+        | None
     ) = None
     inputs: tuple[Name, ...] = ()
     select: Select = "latest"
@@ -234,7 +245,7 @@ class FeatureSpec(Closed):
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        alone = self.derive in {"age", "sex"}
+        alone = self.derive in {"age", "completed_years", "sex"}
         if alone == bool(self.sources) and self.derive != "bmi":
             raise ValueError("give either from, with at least one source, or derive")
         if (self.derive == "bmi") != bool(self.inputs) or len(self.inputs) not in {0, 2}:
@@ -319,6 +330,7 @@ class CohortFact(Closed):
     """A feature value that puts a patient outside the model's cohort.
 
     A fact that is charted in a way that cannot be read excludes too, unless `unknown` says how the note tells of it.
+    `text` is the reason in words.
     """
 
     feature: Name
@@ -326,6 +338,7 @@ class CohortFact(Closed):
     below: float | None = None
     at_least: float | None = None
     reason: Name
+    text: str = ""
     unknown: str = ""
 
     @model_validator(mode="after")
@@ -349,6 +362,7 @@ class CohortNeed(Closed):
     feature: Name
     equals: float
     reason: Name
+    text: str = ""
 
 
 class Cohort(Closed):
