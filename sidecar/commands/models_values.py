@@ -105,7 +105,7 @@ def no_result(manifest: Manifest, values: Mapping[str, float]) -> str | None:
             return f"out_of_cohort:{need.reason}"
     for name, spec in manifest.features.items():
         given = values.get(name, math.nan)
-        if spec.derive == "age" and not math.isnan(given) and not _of_age(manifest.cohort, given):
+        if spec.derive in {"age", "completed_years"} and not math.isnan(given) and not _of_age(manifest.cohort, given):
             return "out_of_cohort:age"
         if not math.isnan(given) and not spec.can_be(given):
             return f"implausible:{name}"

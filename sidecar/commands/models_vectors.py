@@ -64,6 +64,7 @@ def tally_of(model: LoadedModel, file: Path) -> Tally:
             [f"{model.manifest.name}: the manifest has no [vectors] table, so the names in {file} mean nothing"]
         )
     content = _read(file)
+    mapping = mapping.of_file(content.get("model"))
     tally = Tally(total=len(content["vectors"]))
     tally.ignored |= set(content) - _OF_A_FILE
     for position, vector in enumerate(content["vectors"], 1):
@@ -166,6 +167,11 @@ class _Found:
     def _number(self, agreement: Agreement) -> float:
         if agreement.of == "total":
             return self._score.total
+        if agreement.of == "observed":
+            risk = self._concluded.risk
+            return next(
+                (b.observed for b in self._manifest.bands if b.risk == risk and b.observed is not None), math.nan
+            )
         if agreement.of in self._score.further:
             return self._score.further[agreement.of]
         if agreement.of in self._manifest.features:

@@ -27,8 +27,9 @@ class Agreement(Closed):
     """What an expected value of a vectors file is compared with, and how far it may differ.
 
     `of` is "total", "probability" (the one with the vector's horizon), "risk" (the band that the total, or that
-    probability, is in), or the name of an output or a feature. A vector's own `atol` comes before this one. `words`
-    maps the file's words for bands to theirs; "" is no band. An expected null means: no result for this patient.
+    probability, is in), "observed" (the published rate of that band), or the name of an output, a further total or a
+    feature. A vector's own `atol` comes before this one. `words` maps the file's words for bands to theirs; "" is no
+    band. An expected null means: no result for this patient.
     """
 
     of: Name
@@ -41,7 +42,8 @@ class Vectors(Closed):
 
     `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `units` maps it
     to the field that holds its unit, where the file gives one; `values` maps an input's words to numbers ("true" and
-    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value.
+    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value. `expected_of` is what
+    stands in place of `expected` in a file of another score of the same inputs, by the file's `model`.
     """
 
     inputs: dict[Name, Name]
@@ -49,6 +51,12 @@ class Vectors(Closed):
     values: dict[Name, dict[str, float]] = Field(default_factory=dict)
     horizon: Name | None = None
     expected: dict[Name, Agreement] = Field(min_length=1)
+    expected_of: dict[Name, dict[Name, Agreement]] = Field(default_factory=dict)
+
+    def of_file(self, model: object) -> Self:
+        """The same for a file whose `model` is that: one of a further score has expectations of its own."""
+        own = self.expected_of.get(model) if isinstance(model, str) else None
+        return self if own is None else self.model_copy(update={"expected": own})
 
 
 class Manifest(Closed):
@@ -191,16 +199,18 @@ class Manifest(Closed):
         known = {*self.features, *self.choices, *(s.name for s in self._sources())}
         lost = set(self.vectors.inputs.values()) - known
         lost |= {*self.vectors.units, *self.vectors.values} - set(self.vectors.inputs)
-        found = {"total"} if self.graph.total else set()
-        found |= {"probability"} if self.graph.probabilities else set()
         bands = {b.risk for b in self.bands} | {b.risk for o in self.outputs for b in o.bands}
-        found |= {"risk"} if bands else set()
-        lost |= {a.of for a in self.vectors.expected.values()} - {
-            *self.features,
-            *(o.name for o in self.outputs),
-            *found,
-        }
-        lost |= {w for a in self.vectors.expected.values() for w in a.words.values()} - {*bands, ""}
+        found = {*self.features, *(o.name for o in self.outputs), *(f.name for f in self.further)}
+        for word, there in (
+            ("total", self.graph.total),
+            ("probability", self.graph.probabilities),
+            ("risk", bands),
+            ("observed", any(b.observed is not None for b in self.bands)),
+        ):
+            found |= {word} if there else set()
+        for expected in (self.vectors.expected, *self.vectors.expected_of.values()):
+            lost |= {a.of for a in expected.values()} - found
+            lost |= {w for a in expected.values() for w in a.words.values()} - {*bands, ""}
         if lost:
             raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
         return self

@@ -337,14 +337,15 @@ class CohortFact(Closed):
     equals: float | None = None
     below: float | None = None
     at_least: float | None = None
+    above: float | None = None
     reason: Name
     text: str = ""
     unknown: str = ""
 
     @model_validator(mode="after")
     def _one_condition(self) -> Self:
-        if sum(limit is not None for limit in (self.equals, self.below, self.at_least)) != 1:
-            raise ValueError("use one of equals, below, at_least")
+        if sum(limit is not None for limit in (self.equals, self.below, self.at_least, self.above)) != 1:
+            raise ValueError("use one of equals, below, at_least, above")
         return self
 
     def holds(self, value: float) -> bool:
@@ -353,7 +354,7 @@ class CohortFact(Closed):
             return value < self.below
         if self.at_least is not None:
             return value >= self.at_least
-        return value == self.equals
+        return value > self.above if self.above is not None else value == self.equals
 
 
 class CohortNeed(Closed):

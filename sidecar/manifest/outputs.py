@@ -78,7 +78,7 @@ class Band(Closed):
     def words(self) -> str:
         """The category as a clinician reads it."""
         if self.observed is None:
-            return self.text
+            return f"{self.text} ({self.source})" if self.source else self.text
         return f"{self.text}; of such patients in the published group {self.observed * 100:.3g} % ({self.source})"
 
 

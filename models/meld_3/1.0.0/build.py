@@ -6,10 +6,10 @@ limits of the inputs (bilirubin, INR and creatinine not below 1, creatinine not 
 to 3.5) are part of the equation. Everything is float64.
 
 Input  `features` float64 [N, 8]: age in completed years, male (0 or 1), bilirubin mg/dL, sodium mmol/L, INR, creatinine
-       mg/dL, dialysis at least twice in the last week (0 or 1), albumin g/dL.
+       mg/dL, dialysis sessions within a week (from 2 on creatinine counts as 3), albumin g/dL.
 Output `points` float64 [N, 10]: of the eight inputs, the constant 6, and what rounding and the limits of the total add;
-       `score` [N, 1], their sum, a whole number. What is missing or not above 0, an age below 12 and an answer other
-       than 0 or 1 make all of it NaN. An interaction counts with sodium and with albumin.
+       `score` [N, 1], their sum, a whole number. What is missing or not above 0, an age below 12, a negative
+       count and a sex other than 0 or 1 make all of it NaN. An interaction counts with sodium and with albumin.
 
 Run `python models/meld_3/1.0.0/build.py`; the same bytes come out every time.
 """
@@ -27,6 +27,7 @@ NUMBERS = {
     "zero": 0.0,
     "one": 1.0,
     "half": 0.5,
+    "sessions": 2.0,
     "nan": np.nan,
     "youngest": 12.0,
     "adult": 18.0,
@@ -91,9 +92,9 @@ def known(graph: Graph) -> str:
         graph.add("Greater", [x, "zero"], f"{x}_allowed")
         for x in ("bilirubin", "sodium", "inr", "creatinine", "albumin")
     ]
-    for x in ("male", "dialysis"):
-        answers = [graph.add("Equal", [x, answer], f"{x}_is_{answer}") for answer in ("zero", "one")]
-        allowed.append(graph.add("Or", answers, f"{x}_allowed"))
+    allowed.append(graph.add("GreaterOrEqual", ["dialysis", "zero"], "dialysis_allowed"))
+    answers = [graph.add("Equal", ["male", answer], f"male_is_{answer}") for answer in ("zero", "one")]
+    allowed.append(graph.add("Or", answers, "male_allowed"))
     together = allowed[0]
     for one in allowed[1:]:
         together = graph.add("And", [together, one], f"and_{one}")
@@ -115,7 +116,7 @@ def of_blood(graph: Graph) -> dict[str, str]:
     """The points of the laboratory values and of dialysis."""
     ln_bilirubin = graph.add("Log", [graph.clipped("bilirubin", "one")], "ln_bilirubin")
     charted = graph.add("Log", [graph.clipped("creatinine", "one", "creatinine_most")], "ln_creatinine_charted")
-    on_dialysis = graph.add("Greater", ["dialysis", "half"], "on_dialysis")
+    on_dialysis = graph.add("GreaterOrEqual", ["dialysis", "sessions"], "on_dialysis")
     ln_creatinine = graph.add(
         "Where", [on_dialysis, graph.add("Log", ["creatinine_most"], "ln_most"), charted], "ln_creatinine"
     )
