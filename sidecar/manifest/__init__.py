@@ -4,6 +4,7 @@ Read by context (what to fetch), features (how to compute), scoring (how to run)
 Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a number with s, m, h or d.
 """
 
+from sidecar.manifest.card import Card, load_card, missing_mandatory
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
 from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
 from sidecar.manifest.outputs import (
@@ -21,6 +22,7 @@ from sidecar.manifest.outputs import (
 __all__ = [
     "Agreement",
     "Band",
+    "Card",
     "Choice",
     "Cohort",
     "CohortFact",
@@ -41,4 +43,6 @@ __all__ = [
     "Vectors",
     "in_unit",
     "load",
+    "load_card",
+    "missing_mandatory",
 ]
