@@ -6,6 +6,7 @@ Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a
 
 from sidecar.manifest.card import Card, load_card, missing_mandatory
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
+from sidecar.manifest.folder import ModelFolder, files_in, read_file, read_folder
 from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
 from sidecar.manifest.outputs import (
     Band,
@@ -34,6 +35,7 @@ __all__ = [
     "Horizon",
     "Incomplete",
     "Manifest",
+    "ModelFolder",
     "Output",
     "ProbabilityBand",
     "Result",
@@ -41,8 +43,11 @@ __all__ = [
     "Source",
     "Switch",
     "Vectors",
+    "files_in",
     "in_unit",
     "load",
     "load_card",
     "missing_mandatory",
+    "read_file",
+    "read_folder",
 ]
