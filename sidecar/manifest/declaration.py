@@ -10,7 +10,8 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sidecar import toml
-from sidecar.manifest.inputs import Choice, Closed, Cohort, Digest, FeatureSpec, Source, Switch
+from sidecar.manifest.codes import Closed, Digest
+from sidecar.manifest.inputs import Choice, Cohort, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
 from sidecar.toml import Duration, Name
 
@@ -85,6 +86,7 @@ class Manifest(Closed):
     cohort: Cohort = Cohort()
     switches: dict[Name, Switch] = Field(default_factory=dict)
     choices: dict[Name, Choice] = Field(default_factory=dict)
+    valuesets: dict[Name, Digest] = Field(default_factory=dict)
     features: dict[Name, FeatureSpec]
     bands: tuple[Band, ...] = ()
     incomplete: Incomplete | None = None

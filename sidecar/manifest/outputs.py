@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from sidecar.manifest.inputs import Closed, Code, Digest
+from sidecar.manifest.codes import Closed, Code, Digest
 from sidecar.toml import Name
 
 Risk = Annotated[str, Field(pattern=r"^[a-z][a-z\-]{0,31}$")]
