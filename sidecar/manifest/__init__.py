@@ -4,7 +4,9 @@ Read by context (what to fetch), features (how to compute), scoring (how to run)
 Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a number with s, m, h or d.
 """
 
+from sidecar.manifest.card import Card, load_card, missing_mandatory
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
+from sidecar.manifest.folder import ModelFolder, files_in, read_file, read_folder
 from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
 from sidecar.manifest.outputs import (
     Band,
@@ -23,6 +25,7 @@ from sidecar.manifest.outputs import (
 __all__ = [
     "Agreement",
     "Band",
+    "Card",
     "Choice",
     "Cohort",
     "CohortFact",
@@ -35,6 +38,7 @@ __all__ = [
     "Horizon",
     "Incomplete",
     "Manifest",
+    "ModelFolder",
     "Output",
     "ProbabilityBand",
     "Remark",
@@ -43,6 +47,11 @@ __all__ = [
     "Source",
     "Switch",
     "Vectors",
+    "files_in",
     "in_unit",
     "load",
+    "load_card",
+    "missing_mandatory",
+    "read_file",
+    "read_folder",
 ]

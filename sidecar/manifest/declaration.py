@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -14,6 +14,10 @@ from sidecar.manifest.codes import Closed, Digest
 from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
+
+FileName = Annotated[
+    str, Field(max_length=200, pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_.\-]*/){0,2}[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+]
 
 
 class Rollout(Closed):
@@ -42,8 +46,8 @@ class Vectors(Closed):
 
     `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `units` maps it
     to the field that holds its unit, where the file gives one; `values` maps an input's words to numbers ("true" and
-    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value. `expected_of` is what
-    stands in place of `expected` in a file of another score of the same inputs, by the file's `model`.
+    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value. `expected_of` stands
+    in place of `expected` in a file of another score of the same inputs, by the file's `model`.
     """
 
     inputs: dict[Name, Name]
@@ -66,6 +70,9 @@ class Manifest(Closed):
     not scored when an input is missing. A `probability` model has one output for each outcome and horizon and is never
     reported when an input is missing. Its graph gives terms, or `explanation` says how it is explained without.
 
+    `files` pins every other file of the folder by its SHA-256 (`sidecar models seal` writes them): the card, scripts,
+    golden Bundles, frozen vectors. One that is not named refuses the folder.
+
     `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
     the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
     """
@@ -82,6 +89,7 @@ class Manifest(Closed):
     spread: Duration
     reference: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
     reference_sha256: Digest | None = None
+    files: dict[FileName, Digest] = Field(default_factory=dict)
     graph: Graph
     cohort: Cohort = Cohort()
     switches: dict[Name, Switch] = Field(default_factory=dict)
@@ -97,6 +105,14 @@ class Manifest(Closed):
     result: Result
     vectors: Vectors | None = None
     events: Rollout = Rollout()
+
+    @model_validator(mode="after")
+    def _files_fit(self) -> Self:
+        if (self.reference is None) != (self.reference_sha256 is None):
+            raise ValueError("reference and reference_sha256 belong together")
+        if twice := {"manifest.toml", self.graph.file, self.reference} & set(self.files):
+            raise ValueError(f"files names what is pinned elsewhere: {', '.join(sorted(map(str, twice)))}")
+        return self
 
     @model_validator(mode="after")
     def _kind_fits(self) -> Self:
@@ -217,6 +233,14 @@ class Manifest(Closed):
 
     def _sources(self) -> Iterator[Source]:
         return (s for f in self.features.values() for s in f.sources)
+
+    @cached_property
+    def pinned(self) -> Mapping[str, str]:
+        """The SHA-256 of every file of the folder but the manifest, by its name there."""
+        given = {**self.files, self.graph.file: self.graph.sha256}
+        if self.reference is not None and self.reference_sha256 is not None:
+            given[self.reference] = self.reference_sha256
+        return given
 
     @property
     def rules(self) -> tuple[CohortFact | CohortNeed, ...]:

@@ -15,6 +15,7 @@ import numpy as np
 from sidecar.errors import Misconfigured
 from sidecar.manifest import Manifest
 from sidecar.records import Score
+from sidecar.scoring.wire import Malformed, objections
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _ROUNDING = 1e-4
@@ -116,6 +117,7 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
         Misconfigured: the runtime refuses it, names, types or shapes differ, or it answers what it must not.
     """
     try:
+        _examined(content)
         session = _session(content)
         graph = _declared(session, manifest)
         if graph.typical is None:
@@ -125,6 +127,16 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
     except _Unfit as problem:
         raise Misconfigured([f"{path}: {problem}"]) from None
     return graph
+
+
+def _examined(content: bytes) -> None:
+    """Before the runtime sees it: a graph that reaches beyond its own bytes is refused."""
+    try:
+        found = objections(content)
+    except Malformed as problem:
+        raise _Unfit(f"the graph is refused unopened: {problem}") from None
+    if found:
+        raise _Unfit(f"the graph is refused unopened: {'; '.join(found)}")
 
 
 def _session(content: bytes) -> Any:

@@ -34,7 +34,7 @@ def with_vectors(tmp_path, folder, table):
     copy = tmp_path / folder.parent.name / folder.name
     copy.mkdir(parents=True)
     for path in folder.iterdir():
-        if path.is_file() and path.suffix != ".py":
+        if path.is_file():
             (copy / path.name).write_bytes(path.read_bytes())
     text = (copy / "manifest.toml").read_text(encoding="utf-8")
     before, _, after = text.partition("[vectors]")
