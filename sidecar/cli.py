@@ -206,9 +206,10 @@ def models_group() -> None:
 @JSON
 def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
     """Verify the model in FOLDER and run a file of test vectors through its graph; 0 only if all agree."""
-    from sidecar.commands.models import check as run
+    from sidecar.commands.models_vectors import check_vectors
+    from sidecar.scoring import open_folder
 
-    sys.exit(run(folder, vectors, as_json=as_json))
+    sys.exit(check_vectors(open_folder(folder), vectors, as_json=as_json))
 
 
 @deid_group.command("rules")

@@ -12,6 +12,7 @@ from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, deidentify, inherited, is_sensitive
 from sidecar.errors import Rejected
 from sidecar.explanation import conclude as explain
+from sidecar.explanation import limits_that_act
 from sidecar.features import Extractor, exclusion, exclusion_by_inputs
 from sidecar.fhir import references
 from sidecar.inbox import ModelWait
@@ -103,6 +104,7 @@ def conclude(
         refused = _refused(patient, model, rules, snapshot.at, outside)
         said = replace(refused.assessment, withheld=withheld)
         return Conclusion(said, replace(refused.evidence, labels=labels))
+    vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
     concluded = explain(manifest, vector, model.loaded.score(vector))
     assessment = Assessment(
         model=manifest.name,
@@ -122,6 +124,8 @@ def conclude(
         tells_birth_date=manifest.uses_exact_age,
         typical=concluded.typical,
         withheld=withheld,
+        terms=concluded.terms,
+        further=concluded.further,
     )
     return Conclusion(assessment, replace(_evidence(snapshot, patient, vector, manifest), labels=labels))
 

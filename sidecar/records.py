@@ -213,13 +213,16 @@ class Score:
 
     Points and terms sum to the total. `probabilities` are in [0, 1], by the names of the manifest's outputs. Of a graph
     without terms there is no total (NaN) and no points; `changes` has for each input by how much the probability is
-    higher than with that input at its typical value. They sum to nothing.
+    higher than with that input at its typical value. They sum to nothing. Of outputs with terms of their own `terms`
+    has those of each, and total and points are the first one's. `further` are other totals of the same inputs, by name.
     """
 
     total: float
     points: Mapping[str, float]
     probabilities: Mapping[str, float] = field(default_factory=dict)
     changes: Mapping[str, float] = field(default_factory=dict)
+    terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,9 @@ class Assessment:
     that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
     manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
     in: with the moment, the numbers give the day of birth, whatever else is left out. `withheld` names the inputs that
-    count and that no rationale names, because they would reveal a sensitive condition.
+    count and that no rationale names, because they would reveal a sensitive condition. `terms` are the contributions by
+    output, where each has its own: then score and contributions are those of the first that is given. A scored result
+    has reasons where some of its outputs are not given. `further` are other totals of the same inputs, by name.
     """
 
     model: str
@@ -252,6 +257,8 @@ class Assessment:
     tells_birth_date: bool = False
     typical: Mapping[str, float] = field(default_factory=dict)
     withheld: tuple[str, ...] = ()
+    terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    further: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, repr=False)

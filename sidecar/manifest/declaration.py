@@ -5,14 +5,19 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sidecar import toml
-from sidecar.manifest.inputs import Choice, Closed, Cohort, Digest, FeatureSpec, Source, Switch
-from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
+from sidecar.manifest.codes import Closed, Digest
+from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch
+from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
+
+FileName = Annotated[
+    str, Field(max_length=200, pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_.\-]*/){0,2}[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+]
 
 
 class Rollout(Closed):
@@ -25,32 +30,48 @@ class Rollout(Closed):
 class Agreement(Closed):
     """What an expected value of a vectors file is compared with, and how far it may differ.
 
-    `of` is "total", "probability", or the name of a feature. A vector's own `atol` comes before this one.
+    `of` is "total", "probability" (the one with the vector's horizon), "risk" (the band that the total, or that
+    probability, is in), "observed" (the published rate of that band), or the name of an output, a further total or a
+    feature. A vector's own `atol` comes before this one. `words` maps the file's words for bands to theirs; "" is no
+    band. An expected null means: no result for this patient.
     """
 
     of: Name
-    atol: float = Field(ge=0)
+    atol: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    words: dict[str, str] = Field(default_factory=dict)
 
 
 class Vectors(Closed):
     """What the names in a file of test vectors mean: `sidecar models check --vectors` runs them through the graph.
 
-    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `values` maps
-    an input's words to numbers; `horizon` is the input that picks the output whose horizon has that value.
+    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `units` maps it
+    to the field that holds its unit, where the file gives one; `values` maps an input's words to numbers ("true" and
+    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value. `expected_of` stands
+    in place of `expected` in a file of another score of the same inputs, by the file's `model`.
     """
 
     inputs: dict[Name, Name]
+    units: dict[Name, Name] = Field(default_factory=dict)
     values: dict[Name, dict[str, float]] = Field(default_factory=dict)
     horizon: Name | None = None
     expected: dict[Name, Agreement] = Field(min_length=1)
+    expected_of: dict[Name, dict[Name, Agreement]] = Field(default_factory=dict)
+
+    def of_file(self, model: object) -> Self:
+        """The same for a file whose `model` is that: one of a further score has expectations of its own."""
+        own = self.expected_of.get(model) if isinstance(model, str) else None
+        return self if own is None else self.model_copy(update={"expected": own})
 
 
 class Manifest(Closed):
     """Everything the sidecar needs to know of a model.
 
-    A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
-    output for each horizon and is never reported when an input is missing. Its graph gives terms, or `explanation` says
-    how it is explained without.
+    A `points` model has bands of its total and no outputs; without `incomplete`, a rule for incomplete totals, it is
+    not scored when an input is missing. A `probability` model has one output for each outcome and horizon and is never
+    reported when an input is missing. Its graph gives terms, or `explanation` says how it is explained without.
+
+    `files` pins every other file of the folder by its SHA-256 (`sidecar models seal` writes them): the card, scripts,
+    golden Bundles, frozen vectors. One that is not named refuses the folder.
 
     `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
     the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
@@ -68,25 +89,37 @@ class Manifest(Closed):
     spread: Duration
     reference: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
     reference_sha256: Digest | None = None
+    files: dict[FileName, Digest] = Field(default_factory=dict)
     graph: Graph
     cohort: Cohort = Cohort()
     switches: dict[Name, Switch] = Field(default_factory=dict)
     choices: dict[Name, Choice] = Field(default_factory=dict)
+    valuesets: dict[Name, Digest] = Field(default_factory=dict)
     features: dict[Name, FeatureSpec]
     bands: tuple[Band, ...] = ()
     incomplete: Incomplete | None = None
     outputs: tuple[Output, ...] = ()
+    further: tuple[Further, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     explanation: Explanation | None = None
     result: Result
     vectors: Vectors | None = None
     events: Rollout = Rollout()
 
     @model_validator(mode="after")
+    def _files_fit(self) -> Self:
+        if (self.reference is None) != (self.reference_sha256 is None):
+            raise ValueError("reference and reference_sha256 belong together")
+        if twice := {"manifest.toml", self.graph.file, self.reference} & set(self.files):
+            raise ValueError(f"files names what is pinned elsewhere: {', '.join(sorted(map(str, twice)))}")
+        return self
+
+    @model_validator(mode="after")
     def _kind_fits(self) -> Self:
-        points = bool(self.bands) and self.incomplete is not None and self.graph.points and not self.outputs
+        points = self.bands and self.graph.points and not self.outputs
         if self.kind == "points" and (not points or self.graph.probabilities or self.explanation):
             raise ValueError(
-                'kind = "points" needs bands and incomplete, and graph.total, graph.points and graph.point_names; '
+                'kind = "points" needs bands, and graph.total, graph.points and graph.point_names; '
                 "and no outputs, explanation or graph.probabilities"
             )
         probability = bool(self.outputs) and self.graph.probabilities
@@ -169,6 +202,8 @@ class Manifest(Closed):
         if points:
             raise ValueError(f"result.components name unknown points: {', '.join(sorted(points))}")
         explained = {*self.graph.point_names, *(c.when_feature or c.points for c in self.result.components)}
+        explained -= set(self.graph.rest)
+        explained |= {r.feature for r in self.remarks} | {f.feature for o in self.outputs for f in o.exclude_when}
         if stray := explained - set(self.graph.features):
             raise ValueError(f"points and conditions must be named as graph.features are: {', '.join(sorted(stray))}")
         return self
@@ -179,15 +214,43 @@ class Manifest(Closed):
             return self
         known = {*self.features, *self.choices, *(s.name for s in self._sources())}
         lost = set(self.vectors.inputs.values()) - known
-        found = {"total"} if self.graph.total else set()
-        found |= {"probability"} if self.graph.probabilities else set()
-        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, *found}
+        lost |= {*self.vectors.units, *self.vectors.values} - set(self.vectors.inputs)
+        bands = {b.risk for b in self.bands} | {b.risk for o in self.outputs for b in o.bands}
+        found = {*self.features, *(o.name for o in self.outputs), *(f.name for f in self.further)}
+        for word, there in (
+            ("total", self.graph.total),
+            ("probability", self.graph.probabilities),
+            ("risk", bands),
+            ("observed", any(b.observed is not None for b in self.bands)),
+        ):
+            found |= {word} if there else set()
+        for expected in (self.vectors.expected, *self.vectors.expected_of.values()):
+            lost |= {a.of for a in expected.values()} - found
+            lost |= {w for a in expected.values() for w in a.words.values()} - {*bands, ""}
         if lost:
             raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
         return self
 
     def _sources(self) -> Iterator[Source]:
         return (s for f in self.features.values() for s in f.sources)
+
+    @cached_property
+    def pinned(self) -> Mapping[str, str]:
+        """The SHA-256 of every file of the folder but the manifest, by its name there."""
+        given = {**self.files, self.graph.file: self.graph.sha256}
+        if self.reference is not None and self.reference_sha256 is not None:
+            given[self.reference] = self.reference_sha256
+        return given
+
+    @property
+    def rules(self) -> tuple[CohortFact | CohortNeed, ...]:
+        """Everything that keeps the model, or one of its outputs, from speaking of a patient."""
+        of_outputs = (rule for output in self.outputs for rule in output.exclude_when)
+        return (*self.cohort.exclude_when, *self.cohort.require, *of_outputs)
+
+    def reason_text(self, reason: str) -> str:
+        """What the manifest itself says of the reason of one of its rules; empty if nothing."""
+        return next((rule.text for rule in self.rules if rule.reason == reason and rule.text), "")
 
     @property
     def called(self) -> str:

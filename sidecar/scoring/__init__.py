@@ -1,5 +1,23 @@
 """Model folders, verified, and their ONNX sessions. The score goes on to `sidecar.explanation`."""
 
-from sidecar.scoring.model import LoadedModel, load_model, load_models, load_newest
+from sidecar.scoring.model import (
+    LoadedModel,
+    card_of,
+    load_model,
+    load_models,
+    open_folder,
+    version_folder,
+    versions,
+    warm,
+)
 
-__all__ = ["LoadedModel", "load_model", "load_models", "load_newest"]
+__all__ = [
+    "LoadedModel",
+    "card_of",
+    "load_model",
+    "load_models",
+    "open_folder",
+    "version_folder",
+    "versions",
+    "warm",
+]

@@ -107,8 +107,8 @@ def test_a_graph_that_scores_a_patient_of_whom_nothing_is_known_is_refused(folde
         (graph(features=5, points=5), "does not take 8 features"),
         (graph(points=6), "points have the shape [1, 6], point_names 7 names"),
         (graph(score="total"), "no tensor named score"),
-        (b"not a graph", "the runtime refuses the graph"),
-        (b"", "the runtime refuses the graph"),
+        (b"not a graph", "refused unopened: it has a part that ONNX does not define"),
+        (b"", "refused unopened: it is empty"),
     ],
     ids=["fewer inputs", "fewer points", "another name", "no graph", "empty"],
 )
