@@ -4,8 +4,18 @@ Read by context (what to fetch), features (how to compute), scoring (how to run)
 Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a number with s, m, h or d.
 """
 
+from sidecar.manifest.codes import Group, ValueSet
+from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
-from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
+from sidecar.manifest.inputs import (
+    OF_A_STAY,
+    OF_NOTHING,
+    Choice,
+    FeatureSpec,
+    Source,
+    Switch,
+    in_unit,
+)
 from sidecar.manifest.outputs import (
     Band,
     Component,
@@ -17,8 +27,12 @@ from sidecar.manifest.outputs import (
     ProbabilityBand,
     Result,
 )
+from sidecar.manifest.wanted import ANY, PathRead, Wanted, wanted
 
 __all__ = [
+    "ANY",
+    "OF_A_STAY",
+    "OF_NOTHING",
     "Agreement",
     "Band",
     "Choice",
@@ -29,16 +43,21 @@ __all__ = [
     "Explanation",
     "FeatureSpec",
     "Graph",
+    "Group",
     "Horizon",
     "Incomplete",
     "Manifest",
     "Output",
+    "PathRead",
     "ProbabilityBand",
     "Result",
     "Rollout",
     "Source",
     "Switch",
+    "ValueSet",
     "Vectors",
+    "Wanted",
     "in_unit",
     "load",
+    "wanted",
 ]

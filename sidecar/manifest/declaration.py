@@ -10,8 +10,10 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from sidecar import toml
-from sidecar.manifest.codes import Closed, Digest
-from sidecar.manifest.inputs import Choice, Cohort, FeatureSpec, Source, Switch
+from sidecar.errors import Misconfigured
+from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set
+from sidecar.manifest.cohort import Cohort
+from sidecar.manifest.inputs import Choice, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
 from sidecar.toml import Duration, Name
 
@@ -157,12 +159,29 @@ class Manifest(Closed):
             raise ValueError(f"no [features] table for: {', '.join(unknown)}")
         if twice := set(self.features) & set(self.choices):
             raise ValueError(f"both a feature and a choice: {', '.join(sorted(twice))}")
+        named = {name for source in self._sources() for name in source.valuesets}
+        if unlike := named ^ set(self.valuesets):
+            raise ValueError(f"[valuesets] and the sources must name the same: {', '.join(sorted(unlike))}")
         if unused := set(self.choices) - set(self.graph.features):
             raise ValueError(f"choices that are no input of the graph: {', '.join(sorted(unused))}")
         used = {f.absent_switch for f in self.features.values()}
         used |= {s.ambiguous_switch for s in self._sources()}
         if lost := used - {None} - set(self.switches):
             raise ValueError(f"no [switches] table for: {', '.join(sorted(str(n) for n in lost))}")
+        return self
+
+    @model_validator(mode="after")
+    def _stays_are_known(self) -> Self:
+        of_stays = [n for n, f in self.features.items() if f.anchor == "encounter"]
+        if of_stays and not self.cohort.of_a_stay:
+            raise ValueError(
+                f"{', '.join(of_stays)}: of the present stay, so say in [cohort] which stays there are: "
+                'stays = ["http://terminology.hl7.org/CodeSystem/v3-ActCode|IMP"], or exclude the discharged'
+            )
+        for name, feature in self.features.items():
+            units = [self.features[n].unit if n in self.features else "" for n in feature.inputs]
+            if units and not (units[0] == "kg" and units[1] in {"m", "cm"}):
+                raise ValueError(f"{name}: inputs are two features, a weight in kg and a height in m or cm")
         return self
 
     @model_validator(mode="after")
@@ -226,7 +245,7 @@ class Manifest(Closed):
     @cached_property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
-        return frozenset(n for n, f in self.features.items() if f.in_set)
+        return frozenset(n for n, f in self.features.items() if f.of_set)
 
     @cached_property
     def observation_codes(self) -> frozenset[str]:
@@ -255,9 +274,34 @@ class Manifest(Closed):
 
 
 def load(path: Path) -> Manifest:
-    """Read one manifest.
+    """Read one manifest, and the value sets it names into the features that read them.
 
     Raises:
-        Misconfigured: naming file, line and what was probably meant.
+        Misconfigured: naming file, line and what was probably meant; or a value set is not the one that was pinned.
     """
-    return toml.load(path, Manifest)
+    return _with_sets(toml.load(path, Manifest), path)
+
+
+def _with_sets(manifest: Manifest, path: Path) -> Manifest:
+    if not manifest.valuesets:
+        return manifest
+    sets = {name: read_set(name, sha256, path.parent) for name, sha256 in manifest.valuesets.items()}
+    problems: list[str] = []
+    features = {name: _expanded(name, spec, sets, problems) for name, spec in manifest.features.items()}
+    if problems:
+        raise Misconfigured([f"{path}: {problem}" for problem in problems])
+    return manifest.model_copy(update={"features": features})
+
+
+def _expanded(name: str, spec: FeatureSpec, sets: Mapping[str, ValueSet], problems: list[str]) -> FeatureSpec:
+    """A feature with the codes of its value sets in the place of their names."""
+    named = list(dict.fromkeys(n for source in spec.sources for n in source.valuesets))
+    groups = {g: group for n in named for g, group in sets[n].groups.items()}
+    if bool(groups) != (spec.select == "weights" and bool(named)):
+        problems.append(f'features.{name}: select = "weights" and a value set with groups belong together')
+        return spec
+    sources = tuple(
+        s.model_copy(update={"codes": tuple(dict.fromkeys([*s.codes, *(c for n in s.valuesets for c in sets[n].all)]))})
+        for s in spec.sources
+    )
+    return spec.model_copy(update={"sources": sources, "groups": {**spec.groups, **groups}})
