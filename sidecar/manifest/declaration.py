@@ -253,20 +253,35 @@ class Manifest(Closed):
         return self.codes_of("Observation")
 
     @cached_property
+    def types(self) -> frozenset[str]:
+        """The resource types that a feature reads."""
+        return frozenset(s.type for s in self._sources())
+
+    @cached_property
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))
 
-    @property
-    def diagnosis_codes(self) -> frozenset[str]:
-        """Condition codes that trigger the model for a patient of whom nothing has been concluded yet.
+    @cached_property
+    def of_present_stay(self) -> bool:
+        """Whether a feature asks when the present stay began, or for other stays."""
+        return any(f.anchor == "encounter" for f in self.features.values())
 
-        All it reads, if a diagnosis can be what it waits for: an input, or what must be shown. None if diagnoses only
-        exclude: a score must not appear because somebody charted a diagnosis.
+    @cached_property
+    def awaited(self) -> Mapping[str, frozenset[str]]:
+        """Codes by type, but for Observations, that trigger the model for a patient of whom nothing is concluded yet.
+
+        All that it reads of a type, if such a statement can be what it waits for: an input, or what must be shown. None
+        of a type that only excludes: a score must not appear because somebody charted a diagnosis. A model that is told
+        of a stay waits for every stay of its classes.
         """
-        awaited = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
-        waits = any(self.features[name].codes("Condition") for name in awaited)
-        return self.codes_of("Condition") if waits else frozenset()
+        inputs = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
+        kinds: set[str] = {s.type for name in inputs for s in self.features[name].sources}
+        kinds -= {"Observation"}
+        found = {kind: self.codes_of(kind) for kind in kinds}
+        if self.cohort.stays:
+            found["Encounter"] = frozenset(self.cohort.stays)
+        return found
 
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""

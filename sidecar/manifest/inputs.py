@@ -1,7 +1,7 @@
 """What a model needs to know of a patient: sources, and the features they come to."""
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,9 @@ SourceType = Literal[
     "Immunization",
     "DiagnosticReport",
 ]
+
+
+SOURCE_TYPES: tuple[str, ...] = get_args(SourceType)
 
 
 class Source(Closed):
