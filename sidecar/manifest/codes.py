@@ -81,6 +81,11 @@ class ValueSet(Closed):
         groups_fit(self.groups)
         return self
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every code, whatever group it is in."""
+        return (*self.codes, *(code for group in self.groups.values() for code in group.codes))
+
 
 def groups_fit(groups: Mapping[str, Group]) -> None:
     """Groups name each other, and no code is in two of them.
