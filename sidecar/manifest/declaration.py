@@ -255,7 +255,7 @@ class Manifest(Closed):
 
     @cached_property
     def pinned(self) -> Mapping[str, str]:
-        """The SHA-256 of every file of the folder but the manifest, by its name there."""
+        """The SHA-256 of every file of the folder but the manifest and value sets, by its name there."""
         given = {**self.files, self.graph.file: self.graph.sha256}
         if self.reference is not None and self.reference_sha256 is not None:
             given[self.reference] = self.reference_sha256

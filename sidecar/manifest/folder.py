@@ -102,7 +102,10 @@ def read_file(folder: Path, name: str) -> bytes:
 
 
 def _verified(opened: "_Opened", names: tuple[str, ...], manifest: Manifest) -> dict[str, bytes]:
-    pinned, found, problems = manifest.pinned, dict[str, bytes](), list[str]()
+    found, problems = dict[str, bytes](), list[str]()
+    # A value set that is not in the folder is one that ships with the sidecar.
+    own_sets = {f"valuesets/{name}.toml": sha256 for name, sha256 in manifest.valuesets.items()}
+    pinned = {**manifest.pinned, **{name: sha256 for name, sha256 in own_sets.items() if name in names}}
     for name in names:
         if name not in pinned and name != MANIFEST:
             problems.append(
