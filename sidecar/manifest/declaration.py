@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from sidecar import toml
 from sidecar.errors import Misconfigured
-from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set
+from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set, set_file
 from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
 from sidecar.manifest.inputs import Choice, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
@@ -355,13 +355,21 @@ def load(path: Path) -> Manifest:
     Raises:
         Misconfigured: naming file, line and what was probably meant; or a value set is not the one that was pinned.
     """
-    return _with_sets(toml.load(path, Manifest), path)
+    manifest = toml.load(path, Manifest)
+    own = (set_file(name) for name in manifest.valuesets)
+    return with_sets(manifest, path, {name: p.read_bytes() for name in own if (p := path.parent / name).is_file()})
 
 
-def _with_sets(manifest: Manifest, path: Path) -> Manifest:
+def with_sets(manifest: Manifest, path: Path, files: Mapping[str, bytes]) -> Manifest:
+    """`manifest`, at `path`, with the value sets that it names: from `files` of its folder, or of those that ship.
+
+    Raises:
+        Misconfigured: there is none of that name, or it is not the one that was pinned.
+    """
     if not manifest.valuesets:
         return manifest
-    sets = {name: read_set(name, sha256, path.parent) for name, sha256 in manifest.valuesets.items()}
+    pinned = manifest.valuesets.items()
+    sets = {name: read_set(name, sha256, path.parent, files.get(set_file(name))) for name, sha256 in pinned}
     problems: list[str] = []
     features = {name: _expanded(name, spec, sets, problems) for name, spec in manifest.features.items()}
     if problems:
