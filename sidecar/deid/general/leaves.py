@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.deid.general.ages import Ages, is_age_range, is_at_death
-from sidecar.deid.general.codes import absence_of, coding_of, concept_of, extension_of, interpretation_of
+from sidecar.deid.general.codes import REQUIRED, absence_of, coding_of, concept_of, extension_of, interpretation_of
 from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
@@ -86,6 +86,8 @@ class Leaves:
 
     def _concepts(self, path: str, name: str) -> Read:
         concept = self._special.get(name, self._concept)
+        if (only := REQUIRED.get(path)) is not None:
+            concept = concept_of(self._policy, only)
 
         def read(value: Any, visit: Visit) -> dict[str, Any] | None:
             kept = concept(value)
