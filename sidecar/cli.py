@@ -175,6 +175,8 @@ def deid_group() -> None:
 @click.option("--html", is_flag=True, help="The report as a page.")
 @click.option("--keys", type=click.Path(path_type=Path, dir_okay=False), help="Key ring: the same tokens in every run.")
 @click.option("--vault", type=click.Path(path_type=Path, dir_okay=False), help="File that keeps random tokens, sealed.")
+@click.option("--site", default="", metavar="NAME", help="Whose ids they are: no two sites have a token in common.")
+@click.option("--names", is_flag=True, help="Say places by the names of files, which may be names of people.")
 @click.option("--today", type=click.DateTime(["%Y-%m-%d"]), help="Day by which ages are judged; default: today.")
 def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **options: Any) -> None:  # noqa: FBT001 -- click passes options by name
     """De-identify Bundles, resources and NDJSON, from files, folders or standard input (-); NDJSON out.
