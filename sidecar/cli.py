@@ -271,11 +271,16 @@ def keys_reseal(config: Path) -> None:
 @keys.command("retire")
 @CONFIG
 @click.argument("key", type=click.IntRange(1, 255))
-def keys_retire(config: Path, key: int) -> None:
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Also a key of which no copy is left, or of a server that vanished: what they sealed then opens nowhere.",
+)
+def keys_retire(config: Path, key: int, *, anyway: bool) -> None:
     """Take KEY out of the ring for good; refused while a value or a server needs it."""
     from sidecar.commands.keys import retire
 
-    retire(config, key)
+    retire(config, key, anyway=anyway)
 
 
 @main.group()

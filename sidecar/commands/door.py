@@ -98,6 +98,7 @@ class _Alone:
             return {"replayed": await operations.replay(self._store, url.params.get("id"))}
         if not self._verbs:
             cipher = load_keys(self._found.store.key_file)
-            await check_ring(self._store, cipher)
+            said = body or {}
+            await check_ring(self._store, cipher, said.get("key") if said.get("anyway") is True else None)
             self._verbs = operations.sealed_verbs(self._store, cipher)
         return await self._verbs[url.path](body or {})
