@@ -8,21 +8,14 @@ from typing import Any, NoReturn
 import click
 
 from sidecar import __version__
+from sidecar.commands import rollout
+from sidecar.commands.options import CONFIG, JSON
 from sidecar.errors import Misconfigured, SidecarError
 
 EXIT_MISCONFIGURED = 2
 EXIT_FAILED = 1
 
-CONFIG = click.option(
-    "--config",
-    "config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("sidecar.toml"),
-    show_default=True,
-    help="Settings file.",
-)
 MODES = ("safe_harbor_rules", "keyed_pseudonyms", "limited_data_set")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 class _Doors(click.Group):
@@ -192,7 +185,10 @@ def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **o
 
 @main.group("models")
 def models_group() -> None:
-    """Model folders."""
+    """Model folders, and which version of a model writes: for whom, since when, and who said so."""
+
+
+rollout.add_to(models_group)
 
 
 @models_group.command("check")

@@ -1,5 +1,5 @@
 """Model folders, verified, and their ONNX sessions. The score goes on to `sidecar.explanation`."""
 
-from sidecar.scoring.model import LoadedModel, load_model, load_models, load_newest
+from sidecar.scoring.model import LoadedModel, declared, load_model, load_models, load_newest
 
-__all__ = ["LoadedModel", "load_model", "load_models", "load_newest"]
+__all__ = ["LoadedModel", "declared", "load_model", "load_models", "load_newest"]

@@ -4,9 +4,10 @@ A folder is `models/<name>/<version>/` with `manifest.toml` and the files it nam
 then loaded as bytes: a path is never handed to the runtime, so external tensor files cannot be reached.
 """
 
+import contextlib
 import difflib
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,16 @@ def load_newest(folder: Path) -> LoadedModel:
     """
     folder = folder.resolve()
     return load_model(_folder(folder.parent, folder.name, None))
+
+
+def declared(root: Path, names: Iterable[str]) -> list[Manifest]:
+    """The manifests of every version of these models in `root` that can be read. Nothing else of them is looked at."""
+    found = []
+    for name in names:
+        for folder in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
+            with contextlib.suppress(Misconfigured):
+                found.append(manifests.load(folder / "manifest.toml"))
+    return found
 
 
 def _folder(root: Path, name: str, version: str | None) -> Path:
