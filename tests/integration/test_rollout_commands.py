@@ -9,26 +9,8 @@ from pathlib import Path
 import orjson
 import pytest
 
-from sidecar.fleet import shipped
 from tests.harness import house, now, observation_set, open_store, until, write_site
-
-
-def models(folder: Path, config: Path) -> Path:
-    """A folder of models of a site's own: NEWS2 in two versions, which say the same."""
-    root = folder / "models"
-    shutil.copytree(shipped("models") / "news2", root / "news2")
-    another(root, "2.0.0")
-    text = config.read_text()
-    config.write_text(f'models_dir = "{root}"\n{text}' if "models_dir" not in text else text)
-    return root
-
-
-def another(root: Path, version: str) -> None:
-    """The same model under another version."""
-    made = root / "news2" / version
-    shutil.copytree(root / "news2" / "1.0.0", made)
-    manifest = made / "manifest.toml"
-    manifest.write_text(manifest.read_text().replace('version = "1.0.0"', f'version = "{version}"'))
+from tests.versions import models, use
 
 
 def run(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -49,7 +31,7 @@ SIGNED = ("--who", "Dr A", "--why", "because")
 def site(tmp_path) -> Path:
     """The settings of a site whose server does not run; its database is there."""
     config = write_site(tmp_path, "http://127.0.0.1:1/fhir", promoted=False)
-    models(tmp_path, config)
+    use(config, models(tmp_path, "2.0.0"))
     with open_store(tmp_path):
         return config
 
