@@ -194,6 +194,15 @@ async def test_a_suspended_model_charts_nothing_new_and_still_corrects_what_it_h
         assert len(found.risk_assessments()) == 2
 
 
+async def writes_within(found: House, seconds: float) -> list[tuple[str, str]]:
+    """What is asked of the EHR that writes results, in so many seconds: that nothing happens is what is claimed."""
+    found.ehr.requests.clear()
+    await asyncio.sleep(seconds)
+    return [
+        (verb, of) for verb, of in found.ehr.requests if verb in {"PUT", "POST"} and not of.startswith("Subscription")
+    ]
+
+
 async def test_writes_that_are_stopped_wait_and_are_made_when_they_may(tmp_path):
     async with site(tmp_path) as found:
         await found.admit("p1")
@@ -203,9 +212,7 @@ async def test_writes_that_are_stopped_wait_and_are_made_when_they_may(tmp_path)
         await found.chart(observation_set("p1", now(1)))
         await found.chart(observation_set("p2", now(1)))
         await until(lambda: _stored(found, 2))
-        found.ehr.requests.clear()
-        await asyncio.sleep(1.5)  # nothing happens, and that is what is claimed
-        assert not [r for r in found.ehr.requests if r[0] in {"PUT", "POST"} and not r[1].startswith("Subscription")]
+        assert await writes_within(found, 1.5) == []
         await decide(found, "allow-writes")
         await found.settled()
         assert len(found.risk_assessments()) == 2
@@ -219,8 +226,7 @@ async def test_a_write_that_is_under_way_when_writing_is_stopped_is_made_after_i
         await found.chart(observation_set("p1", now(1)))
         await until(lambda: found.ehr.requests["GET", "Device"] + found.ehr.requests["GET", "Device/{id}"] > 0)
         await decide(found, "stop-writes")
-        found.ehr.requests.clear()
-        await asyncio.sleep(1.5)  # as above
+        assert await writes_within(found, 2.5) == []
         assert found.risk_assessments() == []
         found.ehr.faults.delay_s = 0.0
         await decide(found, "allow-writes")
