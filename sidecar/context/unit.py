@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from sidecar.context.reader import OPEN
+from sidecar.context.statements import OPEN
 from sidecar.fhir import references
 from sidecar.fhir.client import EhrClient
 from sidecar.records import PatientId
