@@ -20,7 +20,7 @@ from sidecar.delivery import Delivery
 from sidecar.duties import DUTIES, Duties
 from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
-from sidecar.explanation import rationale, reason_in_words
+from sidecar.explanation import rationale, rationales, reason_in_words
 from sidecar.features import Extractor, SiteChoices, open_choices
 from sidecar.fhir import scopes
 from sidecar.fhir.auth import Signer, credentials
@@ -320,7 +320,10 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         outbox=outbox,
         reader=ContextReader(client, ZoneInfo(settings.facility.time_zone), gate.capability),
         deliverer=Deliverer(
-            client, outbox, Wording(rationale, reason_in_words), Conventions(ehr.score_value, ehr.probability)
+            client,
+            outbox,
+            Wording(rationale, rationales, reason_in_words),
+            Conventions(ehr.score_value, ehr.probability),
         ),
         catch_up=CatchUp(client, store, events.record, settings.work.catch_up_overlap),
         subscriptions=subscriptions,

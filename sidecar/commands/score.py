@@ -13,7 +13,7 @@ from sidecar.app import running_model, shipped
 from sidecar.context import from_bundle
 from sidecar.deid import Mode, Rules, load_rules
 from sidecar.errors import Misconfigured, Rejected
-from sidecar.explanation import rationale, reason_in_words
+from sidecar.explanation import rationale, rationales, reason_in_words
 from sidecar.pipeline import RunningModel, conclude
 from sidecar.records import Conclusion, Outcome
 from sidecar.scoring import load_models
@@ -54,7 +54,8 @@ def line_of(bundle: object, model: RunningModel, rules: Rules, at: datetime | No
     Raises:
         Rejected: see `from_bundle`.
     """
-    snapshot = from_bundle(bundle, model.loaded.manifest.set_codes, at, tz)
+    manifest = model.loaded.manifest
+    snapshot = from_bundle(bundle, manifest.set_codes, at, tz, frozenset(manifest.cohort.stays))
     return _line(conclude(snapshot, model, rules), model)
 
 
@@ -93,6 +94,8 @@ def _line(conclusion: Conclusion, model: RunningModel) -> dict[str, Any]:
         "risk": a.risk,
         "contributions": dict(a.contributions),
         "typical": dict(a.typical),
+        **({"terms": {name: dict(terms) for name, terms in a.terms.items()}} if a.terms else {}),
+        **({"further": dict(a.further)} if a.further else {}),
         "resources": _resources(conclusion, model),
     }
 
@@ -112,6 +115,7 @@ def _resources(conclusion: Conclusion, model: RunningModel) -> list[dict[str, An
         status="final" if a.outcome is Outcome.SCORED else "preliminary",
         device=f"Device/{made['id']}",
         rationale=rationale(a, manifest),
+        rationales=rationales(a, manifest),
         reasons=tuple(reason_in_words(r, manifest, a.vector.features, a.withheld) for r in a.reasons),
     )
     total = None if manifest.outputs else observation(conclusion, manifest, links)

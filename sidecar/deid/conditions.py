@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/condition.html
 import math
 from typing import Any
 
-from sidecar.deid.draft import Draft, pairs
+from sidecar.deid.draft import Draft, is_over, pairs
 from sidecar.deid.rules import Rule
 from sidecar.deid.times import days
 
@@ -52,8 +52,8 @@ def abated(draft: Draft, value: Any, _: Rule) -> None:
         over, ahead = span[1] <= today, span[0] > today
     else:
         over = ahead = False
-    if over and not draft.stated:
-        draft.void = True
+    if over and (draft.over or not draft.stated):
+        is_over(draft)
     elif not ahead:
         draft.trouble = draft.trouble or "status"
 
@@ -95,6 +95,8 @@ def _coded_status(draft: Draft, value: Any, rule: Rule, required: str) -> set[st
     codes = {code for system, code in pairs(value) if system == required and isinstance(code, str)}
     if codes & rule.void:
         draft.void = True
+    elif codes & rule.over:
+        is_over(draft)
     elif not codes & (rule.usable | rule.doubtful):
         draft.trouble = draft.trouble or "status"
     return codes

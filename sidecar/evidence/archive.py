@@ -231,6 +231,7 @@ class Archive:
             "valid_until": e.valid_until.timestamp(),
             **({"probabilities": sorted(a.probabilities.items())} if a.probabilities else {}),
             **({"withheld": a.withheld, "labels": e.labels} if a.withheld or e.labels else {}),
+            **({"further": sorted(a.further.items())} if a.further else {}),
         }
         # Keyed: a plain hash lets whoever knows the rest try every day of birth.
         return self._cipher.token("content", hashlib.sha256(orjson.dumps(said)).hexdigest())
@@ -336,6 +337,8 @@ class Archive:
             tells_birth_date="numbers" in sealed,
             typical=numbers["vector"].get("typical", {}),
             withheld=tuple(numbers["vector"].get("withheld", ())),
+            terms=numbers["vector"].get("terms", {}),
+            further=numbers["vector"].get("further", {}),
         )
         return Stored(
             id=row["id"],
@@ -375,6 +378,10 @@ def _numbers(a: Assessment) -> dict[str, Any]:
         document["typical"] = dict(a.typical)
     if a.withheld:
         document["withheld"] = a.withheld
+    if a.terms:
+        document["terms"] = {output: dict(terms) for output, terms in a.terms.items()}
+    if a.further:
+        document["further"] = dict(a.further)
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

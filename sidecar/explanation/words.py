@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sidecar.manifest import Manifest, in_unit
+from sidecar.manifest import SOURCE_TYPES, Manifest, in_unit
 from sidecar.records import Assessment, Feature
 
 _BY_FEATURE = {
@@ -19,6 +19,9 @@ _BY_FEATURE = {
     "status": "{label} has an unknown status",
     "modifier": "{label} carries a modifier that changes its meaning",
     "shape": "{label} is not charted as a number",
+    "imprecise": "{label} charted with a date too imprecise to tell when it was",
+    "few": "{label} charted too few times to tell a change",
+    "contradictory": "{label} charted in ways that contradict each other",
 }
 _PLAIN = {
     "out_of_cohort:age": "outside the age range of this score",
@@ -36,10 +39,13 @@ _PLAIN = {
     "deid:age_capped": "90 or older, and this site's de-identification rules let no exact age reach the model",
     "missing:sex": "sex not recorded as male or female, which this equation needs",
     "contradictory:sex": "administrative gender and birth sex contradict each other, and this equation needs one",
+    "missing:encounter": "no hospital stay of the kind this score is for in the chart",
+    "gone:medication": "the chart names a medicine that is not there, so what is taken is not known",
     "not_computable": "these inputs give no number",
     "another_patient": "the chart returned another patient's resource; nothing was used",
     "modifier:patient": "the patient record carries a modifier that is not understood",
     "modifier:encounter": "the encounter carries a modifier that is not understood",
+    **{f"too_many:{kind.lower()}": f"more {kind} resources in the chart than can be read" for kind in SOURCE_TYPES},
 }
 _OUTSIDE = "outside the patients that this score is for, by an input that is not named (sensitive)"
 _UNUSABLE = "an input that is not named (sensitive) cannot be used"
@@ -53,14 +59,22 @@ def reason_in_words(
     """One stored reason as a phrase, which does not name what is `withheld`. An unknown reason is returned as it is."""
     if withheld and not _told_of(reason, manifest).isdisjoint(withheld):
         return _OUTSIDE if reason.startswith("out_of_cohort:") else _UNUSABLE
-    if reason in _PLAIN:
-        return _PLAIN[reason]
     word, _, name = reason.partition(":")
+    told = manifest.reason_text(name) if word == "out_of_cohort" else ""
+    if told or reason in _PLAIN:
+        return told or _PLAIN[reason]
     label = manifest.label(name)
     if word in _BY_FEATURE and label is not None:
         value = next((in_unit(f.shown, f.unit) for f in features if f.reason == reason and f.shown is not None), "")
         return " ".join(_BY_FEATURE[word].format(label=label, value=value).split())
     return reason.replace("_", " ").replace(":", ": ")
+
+
+def rationales(assessment: Assessment, manifest: Manifest) -> dict[str, str]:
+    """What each probability comes from, by output, where each has terms of its own; else nothing."""
+    return {
+        name: rationale(replace(assessment, contributions=terms), manifest) for name, terms in assessment.terms.items()
+    }
 
 
 def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
@@ -82,9 +96,7 @@ def _told_of(reason: str, manifest: Manifest) -> frozenset[str]:
     word, _, name = reason.partition(":")
     if word != "out_of_cohort":
         return frozenset({name})
-    cohort = manifest.cohort
-    excluding = {rule.feature for rule in cohort.exclude_when if rule.reason == name}
-    return frozenset(excluding | {need.feature for need in cohort.require if need.reason == name})
+    return frozenset(rule.feature for rule in manifest.rules if rule.reason == name)
 
 
 def _without(assessment: Assessment) -> Assessment:
@@ -100,23 +112,25 @@ def _said(assessment: Assessment, manifest: Manifest, most: int) -> str:
         return _multiples(assessment, manifest, by_name)
     if manifest.outputs:  # not scored, or by another version of the model, whose terms this one cannot put into words
         return "no explanation is kept of this probability" if assessment.probabilities else "no probability is given"
+    rest = manifest.graph.rest
     scored = sorted(
-        ((points, name) for name, points in assessment.contributions.items() if points > 0),
-        key=lambda pair: (-pair[0], pair[1]),
+        ((points, name) for name, points in assessment.contributions.items() if points and name not in rest),
+        key=lambda pair: (-abs(pair[0]), pair[1]),
     )
-    if not scored:
-        return "no parameter scored above 0"
-    said = []
-    for points, name in scored[:most]:
-        said.append(f"{manifest.say(name, by_name[name].value)} ({points:g})")
+    said = [f"{manifest.say(name, by_name[name].value)} ({points:.3g})" for points, name in scored[:most]]
     left = len(scored) - most
-    return ", ".join(said) + (f" and {left} more" if left > 0 else "")
+    fixed = [f"{words} ({p:.3g})" for name, words in rest.items() if (p := assessment.contributions.get(name))]
+    found = ", ".join(said) + (f" and {left} more" if left > 0 else "") if said else "no parameter scored above 0"
+    return f"{found}; {', '.join(fixed)}" if fixed else found
 
 
 def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6) -> str:
     if not assessment.contributions:
         return "no probability is given"
-    terms = sorted(assessment.contributions.items(), key=lambda pair: (-abs(pair[1]), pair[0]))
+    known = (
+        (name, term) for name, term in assessment.contributions.items() if term and name not in manifest.graph.rest
+    )
+    terms = sorted(known, key=lambda pair: (-abs(pair[1]), pair[0]))
     said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
     more = f" and {len(terms) - most} more" if len(terms) > most else ""
     return f"{manifest.result.effect} compared with {manifest.result.compared_with}: {', '.join(said)}{more}"

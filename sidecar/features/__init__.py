@@ -7,5 +7,6 @@ from sidecar.features.choices import SiteChoices, open_choices
 from sidecar.features.cohort import exclusion, exclusion_by_inputs
 from sidecar.features.derived import OF_VALUE
 from sidecar.features.extract import Extractor
+from sidecar.features.units import converter
 
-__all__ = ["OF_VALUE", "Extractor", "SiteChoices", "exclusion", "exclusion_by_inputs", "open_choices"]
+__all__ = ["OF_VALUE", "Extractor", "SiteChoices", "converter", "exclusion", "exclusion_by_inputs", "open_choices"]

@@ -6,7 +6,7 @@ A function gives a number, or the reason why there is none; nothing is guessed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sidecar.records import DeidentifiedSnapshot, Sex
+from sidecar.records import DeidentifiedSnapshot, Sex, Stay
 
 DAY_S = 86_400
 YEAR_DAYS = 365.25
@@ -20,11 +20,12 @@ class Person:
     age_years: tuple[int, int] | None
     lived_s: float | None
     age_capped: bool
+    stay: Stay | None = None
 
     @classmethod
     def of(cls, clean: DeidentifiedSnapshot) -> "Person":
         """The patient of a snapshot."""
-        return cls(clean.sex, clean.age_years, clean.lived_s, clean.age_capped)
+        return cls(clean.sex, clean.age_years, clean.lived_s, clean.age_capped, clean.stay)
 
 
 def age(person: Person, seconds: float) -> float | str:
@@ -40,6 +41,20 @@ def age(person: Person, seconds: float) -> float | str:
         return "imprecise:birth_date" if known else "missing:birth_date"
     days = round(person.lived_s + seconds) // DAY_S
     return days / YEAR_DAYS if days >= 0 else "missing:birth_date"
+
+
+def completed_years(person: Person, _: float) -> float | str:
+    """Age in years by birthdays, at the trigger; a birth date without its day gives one where all days do.
+
+    Where the policy tells no more than "90 or older" it is 90: no score that asks for years by birthdays tells the
+    oldest apart, or speaks of them at all.
+    """
+    if person.age_years is None or person.age_years[0] < 0:
+        return "missing:birth_date"
+    youngest, oldest = person.age_years
+    if youngest != oldest and not (person.age_capped and youngest >= 90):
+        return "deid:age_capped" if person.age_capped else "imprecise:birth_date"
+    return float(youngest)
 
 
 def sex(person: Person, _: float) -> float | str:
@@ -61,7 +76,11 @@ def egfr_ckd_epi_2021(creatinine_mg_dl: float, age_years: float, male: float) ->
     return float(142 * min(ratio, 1.0) ** alpha * max(ratio, 1.0) ** -1.2 * 0.9938**age_years * factor)
 
 
-OF_PATIENT: Mapping[str, Callable[[Person, float], float | str]] = {"age": age, "sex": sex}
+OF_PATIENT: Mapping[str, Callable[[Person, float], float | str]] = {
+    "age": age,
+    "completed_years": completed_years,
+    "sex": sex,
+}
 OF_VALUE: Mapping[str, Callable[[float, float, float], float]] = {"egfr_ckd_epi_2021": egfr_ckd_epi_2021}
 """Equations of a charted value, the age in years at its moment, and sex (1 = male)."""
 

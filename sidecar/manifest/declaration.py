@@ -5,14 +5,21 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
 from sidecar import toml
-from sidecar.manifest.inputs import Choice, Closed, Cohort, Digest, FeatureSpec, Source, Switch
-from sidecar.manifest.outputs import Band, Explanation, Graph, Incomplete, Output, Result
+from sidecar.errors import Misconfigured
+from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set, set_file
+from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
+from sidecar.manifest.inputs import Choice, FeatureSpec, Source, Switch
+from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
+
+FileName = Annotated[
+    str, Field(max_length=200, pattern=r"^(?:[A-Za-z0-9_][A-Za-z0-9_.\-]*/){0,2}[A-Za-z0-9_][A-Za-z0-9_.\-]*$")
+]
 
 
 class Rollout(Closed):
@@ -25,32 +32,48 @@ class Rollout(Closed):
 class Agreement(Closed):
     """What an expected value of a vectors file is compared with, and how far it may differ.
 
-    `of` is "total", "probability", or the name of a feature. A vector's own `atol` comes before this one.
+    `of` is "total", "probability" (the one with the vector's horizon), "risk" (the band that the total, or that
+    probability, is in), "observed" (the published rate of that band), or the name of an output, a further total or a
+    feature. A vector's own `atol` comes before this one. `words` maps the file's words for bands to theirs; "" is no
+    band. An expected null means: no result for this patient.
     """
 
     of: Name
-    atol: float = Field(ge=0)
+    atol: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    words: dict[str, str] = Field(default_factory=dict)
 
 
 class Vectors(Closed):
     """What the names in a file of test vectors mean: `sidecar models check --vectors` runs them through the graph.
 
-    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `values` maps
-    an input's words to numbers; `horizon` is the input that picks the output whose horizon has that value.
+    `inputs` maps a name to a feature, a choice, or the name of a source that a feature is derived from; `units` maps it
+    to the field that holds its unit, where the file gives one; `values` maps an input's words to numbers ("true" and
+    "false" are JSON's); `horizon` is the input that picks the output whose horizon has that value. `expected_of` stands
+    in place of `expected` in a file of another score of the same inputs, by the file's `model`.
     """
 
     inputs: dict[Name, Name]
+    units: dict[Name, Name] = Field(default_factory=dict)
     values: dict[Name, dict[str, float]] = Field(default_factory=dict)
     horizon: Name | None = None
     expected: dict[Name, Agreement] = Field(min_length=1)
+    expected_of: dict[Name, dict[Name, Agreement]] = Field(default_factory=dict)
+
+    def of_file(self, model: object) -> Self:
+        """The same for a file whose `model` is that: one of a further score has expectations of its own."""
+        own = self.expected_of.get(model) if isinstance(model, str) else None
+        return self if own is None else self.model_copy(update={"expected": own})
 
 
 class Manifest(Closed):
     """Everything the sidecar needs to know of a model.
 
-    A `points` model has bands of its total, a rule for incomplete totals, and no outputs. A `probability` model has one
-    output for each horizon and is never reported when an input is missing. Its graph gives terms, or `explanation` says
-    how it is explained without.
+    A `points` model has bands of its total and no outputs; without `incomplete`, a rule for incomplete totals, it is
+    not scored when an input is missing. A `probability` model has one output for each outcome and horizon and is never
+    reported when an input is missing. Its graph gives terms, or `explanation` says how it is explained without.
+
+    `files` pins every other file of the folder by its SHA-256 (`sidecar models seal` writes them): the card, scripts,
+    golden Bundles, frozen vectors. One that is not named refuses the folder.
 
     `replaced_by_newer` is whether newer readings end the results before them, also where they give no new one. It is
     the default of a probability, which speaks of the future; a total is a measurement of its moment, one of a series.
@@ -68,25 +91,37 @@ class Manifest(Closed):
     spread: Duration
     reference: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
     reference_sha256: Digest | None = None
+    files: dict[FileName, Digest] = Field(default_factory=dict)
     graph: Graph
     cohort: Cohort = Cohort()
     switches: dict[Name, Switch] = Field(default_factory=dict)
     choices: dict[Name, Choice] = Field(default_factory=dict)
+    valuesets: dict[Name, Digest] = Field(default_factory=dict)
     features: dict[Name, FeatureSpec]
     bands: tuple[Band, ...] = ()
     incomplete: Incomplete | None = None
     outputs: tuple[Output, ...] = ()
+    further: tuple[Further, ...] = ()
+    remarks: tuple[Remark, ...] = ()
     explanation: Explanation | None = None
     result: Result
     vectors: Vectors | None = None
     events: Rollout = Rollout()
 
     @model_validator(mode="after")
+    def _files_fit(self) -> Self:
+        if (self.reference is None) != (self.reference_sha256 is None):
+            raise ValueError("reference and reference_sha256 belong together")
+        if twice := {"manifest.toml", self.graph.file, self.reference} & set(self.files):
+            raise ValueError(f"files names what is pinned elsewhere: {', '.join(sorted(map(str, twice)))}")
+        return self
+
+    @model_validator(mode="after")
     def _kind_fits(self) -> Self:
-        points = bool(self.bands) and self.incomplete is not None and self.graph.points and not self.outputs
+        points = self.bands and self.graph.points and not self.outputs
         if self.kind == "points" and (not points or self.graph.probabilities or self.explanation):
             raise ValueError(
-                'kind = "points" needs bands and incomplete, and graph.total, graph.points and graph.point_names; '
+                'kind = "points" needs bands, and graph.total, graph.points and graph.point_names; '
                 "and no outputs, explanation or graph.probabilities"
             )
         probability = bool(self.outputs) and self.graph.probabilities
@@ -155,6 +190,9 @@ class Manifest(Closed):
             raise ValueError(f"no [features] table for: {', '.join(unknown)}")
         if twice := set(self.features) & set(self.choices):
             raise ValueError(f"both a feature and a choice: {', '.join(sorted(twice))}")
+        named = {name for source in self._sources() for name in source.valuesets}
+        if unlike := named ^ set(self.valuesets):
+            raise ValueError(f"[valuesets] and the sources must name the same: {', '.join(sorted(unlike))}")
         if unused := set(self.choices) - set(self.graph.features):
             raise ValueError(f"choices that are no input of the graph: {', '.join(sorted(unused))}")
         used = {f.absent_switch for f in self.features.values()}
@@ -164,11 +202,27 @@ class Manifest(Closed):
         return self
 
     @model_validator(mode="after")
+    def _stays_are_known(self) -> Self:
+        of_stays = [n for n, f in self.features.items() if f.anchor == "encounter"]
+        if of_stays and not self.cohort.of_a_stay:
+            raise ValueError(
+                f"{', '.join(of_stays)}: of the present stay, so say in [cohort] which stays there are: "
+                'stays = ["http://terminology.hl7.org/CodeSystem/v3-ActCode|IMP"], or exclude the discharged'
+            )
+        for name, feature in self.features.items():
+            units = [self.features[n].unit if n in self.features else "" for n in feature.inputs]
+            if units and not (units[0] == "kg" and units[1] in {"m", "cm"}):
+                raise ValueError(f"{name}: inputs are two features, a weight in kg and a height in m or cm")
+        return self
+
+    @model_validator(mode="after")
     def _points_resolve(self) -> Self:
         points = {c.points for c in self.result.components} - set(self.graph.point_names)
         if points:
             raise ValueError(f"result.components name unknown points: {', '.join(sorted(points))}")
         explained = {*self.graph.point_names, *(c.when_feature or c.points for c in self.result.components)}
+        explained -= set(self.graph.rest)
+        explained |= {r.feature for r in self.remarks} | {f.feature for o in self.outputs for f in o.exclude_when}
         if stray := explained - set(self.graph.features):
             raise ValueError(f"points and conditions must be named as graph.features are: {', '.join(sorted(stray))}")
         return self
@@ -179,15 +233,43 @@ class Manifest(Closed):
             return self
         known = {*self.features, *self.choices, *(s.name for s in self._sources())}
         lost = set(self.vectors.inputs.values()) - known
-        found = {"total"} if self.graph.total else set()
-        found |= {"probability"} if self.graph.probabilities else set()
-        lost |= {a.of for a in self.vectors.expected.values()} - {*self.features, *found}
+        lost |= {*self.vectors.units, *self.vectors.values} - set(self.vectors.inputs)
+        bands = {b.risk for b in self.bands} | {b.risk for o in self.outputs for b in o.bands}
+        found = {*self.features, *(o.name for o in self.outputs), *(f.name for f in self.further)}
+        for word, there in (
+            ("total", self.graph.total),
+            ("probability", self.graph.probabilities),
+            ("risk", bands),
+            ("observed", any(b.observed is not None for b in self.bands)),
+        ):
+            found |= {word} if there else set()
+        for expected in (self.vectors.expected, *self.vectors.expected_of.values()):
+            lost |= {a.of for a in expected.values()} - found
+            lost |= {w for a in expected.values() for w in a.words.values()} - {*bands, ""}
         if lost:
             raise ValueError(f"vectors name what the manifest does not have: {', '.join(sorted(lost))}")
         return self
 
     def _sources(self) -> Iterator[Source]:
         return (s for f in self.features.values() for s in f.sources)
+
+    @cached_property
+    def pinned(self) -> Mapping[str, str]:
+        """The SHA-256 of every file of the folder but the manifest and value sets, by its name there."""
+        given = {**self.files, self.graph.file: self.graph.sha256}
+        if self.reference is not None and self.reference_sha256 is not None:
+            given[self.reference] = self.reference_sha256
+        return given
+
+    @property
+    def rules(self) -> tuple[CohortFact | CohortNeed, ...]:
+        """Everything that keeps the model, or one of its outputs, from speaking of a patient."""
+        of_outputs = (rule for output in self.outputs for rule in output.exclude_when)
+        return (*self.cohort.exclude_when, *self.cohort.require, *of_outputs)
+
+    def reason_text(self, reason: str) -> str:
+        """What the manifest itself says of the reason of one of its rules; empty if nothing."""
+        return next((rule.text for rule in self.rules if rule.reason == reason and rule.text), "")
 
     @property
     def called(self) -> str:
@@ -224,7 +306,7 @@ class Manifest(Closed):
     @cached_property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
-        return frozenset(n for n, f in self.features.items() if f.in_set)
+        return frozenset(n for n, f in self.features.items() if f.of_set)
 
     @cached_property
     def observation_codes(self) -> frozenset[str]:
@@ -232,20 +314,35 @@ class Manifest(Closed):
         return self.codes_of("Observation")
 
     @cached_property
+    def types(self) -> frozenset[str]:
+        """The resource types that a feature reads."""
+        return frozenset(s.type for s in self._sources())
+
+    @cached_property
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))
 
-    @property
-    def diagnosis_codes(self) -> frozenset[str]:
-        """Condition codes that trigger the model for a patient of whom nothing has been concluded yet.
+    @cached_property
+    def of_present_stay(self) -> bool:
+        """Whether a feature asks when the present stay began, or for other stays."""
+        return any(f.anchor == "encounter" for f in self.features.values())
 
-        All it reads, if a diagnosis can be what it waits for: an input, or what must be shown. None if diagnoses only
-        exclude: a score must not appear because somebody charted a diagnosis.
+    @cached_property
+    def awaited(self) -> Mapping[str, frozenset[str]]:
+        """Codes by type, but for Observations, that trigger the model for a patient of whom nothing is concluded yet.
+
+        All that it reads of a type, if such a statement can be what it waits for: an input, or what must be shown. None
+        of a type that only excludes: a score must not appear because somebody charted a diagnosis. A model that is told
+        of a stay waits for every stay of its classes.
         """
-        awaited = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
-        waits = any(self.features[name].codes("Condition") for name in awaited)
-        return self.codes_of("Condition") if waits else frozenset()
+        inputs = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
+        kinds: set[str] = {s.type for name in inputs for s in self.features[name].sources}
+        kinds -= {"Observation"}
+        found = {kind: self.codes_of(kind) for kind in kinds}
+        if self.cohort.stays:
+            found["Encounter"] = frozenset(self.cohort.stays)
+        return found
 
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""
@@ -253,9 +350,42 @@ class Manifest(Closed):
 
 
 def load(path: Path) -> Manifest:
-    """Read one manifest.
+    """Read one manifest, and the value sets it names into the features that read them.
 
     Raises:
-        Misconfigured: naming file, line and what was probably meant.
+        Misconfigured: naming file, line and what was probably meant; or a value set is not the one that was pinned.
     """
-    return toml.load(path, Manifest)
+    manifest = toml.load(path, Manifest)
+    own = (set_file(name) for name in manifest.valuesets)
+    return with_sets(manifest, path, {name: p.read_bytes() for name in own if (p := path.parent / name).is_file()})
+
+
+def with_sets(manifest: Manifest, path: Path, files: Mapping[str, bytes]) -> Manifest:
+    """`manifest`, at `path`, with the value sets that it names: from `files` of its folder, or of those that ship.
+
+    Raises:
+        Misconfigured: there is none of that name, or it is not the one that was pinned.
+    """
+    if not manifest.valuesets:
+        return manifest
+    pinned = manifest.valuesets.items()
+    sets = {name: read_set(name, sha256, path.parent, files.get(set_file(name))) for name, sha256 in pinned}
+    problems: list[str] = []
+    features = {name: _expanded(name, spec, sets, problems) for name, spec in manifest.features.items()}
+    if problems:
+        raise Misconfigured([f"{path}: {problem}" for problem in problems])
+    return manifest.model_copy(update={"features": features})
+
+
+def _expanded(name: str, spec: FeatureSpec, sets: Mapping[str, ValueSet], problems: list[str]) -> FeatureSpec:
+    """A feature with the codes of its value sets in the place of their names."""
+    named = list(dict.fromkeys(n for source in spec.sources for n in source.valuesets))
+    groups = {g: group for n in named for g, group in sets[n].groups.items()}
+    if bool(groups) != (spec.select == "weights" and bool(named)):
+        problems.append(f'features.{name}: select = "weights" and a value set with groups belong together')
+        return spec
+    sources = tuple(
+        s.model_copy(update={"codes": tuple(dict.fromkeys([*s.codes, *(c for n in s.valuesets for c in sets[n].all)]))})
+        for s in spec.sources
+    )
+    return spec.model_copy(update={"sources": sources, "groups": {**spec.groups, **groups}})

@@ -1,21 +1,14 @@
-"""What a model needs to know of a patient, and for whom it is meant."""
+"""What a model needs to know of a patient: sources, and the features they come to."""
 
 from datetime import timedelta
-from typing import Annotated, Literal, Self
+from typing import Any, Literal, Self, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from sidecar.manifest.codes import Closed, Code, CodePattern, Group, groups_fit
 from sidecar.toml import Duration, Name
 
-Code = Annotated[str, Field(pattern=r"^[^|\s]+\|[^|\s]+$")]
-Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Range = tuple[float, float]
-
-
-class Closed(BaseModel):
-    """Unknown keys are errors; values do not change after reading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Switch(Closed):
@@ -53,6 +46,24 @@ class Choice(Closed):
         return f"{self.word(value)} (chosen by this site)"
 
 
+SourceType = Literal[
+    "Observation",
+    "Condition",
+    "Encounter",
+    "MedicationRequest",
+    "MedicationStatement",
+    "MedicationAdministration",
+    "Procedure",
+    "Appointment",
+    "AllergyIntolerance",
+    "Immunization",
+    "DiagnosticReport",
+]
+
+
+SOURCE_TYPES: tuple[str, ...] = get_args(SourceType)
+
+
 class Source(Closed):
     """One way a feature is charted: a resource type, its codes, and how the value becomes a number.
 
@@ -63,10 +74,21 @@ class Source(Closed):
     `derive` computes the feature from the value, which `factor` brings from `unit` into the equation's; `above` and
     `below` then judge the result. `name` and `label` say what the value itself is called in reasons, and `remark` what
     the note says when it is used: `{value}` stands for the value in `unit`.
+
+    A statement of another type than Observation has no number: it is 1 where it is there, or what `values` say of its
+    code. What its codes are by type: of an Encounter its class, type, service type, priority and admit source; of a
+    medicine what it is; of an Appointment its type, service, specialty and, as
+    `http://hl7.org/fhir/appointmentstatus|noshow`, its status; of the others `code` (`vaccineCode`). The values of a
+    DiagnosticReport are its conclusion codes. `valuesets` name files of codes that count as if they stood in `codes`.
+    What is over (a resolved diagnosis, a stopped medicine) counts only with `history`; what never was, was only
+    planned, or must not be done counts never. `placed` is "charted" where the moment it was written down is what
+    matters (an Appointment's `created`). `fhirpath` finds the value instead: a number, a Quantity, or true (1) and
+    false (0), by a small part of FHIRPath and out of elements that the de-identification policy keeps.
     """
 
-    type: Literal["Observation", "Condition"] = "Observation"
-    codes: tuple[Code, ...] = Field(min_length=1)
+    type: SourceType = "Observation"
+    codes: tuple[CodePattern, ...] = ()
+    valuesets: tuple[Name, ...] = ()
     panels: tuple[Code, ...] = ()
     values: dict[Code, float] = Field(default_factory=dict)
     unit: str | None = None
@@ -78,6 +100,9 @@ class Source(Closed):
     ambiguous_switch: Name | None = None
     derive: Literal["egfr_ckd_epi_2021"] | None = None
     factor: float = 1.0
+    history: bool = False
+    placed: Literal["happened", "charted"] = "happened"
+    fhirpath: str | None = None
     name: Name | None = None
     label: str = ""
     remark: str = ""
@@ -86,14 +111,26 @@ class Source(Closed):
     def _one_reading(self) -> Self:
         if sum((self.above is not None, self.below is not None, bool(self.values))) > 1:
             raise ValueError("use one of values, above, below")
-        if self.type == "Condition" and not self.values:
-            raise ValueError('a Condition has no number: give values, for example { "*|*" = 1 }')
         if self.derive and (self.values or self.plausible is None or self.unit is None):
             raise ValueError("derive needs unit and plausible of the value it starts from, and no values")
         if self.factor != 1 and not self.derive:
             raise ValueError("factor belongs to derive; units charted otherwise go into units, each with its factor")
         if (self.name is None) != (not self.label):
             raise ValueError("a source has both name and label, or neither")
+        return self
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> Self:
+        if not self.codes and not self.valuesets:
+            raise ValueError('give codes or valuesets; "*|*" is every statement of the type')
+        if self.type == "Observation":
+            if self.history or self.valuesets or any("*" in code for code in self.codes):
+                raise ValueError("an Observation is read by single codes, and none is over")
+            return self
+        if self.fhirpath is None and (self.above is not None or self.below is not None or self.unit or self.units):
+            raise ValueError(f"a {self.type} has no number: it is there (1) or has values, or give fhirpath")
+        if self.derive or self.panels or self.ambiguous:
+            raise ValueError(f"derive, panels and ambiguous are about Observations, not about a {self.type}")
         return self
 
     @property
@@ -103,7 +140,49 @@ class Source(Closed):
             return 0.0, 1.0
         if known := [*self.values.values(), *self.ambiguous.values()]:
             return min(known), max(known)
+        if self.type != "Observation" and self.fhirpath is None:
+            return 1.0, 1.0
         return None if self.derive else self.plausible
+
+
+Select = Literal[
+    "latest",
+    "first",
+    "min",
+    "max",
+    "mean",
+    "sum",
+    "count",
+    "any",
+    "slope",
+    "delta",
+    "time_since",
+    "duration",
+    "weights",
+    "persistent",
+]
+"""How readings become one number."""
+OVER_WINDOW = frozenset({"first", "min", "max", "mean", "sum", "count", "any", "slope", "delta", "duration", "weights"})
+OF_NOTHING = frozenset({"count", "any", "sum", "weights", "duration"})
+"""What is 0 where nothing is charted, unless `absent` says otherwise."""
+_TIMES = frozenset({"s", "min", "h", "d", "wk", "a"})
+_CLASS, _PRIORITY = (f"http://terminology.hl7.org/CodeSystem/v3-Act{of}" for of in ("Code", "Priority"))
+_SNOMED = "http://snomed.info/sct"
+_STAYS: dict[str, tuple[str, ...]] = {
+    "prior_admissions": tuple(f"{_CLASS}|{code}" for code in ("IMP", "ACUTE", "NONAC")),
+    "ed_visits": (f"{_CLASS}|EMER",),
+}
+# Emergency hospital admission, emergency room admission; elective hospital admission.
+_URGENT = (
+    *(f"{_PRIORITY}|{code}" for code in ("EM", "UR", "S", "A")),
+    "http://terminology.hl7.org/CodeSystem/admit-source|emd",
+    f"{_CLASS}|EMER",
+    f"{_SNOMED}|183452005",
+    f"{_SNOMED}|50849002",
+)
+_PLANNED = (f"{_PRIORITY}|EL", f"{_PRIORITY}|R", f"{_SNOMED}|8715000")
+OF_A_STAY = frozenset({*_STAYS, "length_of_stay", "urgent_admission"})
+"""Derived features that are about the patient's stays, by the classes of HL7 unless `from` names others."""
 
 
 class FeatureSpec(Closed):
@@ -111,17 +190,49 @@ class FeatureSpec(Closed):
 
     Of two readings of one moment the `first` source's counts, or the `larger` (the sicker) whatever its source.
     A newer reading that cannot be used (unknown unit, `<`, implausible) makes the feature missing: an older
-    value never stands in for it in silence. `derive` is about the patient (exact age, sex) and needs no reading.
-    `persistent` is 1 when an unbroken run of readings of 1 up to the newest, inside `window`, or one confirmed
-    Condition shows it for as long as `apart`.
+    value never stands in for it in silence. So does one inside the window of a feature that is computed from several.
+
+    `select`: `latest`; or over the readings inside `window`: `first`, `min`, `max`, `mean`, `sum`, `count`, `any` (1
+    when one of them is not 0), `slope` (least squares, by `per`: an hour or a day), `delta` (the newest less the
+    oldest), `duration` (how long the periods cover, in `unit`), `weights` (the sum over `groups`, or over the groups of
+    a value set). `time_since` is the time since the latest, in `unit`. `persistent` is 1 when an unbroken run of
+    readings of 1 up to the newest, inside `window`, or one confirmed Condition shows it for as long as `apart`.
+
+    `window` ends at the event. With `anchor = "encounter"` it ends where the present stay began, which is not among
+    what is counted, nor what it came out of (a visit that ended within `joined`); without `window` it is the present
+    stay itself. `absent` is the value where nothing is charted: a number, or `nan` for a graph that handles it. A
+    feature without `absent` is missing then, and a model that requires it is not scored.
+
+    `derive` is about the patient (exact age; completed years, for a score by birthdays; sex), about `inputs` (bmi: a
+    weight in kg and a height in cm or m, both features, where no newer BMI is charted), or about stays:
+    `length_of_stay` (days by the calendar of the facility, of the present stay), `prior_admissions` and `ed_visits` (a
+    count in `window` before the present stay), `urgent_admission` (1 or 0, by priority, admit source, or out of an
+    emergency visit).
     """
 
     label: str
     unit: str
     sources: tuple[Source, ...] = Field(default=(), alias="from")
-    derive: Literal["age", "sex"] | None = None
-    select: Literal["latest", "min", "max", "mean", "count", "persistent"] = "latest"
+    derive: (
+        Literal[
+            "age",
+            "completed_years",
+            "sex",
+            "bmi",
+            "length_of_stay",
+            "prior_admissions",
+            "ed_visits",
+            "urgent_admission",
+        ]
+        | None
+    ) = None
+    inputs: tuple[Name, ...] = ()
+    select: Select = "latest"
+    groups: dict[Name, Group] = Field(default_factory=dict)
+    per: Literal["h", "d"] | None = None
     window: Duration | None = None
+    anchor: Literal["event", "encounter"] = "event"
+    joined: Duration = timedelta(hours=12)
     apart: Duration | None = None
     max_age: Duration = timedelta(0)
     plausible: Range | None = None
@@ -133,15 +244,77 @@ class FeatureSpec(Closed):
     words: dict[str, str] = Field(default_factory=dict)
     decimals: int | None = Field(default=None, ge=0, le=6)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _groups_are_codes(cls, written: Any) -> Any:
+        """Where groups stand in the manifest itself, their codes are those of each source without any."""
+        groups = written.get("groups") if isinstance(written, dict) else None
+        sources = written.get("from") if isinstance(written, dict) else None
+        if not isinstance(groups, dict) or not isinstance(sources, list | tuple):
+            return written
+        codes = [c for g in groups.values() if isinstance(g, dict) for c in g.get("codes", ())]
+        return {**written, "from": [{"codes": codes, **s} if isinstance(s, dict) else s for s in sources]}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _stays_are_encounters(cls, written: Any) -> Any:
+        """What `prior_admissions` and the like stand for, in the words of the language."""
+        derive = written.get("derive") if isinstance(written, dict) else None
+        if derive not in OF_A_STAY:
+            return written
+        codes: list[tuple[tuple[str, ...], dict[str, float]]] = [(_STAYS.get(derive, ("*|*",)), {})]
+        if derive == "urgent_admission":
+            codes = [(_URGENT, dict.fromkeys(_URGENT, 1.0)), (_PLANNED, dict.fromkeys(_PLANNED, 0.0))]
+        sources = [{"type": "Encounter", "codes": listed, "values": values} for listed, values in codes]
+        counted = {"select": "count", "anchor": "encounter"} if derive in _STAYS else {"anchor": "encounter"}
+        in_set = {"in_set": False} if derive != "length_of_stay" else {}
+        return {"from": sources, **counted, **in_set, **written}
+
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
-        if (self.derive is None) != bool(self.sources):
+        alone = self.derive in {"age", "completed_years", "sex"}
+        if alone == bool(self.sources) and self.derive != "bmi":
             raise ValueError("give either from, with at least one source, or derive")
-        if self.sources and not self.max_age:
+        if (self.derive == "bmi") != bool(self.inputs) or len(self.inputs) not in {0, 2}:
+            raise ValueError(
+                'derive = "bmi" needs inputs: the names of two features, weight and height; nothing else has inputs'
+            )
+        if self.derive in OF_A_STAY and (not self.of_encounters or self.anchor != "encounter"):
+            raise ValueError(f'{self.derive} is computed from Encounters, by anchor = "encounter"')
+        if self.derive in _STAYS and self.window is None:
+            raise ValueError(f"{self.derive} needs the window before the stay, such as 365d")
+        return self
+
+    @model_validator(mode="after")
+    def _is_timed(self) -> Self:
+        bounded = self.window is not None and self.select in OVER_WINDOW
+        if self.sources and not self.max_age and not bounded and self.anchor == "event":
             raise ValueError("max_age is needed where there are readings")
         if (self.select == "persistent") != (self.apart is not None):
             raise ValueError('select = "persistent" and apart belong together')
+        if (self.select == "slope") != (self.per is not None):
+            raise ValueError('select = "slope" and per ("h" or "d") belong together')
+        if self.select in {"time_since", "duration"} and self.unit not in _TIMES:
+            raise ValueError(f"{self.select} is a time: its unit is one of {', '.join(sorted(_TIMES))}")
         return self
+
+    @model_validator(mode="after")
+    def _groups_belong(self) -> Self:
+        if self.groups and self.select != "weights":
+            raise ValueError('groups belong to select = "weights"')
+        groups_fit(self.groups)
+        return self
+
+    @property
+    def of_set(self) -> bool:
+        """Whether it belongs to the observation set: what is measured does, diagnoses and orders do not."""
+        measured = not self.sources or any(s.type == "Observation" for s in self.sources)
+        return self.in_set and (measured or self.derive == "length_of_stay")
+
+    @property
+    def of_encounters(self) -> bool:
+        """Whether every source is an Encounter."""
+        return bool(self.sources) and all(s.type == "Encounter" for s in self.sources)
 
     @property
     def reach(self) -> timedelta:
@@ -155,7 +328,7 @@ class FeatureSpec(Closed):
 
     def can_be(self, value: float) -> bool:
         """Whether `value` may come out, as far as the manifest says; one in another unit often may not."""
-        if value == self.absent or self.select in {"count", "persistent"}:
+        if value == self.absent or self.select not in {"latest", "first", "min", "max", "mean"} or self.derive:
             return True
         spans = [span for s in self.sources if (span := s.span) is not None]
         bounded = bool(spans) and len(spans) == len(self.sources)
@@ -184,58 +357,3 @@ def in_unit(value: float, unit: str) -> str:
     """`value` with its unit as a clinician reads it; a UCUM annotation is not a unit."""
     plain = "" if unit.startswith("{") or unit == "1" else f" {unit}"
     return f"{value:g}{_SAID.get(unit, plain)}"
-
-
-class CohortFact(Closed):
-    """A feature value that puts a patient outside the model's cohort.
-
-    A fact that is charted in a way that cannot be read excludes too, unless `unknown` says how the note tells of it.
-    """
-
-    feature: Name
-    equals: float | None = None
-    below: float | None = None
-    at_least: float | None = None
-    reason: Name
-    unknown: str = ""
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Self:
-        if sum(limit is not None for limit in (self.equals, self.below, self.at_least)) != 1:
-            raise ValueError("use one of equals, below, at_least")
-        return self
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` excludes; a missing one (NaN) does not."""
-        if self.below is not None:
-            return value < self.below
-        if self.at_least is not None:
-            return value >= self.at_least
-        return value == self.equals
-
-
-class CohortNeed(Closed):
-    """What must be shown of a patient. Asked only when every input is there: what is missing is said first."""
-
-    feature: Name
-    equals: float
-    reason: Name
-
-
-class Cohort(Closed):
-    """For whom the model is meant. One that speaks of a hospital stay excludes the discharged; others ignore stays."""
-
-    min_age_years: int | None = None
-    max_age_years: int | None = None
-    exclude: tuple[Literal["deceased", "inactive", "discharged"], ...] = (
-        "deceased",
-        "inactive",
-        "discharged",
-    )
-    exclude_when: tuple[CohortFact, ...] = ()
-    require: tuple[CohortNeed, ...] = ()
-
-    @property
-    def of_a_stay(self) -> bool:
-        """Whether a result belongs to a stay and ends with it."""
-        return "discharged" in self.exclude

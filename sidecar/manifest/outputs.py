@@ -4,7 +4,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
 
-from sidecar.manifest.inputs import Closed, Code, Digest
+from sidecar.manifest.codes import Closed, Code, Digest
+from sidecar.manifest.cohort import CohortFact
 from sidecar.toml import Name
 
 Risk = Annotated[str, Field(pattern=r"^[a-z][a-z\-]{0,31}$")]
@@ -15,9 +16,10 @@ class Graph(Closed):
 
     `features` [N, F] in; `total` [N, 1] and `points` [N, P], which sum to it, out; each float32 or float64. The total
     of a probability model is its linear predictor and its points are the terms; `probabilities` [N, C], each in [0, 1],
-    has a column for each of the manifest's outputs. A probability model may leave out `total`, `points` and
-    `point_names`, as a classifier that an ordinary training library exports does: then `[explanation]` says how it is
-    explained.
+    has a column for each of the manifest's outputs. Outputs that have terms of their own have them in a total [N, C]
+    and points [N, C, P]. `rest` says in words what points mean that belong to no input: a constant, a rounding. A
+    probability model may leave out `total`, `points` and `point_names`, as a classifier that an ordinary training
+    library exports does: then `[explanation]` says how it is explained.
     """
 
     file: str = Field(default="model.onnx", pattern=r"^[A-Za-z0-9_.\-]+\.onnx$")
@@ -27,6 +29,7 @@ class Graph(Closed):
     total: str | None = None
     points: str | None = None
     point_names: tuple[Name, ...] = ()
+    rest: dict[Name, str] = Field(default_factory=dict)
     probabilities: str | None = None
 
     @model_validator(mode="after")
@@ -34,6 +37,8 @@ class Graph(Closed):
         given = {bool(self.total), bool(self.points), bool(self.point_names)}
         if len(given) > 1:
             raise ValueError("total, points and point_names belong together: give all three or none")
+        if stray := set(self.rest) - set(self.point_names) | set(self.rest) & set(self.features):
+            raise ValueError(f"rest names what is no point or is an input: {', '.join(sorted(stray))}")
         return self
 
 
@@ -50,12 +55,60 @@ class Explanation(Closed):
 
 
 class Band(Closed):
-    """A risk category: the first whose condition holds."""
+    """A risk category: the first whose condition holds.
+
+    `observed` is how often the outcome came in a published group of that category, which `source` cites. It is said in
+    words and never written as the patient's probability: points are not one.
+    """
 
     risk: Risk
     text: str
     at_least: float | None = None
     any_points: float | None = None
+    observed: float | None = Field(default=None, ge=0, le=1)
+    source: str = ""
+
+    @model_validator(mode="after")
+    def _is_cited(self) -> Self:
+        if self.observed is not None and not self.source:
+            raise ValueError("observed needs source")
+        return self
+
+    @property
+    def words(self) -> str:
+        """The category as a clinician reads it."""
+        rate = "" if self.observed is None else f"{self.observed * 100:.3g} % in the published group of such patients"
+        return "; ".join(filter(None, (self.text, rate, self.source)))
+
+
+class Further(Closed):
+    """Another total of the same inputs, `tensor` [N, 1] of the graph. It is kept with the result and is not charted."""
+
+    name: Name
+    tensor: str
+    label: str
+
+
+class Remark(Closed):
+    """What the note says when an input is at such a value: that a limit acts which the published equation has."""
+
+    feature: Name
+    below: float | None = None
+    above: float | None = None
+    equals: float | None = None
+    text: str = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_condition(self) -> Self:
+        if sum(limit is not None for limit in (self.below, self.above, self.equals)) != 1:
+            raise ValueError("use one of below, above, equals")
+        return self
+
+    def holds(self, value: float) -> bool:
+        """Whether it is said of `value`; never of a missing one (NaN)."""
+        if self.below is not None:
+            return value < self.below
+        return value > self.above if self.above is not None else value == self.equals
 
 
 class ProbabilityBand(Closed):
@@ -134,6 +187,8 @@ class Output(Closed):
     """One probability of a probability model. `code` and `display` name it as a component of an Observation.
 
     `column` is its place in the graph's probabilities, from 0; left out by all outputs, they are in the graph's order.
+    `outcome` is what it is the probability of, where that is not `result.outcome`. `exclude_when` are the values for
+    which it alone is not given, while others are.
     """
 
     name: Name
@@ -141,6 +196,9 @@ class Output(Closed):
     horizon: Horizon
     code: Code
     display: str
+    outcome: str = ""
+    outcome_code: Code | None = None
+    exclude_when: tuple[CohortFact, ...] = ()
     bands: tuple[ProbabilityBand, ...] = ()
 
     def band(self, probability: float) -> ProbabilityBand | None:

@@ -15,6 +15,7 @@ import numpy as np
 from sidecar.errors import Misconfigured
 from sidecar.manifest import Manifest
 from sidecar.records import Score
+from sidecar.scoring.wire import Malformed, objections
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
 _ROUNDING = 1e-4
@@ -30,7 +31,11 @@ class _Unfit(Exception):
 
 @dataclass(frozen=True, slots=True)
 class LoadedGraph:
-    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms."""
+    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms.
+
+    `tensors` are total and points, where there are terms; then probabilities, where there are outputs; then the
+    `further` totals. `each` says that every output has terms of its own.
+    """
 
     session: Any
     input: str
@@ -41,6 +46,8 @@ class LoadedGraph:
     outputs: tuple[str, ...]
     columns: tuple[int, ...]
     typical: Any
+    further: tuple[str, ...] = ()
+    each: bool = False
 
     def score(self, values: Sequence[float]) -> Score:
         """Run the graph on one patient's features. NaN in, NaN out: what is missing is never scored as normal.
@@ -54,11 +61,21 @@ class LoadedGraph:
         return self._terms(values) if self.typical is None else self._occluded(values)
 
     def _terms(self, values: Sequence[float]) -> Score:
-        """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C]."""
+        """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C].
+
+        Where each output has its own, total is [1, C] and points [1, C, P]. A further total is [1, 1].
+        """
         total, points, *more = self.run(_row(values, self.dtype)[np.newaxis])
-        said = dict(zip(self.points, (float(p) for p in points[0]), strict=True))
+        further = dict(zip(self.further, (float(t.reshape(-1)[0]) for t in more[bool(self.outputs) :]), strict=True))
         probabilities = [_probability(float(more[0][0, column])) for column in self.columns]
-        return Score(float(total.reshape(-1)[0]), said, dict(zip(self.outputs, probabilities, strict=True)))
+        said = dict(zip(self.outputs, probabilities, strict=True))
+        if not self.each:
+            return Score(float(total.reshape(-1)[0]), self._named(points[0]), said, further=further)
+        terms = {name: self._named(points[0, at]) for name, at in zip(self.outputs, self.columns, strict=True)}
+        return Score(float(total[0, self.columns[0]]), terms[self.outputs[0]], said, terms=terms, further=further)
+
+    def _named(self, points: Any) -> dict[str, float]:
+        return dict(zip(self.points, points.tolist(), strict=True))
 
     def _occluded(self, values: Sequence[float]) -> Score:
         """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
@@ -100,6 +117,7 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
         Misconfigured: the runtime refuses it, names, types or shapes differ, or it answers what it must not.
     """
     try:
+        _examined(content)
         session = _session(content)
         graph = _declared(session, manifest)
         if graph.typical is None:
@@ -109,6 +127,49 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
     except _Unfit as problem:
         raise Misconfigured([f"{path}: {problem}"]) from None
     return graph
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a graph as the file declares it: a size that is open is None."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds numbers of a type that is read here."""
+        return self.type in _DTYPES
+
+
+def signature(content: bytes, source: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and outputs of a graph.
+
+    Raises:
+        Misconfigured: it reaches beyond its own bytes, or the runtime refuses it.
+    """
+    try:
+        _examined(content)
+        session = _session(content)
+    except _Unfit as problem:
+        raise Misconfigured([f"{source}: {problem}"]) from None
+    inputs, outputs = (tuple(map(_tensor, found)) for found in (session.get_inputs(), session.get_outputs()))
+    return inputs, outputs
+
+
+def _tensor(found: Any) -> Tensor:
+    return Tensor(found.name, found.type, tuple(size if isinstance(size, int) else None for size in found.shape or ()))
+
+
+def _examined(content: bytes) -> None:
+    """Before the runtime sees it: a graph that reaches beyond its own bytes is refused."""
+    try:
+        found = objections(content)
+    except Malformed as problem:
+        raise _Unfit(f"the graph is refused unopened: {problem}") from None
+    if found:
+        raise _Unfit(f"the graph is refused unopened: {'; '.join(found)}")
 
 
 def _session(content: bytes) -> Any:
@@ -127,6 +188,7 @@ def _session(content: bytes) -> Any:
 def _declared(session: Any, manifest: Manifest) -> LoadedGraph:
     declared, features = manifest.graph, manifest.graph.features
     tensors = tuple(name for name in (declared.total, declared.points, declared.probabilities) if name)
+    tensors += tuple(further.tensor for further in manifest.further)
     dtype = _dtype(session, declared.input, tensors)
     typical = None
     if manifest.explanation is not None:
@@ -143,8 +205,10 @@ def _declared(session: Any, manifest: Manifest) -> LoadedGraph:
         features=features,
         points=declared.point_names,
         outputs=tuple(o.name for o in manifest.outputs),
-        columns=_columns(manifest, answer[-1]) if declared.probabilities else (),
+        columns=_columns(manifest, answer[tensors.index(declared.probabilities)]) if declared.probabilities else (),
         typical=typical,
+        further=tuple(further.name for further in manifest.further),
+        each=bool(manifest.outputs) and bool(declared.points) and answer[1].ndim == 3,
     )
 
 
@@ -200,13 +264,21 @@ def _columns(manifest: Manifest, table: Any) -> tuple[int, ...]:
 def _refuses_nan(graph: LoadedGraph) -> None:
     """A graph of terms, run on nothing but NaN, gives points of the manifest's names, and no total or probability."""
     nothing = [math.nan] * len(graph.features)
-    total, points, *_ = graph.run(_row(nothing, graph.dtype)[np.newaxis])
-    if total.size != 1:
+    total, points, *more = graph.run(_row(nothing, graph.dtype)[np.newaxis])
+    width = max(graph.columns, default=0) + 1
+    if graph.each and (total.ndim != 2 or total.shape[1] < width or points.shape[:2] != total.shape):
+        raise _Unfit(
+            f"points of each output have the shape {list(points.shape)}; make the total [N, C] and them [N, C, P]"
+        )
+    if not graph.each and total.size != 1:
         raise _Unfit(f"the graph's total has the shape {list(total.shape)} for one row; make it [N, 1]")
-    if points.shape != (1, len(graph.points)):
+    if points.shape != (1, *points.shape[1 : 1 + graph.each], len(graph.points)):
         raise _Unfit(f"the graph's points have the shape {list(points.shape)}, point_names {len(graph.points)} names")
+    if any(other.size != 1 for other in more[bool(graph.outputs) :]):
+        raise _Unfit("a further total has more than one number for one row; make it [N, 1]")
     score = graph.score(nothing)
-    if not all(map(math.isnan, (score.total, *score.probabilities.values()))):
+    said = (score.total, *score.probabilities.values(), *score.further.values())
+    if not all(map(math.isnan, said)):
         raise _Unfit("the graph scores a patient of whom nothing is known")
 
 

@@ -1,25 +1,25 @@
-"""Verify and load model folders.
+"""Load verified model folders.
 
 A folder is `models/<name>/<version>/` with `manifest.toml` and the files it names by SHA-256. Bytes are verified,
 then loaded as bytes: a path is never handed to the runtime, so external tensor files cannot be reached.
 """
 
 import difflib
-import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import orjson
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError, model_validator
 
-from sidecar import manifest as manifests
 from sidecar.errors import Misconfigured
-from sidecar.manifest import Manifest
+from sidecar.manifest import Card, Manifest, ModelFolder, read_folder
+from sidecar.manifest.card import FILE as CARD
+from sidecar.manifest.card import parse_card
+from sidecar.manifest.folder import MANIFEST
 from sidecar.records import FeatureVector, Score
 from sidecar.scoring.graph import LoadedGraph, open_graph
-
-MAX_MODEL_BYTES = 200 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +29,7 @@ class LoadedModel:
     manifest: Manifest
     digest: str
     reference: Mapping[str, Any]
+    card: Card | None
     _graph: LoadedGraph
 
     def score(self, vector: FeatureVector) -> Score:
@@ -50,7 +51,7 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     problems: list[str] = []
     for name, version in names.items():
         try:
-            loaded[name] = load_model(_folder(root, name, version))
+            loaded[name] = load_model(named_folder(root, name, version))
         except Misconfigured as error:
             problems += error.problems
     if problems:
@@ -58,28 +59,47 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     return loaded
 
 
-def load_newest(folder: Path) -> LoadedModel:
-    """Verify and load the newest version in a model's folder, `models/<name>`.
+def open_folder(folder: Path) -> LoadedModel:
+    """Verify and load a version's folder, or the newest version in a model's folder, `models/<name>`.
 
     Raises:
         Misconfigured: see `load_model`; or there is no version.
     """
-    folder = folder.resolve()
-    return load_model(_folder(folder.parent, folder.name, None))
+    return load_model(version_folder(folder))
 
 
-def _folder(root: Path, name: str, version: str | None) -> Path:
+def version_folder(folder: Path) -> Path:
+    """`folder`, or the newest version in it when it is a model's, `models/<name>`.
+
+    Raises:
+        Misconfigured: there is no version.
+    """
+    folder = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow a link that the folder itself is
+    return folder if (folder / MANIFEST).is_file() else named_folder(folder.parent, folder.name, None)
+
+
+def named_folder(root: Path, name: str, version: str | None) -> Path:
+    """The folder of a model's version (None = the newest) below `root`.
+
+    Raises:
+        Misconfigured: there is none of that name or version.
+    """
     known = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         hint = f'; did you mean "{near[0]}"?' if near else f"; {root} holds: {', '.join(known) or 'no models'}"
         raise Misconfigured([f'unknown model "{name}"{hint}'])
-    versions = sorted((p for p in (root / name).iterdir() if (p / "manifest.toml").is_file()), key=_order)
-    chosen = versions[-1:] if version is None else [p for p in versions if p.name == version]
+    known_versions = versions(root / name)
+    chosen = known_versions[-1:] if version is None else [p for p in known_versions if p.name == version]
     if not chosen:
-        have = ", ".join(p.name for p in versions) or "none"
+        have = ", ".join(p.name for p in known_versions) or "none"
         raise Misconfigured([f'model "{name}" has no version {version or "at all"}; versions there: {have}'])
     return chosen[0]
+
+
+def versions(folder: Path) -> list[Path]:
+    """The folders of a model's versions, the newest last."""
+    return sorted((p for p in folder.iterdir() if (p / MANIFEST).is_file()), key=_order)
 
 
 def _order(folder: Path) -> tuple[int, ...]:
@@ -87,38 +107,83 @@ def _order(folder: Path) -> tuple[int, ...]:
 
 
 def load_model(folder: Path) -> LoadedModel:
-    """Verify and load one folder.
+    """Verify and load one folder: from the bytes that were verified, and from nothing else.
 
     Raises:
-        Misconfigured: the manifest does not parse, a digest is wrong, or the graph does not fit the manifest.
+        Misconfigured: something is in the folder that must not be, the manifest does not parse, a digest is wrong, or
+            the graph does not fit the manifest.
     """
-    folder = folder.resolve()
-    path = folder / "manifest.toml"
-    declared = manifests.load(path)
-    if (folder.parent.name, folder.name) != (declared.name, declared.version):
-        raise Misconfigured([f"{path}: says {declared.name} {declared.version}, the folder says otherwise"])
-    graph = _verified(folder / declared.graph.file, declared.graph.sha256)
+    return warm(read_folder(folder))
+
+
+def warm(found: ModelFolder) -> LoadedModel:
+    """The model of a folder that has been read and verified.
+
+    Raises:
+        Misconfigured: the graph holds what it must not or does not fit the manifest, or another file has a wrong form.
+    """
+    declared, path = found.manifest, found.path / MANIFEST
     reference: Mapping[str, Any] = {}
     if declared.reference is not None:
-        if declared.reference_sha256 is None:
-            raise Misconfigured([f"{path}: reference needs reference_sha256"])
-        reference = orjson.loads(_verified(folder / declared.reference, declared.reference_sha256))
+        reference = parse_reference(found.files[declared.reference], str(found.path / declared.reference))
     return LoadedModel(
         manifest=declared,
-        digest=hashlib.sha256(path.read_bytes()).hexdigest(),
+        digest=found.digest,
         reference=reference,
-        _graph=open_graph(graph, declared, path),
+        card=card_of(found),
+        _graph=open_graph(found.files[declared.graph.file], declared, path),
     )
 
 
-def _verified(path: Path, sha256: str) -> bytes:
+def card_of(found: ModelFolder) -> Card | None:
+    """The model's card, if its folder has one.
+
+    Raises:
+        Misconfigured: it does not parse, or is another model's.
+    """
+    if CARD not in found.files:
+        return None
+    path, manifest = str(found.path / CARD), found.manifest
+    card = parse_card(found.files[CARD].decode(), path)
+    if (card.model, card.version) != (manifest.name, manifest.version):
+        raise Misconfigured([f"{path}: is the card of {card.model} {card.version}"])
+    return card
+
+
+class _Bins(BaseModel):
+    """How one input is distributed: a count for each bin between ascending edges, and for missing."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    edges: list[FiniteFloat]
+    counts: list[Annotated[int, Field(ge=0)]]
+
+    @model_validator(mode="after")
+    def _fit(self) -> "_Bins":
+        if len(self.counts) != len(self.edges) + 2:
+            raise ValueError("give a count for each bin and one for missing: two more than edges")
+        if sorted(set(self.edges)) != self.edges:
+            raise ValueError("edges must ascend")
+        return self
+
+
+class _Reference(BaseModel):
+    """`reference.json`: what drift is measured against."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: str
+    features: dict[str, _Bins]
+
+
+def parse_reference(content: bytes, source: str) -> Mapping[str, Any]:
+    """A reference distribution.
+
+    Raises:
+        Misconfigured: it is none.
+    """
     try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise Misconfigured([f"{path}: larger than {MAX_MODEL_BYTES} bytes"])
-        content = path.read_bytes()
-    except OSError as error:
-        raise Misconfigured([f"{path}: cannot be read ({type(error).__name__})"]) from None
-    actual = hashlib.sha256(content).hexdigest()
-    if actual != sha256:
-        raise Misconfigured([f"{path}: SHA-256 is {actual}, its manifest says {sha256}: not the reviewed file"])
-    return content
+        return _Reference.model_validate_json(content).model_dump()
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)
+        raise Misconfigured([f"{source}: {'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found]) from None

@@ -42,6 +42,7 @@ class Wording:
     """What explanation says of an assessment; handed in, because rooms do not know each other."""
 
     rationale: Callable[[Any, Manifest], str]
+    rationales: Callable[[Any, Manifest], Mapping[str, str]]
     reason: Callable[..., str]
 
 
@@ -108,6 +109,7 @@ class Deliverer:
             status=stored.status,
             device=device_reference,
             rationale=self._wording.rationale(stored.conclusion.assessment, manifest),
+            rationales=self._wording.rationales(stored.conclusion.assessment, manifest),
             reasons=self._reasons(stored, manifest),
             score_value=self._conventions.score_value,
             probability=self._conventions.probability,

@@ -24,9 +24,10 @@ def headline(conclusion: Conclusion, manifest: Manifest, reasons: tuple[str, ...
     a = conclusion.assessment
     short = manifest.called
     if a.outcome is Outcome.SCORED and a.probabilities:
-        return f"{short}: {manifest.result.outcome}: {_probabilities(a, manifest)}."
+        left_out = f" Not given: {'; '.join(reasons)}." if reasons else ""
+        return f"{short}: {_probabilities(a, manifest)}.{left_out}"
     if a.outcome is Outcome.SCORED:
-        band = next((b.text for b in manifest.bands if b.risk == a.risk), "")
+        band = next((b.words for b in manifest.bands if b.risk == a.risk), "")
         return f"{short} total {a.score:g} ({band})."
     why = "; ".join(reasons)
     if a.outcome is Outcome.INCOMPLETE:
@@ -44,14 +45,17 @@ def percent(probability: float) -> str:
 
 
 def _probabilities(a: Assessment, manifest: Manifest) -> str:
-    """Each probability with its horizon. What it calls for is left out once it is no longer current."""
-    said = []
+    """Each probability with its horizon, by outcome. What it calls for is left out once it is no longer current."""
+    said: dict[str, list[str]] = {}
     for output in manifest.outputs:
+        if output.name not in a.probabilities:
+            continue
         probability = a.probabilities[output.name]
         band = None if a.vector.ended else output.band(probability)
         guidance = f" ({band.text}; {band.source})" if band else ""
-        said.append(f"{percent(probability)} within {output.horizon.words}{guidance}")
-    return "; ".join(said)
+        of_outcome = said.setdefault(output.outcome or manifest.result.outcome, [])
+        of_outcome.append(f"{percent(probability)} within {output.horizon.words}{guidance}")
+    return ". ".join(f"{outcome}: {'; '.join(found)}" for outcome, found in said.items())
 
 
 def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple[str, ...], why: str = "") -> str:
@@ -99,7 +103,7 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
 def _input(feature: Feature, manifest: Manifest, at: Mapping[float, str], points: float | None) -> str:
     said = manifest.say(feature.name, feature.value)
     if points is not None:
-        said += f", {points:g} point" + ("" if points == 1 else "s")
+        said += f", {points:.3g} point" + ("" if points == 1 else "s")
     if feature.seconds is not None:
         said += f", at {at[feature.seconds]}"
     return said

@@ -6,7 +6,8 @@ probabilities: their Observation is only for an EHR that takes no RiskAssessment
 https://hl7.org/fhir/R4/riskassessment.html https://hl7.org/fhir/R4/observation.html
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -32,7 +33,8 @@ AIAST = {
 class Links:
     """What a rendered resource points to, and this EHR's conventions.
 
-    `device` and `observation` are literal references, where they exist; `rationale` is the words for the top points.
+    `device` and `observation` are literal references, where they exist; `rationale` is the words for the top points,
+    and `rationales` those of each output that has its own.
     `alone` says that the EHR takes no RiskAssessment beside the Observation.
     """
 
@@ -40,6 +42,7 @@ class Links:
     status: str
     device: str
     rationale: str
+    rationales: Mapping[str, str] = field(default_factory=dict)
     reasons: tuple[str, ...] = ()
     observation: str | None = None
     score_value: str = "{score}"
@@ -143,6 +146,7 @@ def _percentages(a: Assessment, manifest: Manifest, links: Links) -> dict[str, A
     components = [
         {"code": _concept(o.code, o.display), "valueQuantity": _percent(a.probabilities[o.name])}
         for o in manifest.outputs
+        if o.name in a.probabilities
     ]
     return {"component": components}
 
@@ -203,7 +207,7 @@ def _predictions(conclusion: Conclusion, manifest: Manifest, links: Links) -> li
     a = conclusion.assessment
     if manifest.outputs:
         shown = manifest.outputs if a.probabilities and _stands(a, links) else ()
-        return [_horizon(a.probabilities[o.name], o, manifest, links) for o in shown]
+        return [_horizon(a.probabilities[o.name], o, manifest, links) for o in shown if o.name in a.probabilities]
     return [_prediction(a, conclusion.evidence, manifest, links)]
 
 
@@ -211,11 +215,12 @@ def _horizon(probability: float, output: Output, manifest: Manifest, links: Link
     """One probability, until its horizon. The band follows from the unrounded number."""
     band, horizon = output.band(probability), output.horizon
     until = {"unit": horizon.unit_word, "system": UCUM, "code": horizon.unit}
-    outcome = f"{manifest.result.outcome} within {horizon.words}"
-    code = manifest.result.outcome_code
+    predicted = output.outcome or manifest.result.outcome
+    outcome = f"{predicted} within {horizon.words}"
+    code = output.outcome_code if output.outcome else manifest.result.outcome_code
     return _without_none(
         {
-            "outcome": _concept(code, manifest.result.outcome) | {"text": outcome} if code else {"text": outcome},
+            "outcome": _concept(code, predicted) | {"text": outcome} if code else {"text": outcome},
             **_probability(probability, links.probability),
             "qualitativeRisk": {
                 "coding": [{"system": manifest.result.risk_system, "code": band.risk}],
@@ -224,7 +229,7 @@ def _horizon(probability: float, output: Output, manifest: Manifest, links: Link
             if band
             else None,
             "whenRange": {"low": {"value": 0, **until}, "high": {"value": _plain(horizon.value), **until}},
-            "rationale": links.rationale,
+            "rationale": links.rationales.get(output.name, links.rationale),
         }
     )
 
@@ -249,7 +254,7 @@ def _prediction(a: Assessment, e: Evidence, manifest: Manifest, links: Links) ->
     if a.outcome is Outcome.SCORED and band is not None:
         risk: dict[str, Any] | None = {
             "coding": [{"system": manifest.result.risk_system, "code": band.risk}],
-            "text": band.text,
+            "text": band.words,
         }
     elif a.outcome is Outcome.INCOMPLETE and band is not None:
         risk = {"text": f"incomplete: at least {band.text}"}

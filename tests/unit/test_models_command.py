@@ -45,7 +45,7 @@ def test_the_folder_of_the_model_means_its_newest_version(tmp_path):
         ({"inputs": {"years": 3}}, "no output with the horizon 3"),
         ({"inputs": {"region": "atlantis"}}, "region: not a number"),
         ({"inputs": {"smoker": True}}, "inputs that [vectors] does not name: smoker"),
-        ({"inputs": {"egfr": None}}, "egfr: not a number"),
+        ({"inputs": {"egfr": "many"}}, "egfr: not a number"),
         ({"expected": {"risk": "low"}}, "risk: not a number"),
         ({"inputs": 3}, "inputs and expected must be objects"),
         ({"expected": {"egfr": 45}}, "given and expected, which tests nothing: egfr"),

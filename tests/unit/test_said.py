@@ -33,7 +33,7 @@ LOOKED_AT = {
     },
     "error": REASONS | {
         "UNSAFE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name",
-        "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "why",
+        "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "whole.type.lower()", "why",
     },
     "label": {
         "a.model", "a.outcome.value", "a.version", "bin_name", "bins[feature.name].of(feature.value)", "duty", "feature",
@@ -43,7 +43,7 @@ LOOKED_AT = {
     },
     "refusal": {
         "MAX_EVENTS", "MAX_EVENTS + MAX_OTHERS", "STATUS", "focus.type", "full.reason", "full.retry_after_s", "known.status",
-        "name", "path", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
+        "name", "path", "prefix", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
     },
 }  # fmt: skip
 

@@ -6,7 +6,9 @@ every edge sits half a step below the next band and is exact in float32 for char
 
 Input  `features` float32 [N, 8]: respiratory rate /min, SpO2 %, SpO2 scale (1 or 2), on oxygen (0 or 1),
        systolic pressure mm[Hg], pulse /min, not alert (0 or 1), temperature °C.
-Output `points` float32 [N, 7] per parameter (NaN where it cannot be known) and `score` float32 [N, 1], their sum.
+Output `points` float32 [N, 7] per parameter (NaN where it cannot be known) and `score` float32 [N, 1], their sum;
+       `qsofa` float32 [N, 1], the quick SOFA of three of the inputs: respiratory rate 22/min or more, systolic pressure
+       100 mm[Hg] or less, not alert (Singer M et al. JAMA 2016;315:801).
 
 Run `python models/news2/1.0.0/build.py`; the same bytes come out every time.
 """
@@ -30,6 +32,8 @@ SPO2_SCALE_2_ON_OXYGEN: Table = (0, ((92.5, 1), (94.5, 2), (96.5, 3)))
 SYSTOLIC: Table = (3, ((90.5, 2), (100.5, 1), (110.5, 0), (219.5, 3)))
 PULSE: Table = (3, ((40.5, 1), (50.5, 0), (90.5, 1), (110.5, 2), (130.5, 3)))
 TEMPERATURE: Table = (3, ((35.05, 1), (36.05, 0), (38.05, 1), (39.05, 2)))
+QSOFA_RESPIRATORY: Table = (0, ((21.5, 1),))
+QSOFA_SYSTOLIC: Table = (1, ((100.5, 0),))
 
 
 class Graph:
@@ -106,6 +110,13 @@ def build() -> bytes:
     graph.add("Concat", parameters, "points", axis=1)
     graph.constants.append(numpy_helper.from_array(np.array([1], dtype=np.int64), "axis"))
     graph.add("ReduceSum", ["points", "axis"], "score", keepdims=1)
+    signs = [
+        graph.steps(x["respiratory"], QSOFA_RESPIRATORY, "qsofa_respiratory"),
+        graph.steps(x["systolic"], QSOFA_SYSTOLIC, "qsofa_systolic"),
+        x["not_alert"],
+    ]
+    graph.add("Concat", signs, "qsofa_signs", axis=1)
+    graph.add("ReduceSum", ["qsofa_signs", "axis"], "qsofa", keepdims=1)
     model = helper.make_model(
         helper.make_graph(
             graph.nodes,
@@ -114,6 +125,7 @@ def build() -> bytes:
             [
                 helper.make_tensor_value_info("score", TensorProto.FLOAT, ["N", 1]),
                 helper.make_tensor_value_info("points", TensorProto.FLOAT, ["N", 7]),
+                helper.make_tensor_value_info("qsofa", TensorProto.FLOAT, ["N", 1]),
             ],
             initializer=graph.constants,
         ),

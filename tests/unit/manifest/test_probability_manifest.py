@@ -21,7 +21,7 @@ TEXT = (KFRE / "manifest.toml").read_text(encoding="utf-8")
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ('kind = "probability"', 'kind = "points"', 'kind = "points" needs bands and incomplete'),
+        ('kind = "probability"', 'kind = "points"', 'kind = "points" needs bands, and graph.total'),
         ('probabilities = "probabilities"\n', "", 'kind = "probability" needs outputs, graph.probabilities'),
         ('effect = "hazard"\n', "", "result.effect"),
         ('name = "five_years"', 'name = "two_years"', "two outputs have one name"),

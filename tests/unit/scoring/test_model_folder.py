@@ -67,7 +67,8 @@ def install(folder, content):
     path = folder / "manifest.toml"
     digest = hashlib.sha256(content).hexdigest()
     text = re.sub(r'(?m)^sha256 = "[0-9a-f]{64}"', f'sha256 = "{digest}"', path.read_text(encoding="utf-8"))
-    path.write_text(text, encoding="utf-8")
+    alone = re.sub(r"(?m)^\[\[further\]\]\n(?:.+\n)+|^expected_of .+\n", "", text)  # a tiny graph says one thing
+    path.write_text(alone, encoding="utf-8")
 
 
 def test_the_shipped_folder_loads_from_any_place(folder):
@@ -107,8 +108,8 @@ def test_a_graph_that_scores_a_patient_of_whom_nothing_is_known_is_refused(folde
         (graph(features=5, points=5), "does not take 8 features"),
         (graph(points=6), "points have the shape [1, 6], point_names 7 names"),
         (graph(score="total"), "no tensor named score"),
-        (b"not a graph", "the runtime refuses the graph"),
-        (b"", "the runtime refuses the graph"),
+        (b"not a graph", "refused unopened: it has a part that ONNX does not define"),
+        (b"", "refused unopened: it is empty"),
     ],
     ids=["fewer inputs", "fewer points", "another name", "no graph", "empty"],
 )
