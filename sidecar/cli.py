@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from sidecar import __version__
+from sidecar.commands import rollout
 from sidecar.commands.models import models_group
 from sidecar.commands.options import CONFIG, JSON
 from sidecar.errors import Misconfigured, SidecarError
@@ -185,6 +186,7 @@ def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **o
     sys.exit(run(paths, Asked(mode, day, report=report or html, html=html, **options)))
 
 
+rollout.add_to(models_group)
 main.add_command(models_group)
 
 
