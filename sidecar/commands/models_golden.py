@@ -77,7 +77,7 @@ def golden_troubles(model: LoadedModel, content: bytes) -> list[str]:
         return [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found]
     except Misconfigured as error:
         return error.problems
-    except (Rejected, OSError, ValueError) as error:
+    except (Rejected, OSError, ValueError, KeyError) as error:
         return [f"cannot be judged: {getattr(error, 'reason', type(error).__name__)}"]
     return list(_differences(golden, conclusion))
 

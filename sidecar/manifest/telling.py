@@ -127,6 +127,7 @@ COHORT: Mapping[str, Sentence] = {
     "min_age_years": lambda c: f"aged {c.min_age_years} years or more",
     "max_age_years": lambda c: f"aged {c.max_age_years} years or less",
     "exclude": lambda c: f"not {', '.join(c.exclude)}",
+    "stays": lambda c: f"in a stay of the class {_codes(c.stays)}",
     "exclude_when": _told_elsewhere,
     "require": _told_elsewhere,
 }
