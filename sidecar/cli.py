@@ -8,21 +8,14 @@ from typing import Any, NoReturn
 import click
 
 from sidecar import __version__
+from sidecar.commands.models import models_group
+from sidecar.commands.options import CONFIG, JSON
 from sidecar.errors import Misconfigured, SidecarError
 
 EXIT_MISCONFIGURED = 2
 EXIT_FAILED = 1
 
-CONFIG = click.option(
-    "--config",
-    "config",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("sidecar.toml"),
-    show_default=True,
-    help="Settings file.",
-)
 MODES = ("safe_harbor_rules", "keyed_pseudonyms", "limited_data_set")
-JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON instead of text.")
 
 
 class _Doors(click.Group):
@@ -190,26 +183,7 @@ def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **o
     sys.exit(run(paths, Asked(mode, day, report=report or html, html=html, **options)))
 
 
-@main.group("models")
-def models_group() -> None:
-    """Model folders."""
-
-
-@models_group.command("check")
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option(
-    "--vectors",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    required=True,
-    help="Test vectors (JSON).",
-)
-@JSON
-def models_check(folder: Path, vectors: Path, as_json: bool) -> None:  # noqa: FBT001 -- click passes options by name
-    """Verify the model in FOLDER and run a file of test vectors through its graph; 0 only if all agree."""
-    from sidecar.commands.models_vectors import check_vectors
-    from sidecar.scoring import open_folder
-
-    sys.exit(check_vectors(open_folder(folder), vectors, as_json=as_json))
+main.add_command(models_group)
 
 
 @deid_group.command("rules")

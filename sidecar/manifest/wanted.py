@@ -18,8 +18,8 @@ class PathRead(NamedTuple):
 class Wanted(frozenset[str]):
     """The codes of a type as the manifest writes them, with what is particular to some.
 
-    `lengths` are how long those are that end in "*", without it; `history` are those that count also when they are over; `paths` are
-    values found by FHIRPath.
+    `lengths` are how long those are that end in "*", without it; `history` are those that count also when they are
+    over; `paths` are values found by FHIRPath.
     """
 
     lengths: tuple[int, ...]

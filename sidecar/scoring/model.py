@@ -51,7 +51,7 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     problems: list[str] = []
     for name, version in names.items():
         try:
-            loaded[name] = load_model(_folder(root, name, version))
+            loaded[name] = load_model(named_folder(root, name, version))
         except Misconfigured as error:
             problems += error.problems
     if problems:
@@ -75,10 +75,15 @@ def version_folder(folder: Path) -> Path:
         Misconfigured: there is no version.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow a link that the folder itself is
-    return folder if (folder / MANIFEST).is_file() else _folder(folder.parent, folder.name, None)
+    return folder if (folder / MANIFEST).is_file() else named_folder(folder.parent, folder.name, None)
 
 
-def _folder(root: Path, name: str, version: str | None) -> Path:
+def named_folder(root: Path, name: str, version: str | None) -> Path:
+    """The folder of a model's version (None = the newest) below `root`.
+
+    Raises:
+        Misconfigured: there is none of that name or version.
+    """
     known = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

@@ -2,7 +2,6 @@
 
 import math
 
-
 import pytest
 
 from tests.unit.chart import measured, observation
