@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.deid.definitions import Element, nearest, r4
+from sidecar.deid.keeping import Keep
 from sidecar.deid.mode import Mode
 
 _ANY = frozenset[str]()
@@ -101,11 +102,12 @@ class Sensitive:
     beginnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
-    `of_component` are the rules of an Observation for each of its components, which have none of their own.
+    `of_component` are the rules of an Observation for each of its components, which have none of their own. `kept` are
+    the tables `[keep.*]`, by type: a value that FHIRPath finds is found among what they keep.
     """
 
     types: Mapping[str, Mapping[str, Rule]]
@@ -116,6 +118,7 @@ class Rules:
     siblings: frozenset[str]
     mode: Mode
     digest: str
+    kept: Mapping[str, Mapping[str, Keep]] = field(default_factory=dict)
 
 
 def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rule]]:

@@ -121,7 +121,7 @@ def _values(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any] |
         return _percentages(a, manifest, links)
     if a.score is None:
         raise ValueError("a scored assessment has neither score nor probability")
-    return {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
+    return {**_points(a.score, links.score_value), "component": _components(a, manifest, links) or None}
 
 
 def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[str, Any]]:
