@@ -121,7 +121,8 @@ def conclude(
         refused = _refused(patient, model, rules, snapshot.at, outside)
         said = replace(refused.assessment, withheld=withheld)
         return Conclusion(said, replace(refused.evidence, labels=labels))
-    vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
+    if manifest.remarks:
+        vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
     concluded = explain(manifest, vector, model.loaded.score(vector))
     assessment = Assessment(
         model=model.name,

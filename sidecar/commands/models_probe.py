@@ -43,11 +43,9 @@ def agreement_of_terms(model: LoadedModel) -> tuple[bool | None, str]:
         return None, "not tried: typical values are outside of what the graph is for"
     sums = math.fsum(score.points.values())
     off = abs(sums - score.total)
-    holds = off <= _SAME * max(1.0, abs(score.total))
-    return (
-        holds,
-        f"{len(score.points)} points sum to the total" if holds else f"points sum to {sums:g}, not {score.total:g}",
-    )
+    if not off <= _SAME * max(1.0, abs(score.total)):
+        return False, f"the points sum to {sums:g}, and the total is {score.total:g}"
+    return True, f"{len(score.points)} points sum to the total"
 
 
 def microseconds(model: LoadedModel) -> float:
