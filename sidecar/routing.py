@@ -18,6 +18,7 @@ from sidecar.deid import instant
 from sidecar.errors import ClaimLost, NotHere, NotStored, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
+from sidecar.manifest import Manifest
 from sidecar.metrics import EVENTS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
 from sidecar.records import PatientId, Reference
@@ -26,6 +27,9 @@ from sidecar.rooms import Rooms
 BATCH = 32
 NOT_YET_VISIBLE = 4
 """Looks at a focus that a notification told of and the EHR does not show (yet)."""
+
+GATHER_S, GATHER_SHARE = 0.1, 0.1
+"""How long a first event waits for others, so that they share their reads and commits; of a debounce, at most that."""
 
 Batch = tuple[ClaimedEvent, ...]
 ReadBack = Mapping[str, Any] | SidecarError | None
@@ -37,6 +41,8 @@ class Router:
     def __init__(self, rooms: Rooms, routed: Callable[[], None]) -> None:
         self._rooms, self._routed = rooms, routed
         self._sources = {s.name: s for s in rooms.sources}
+        self._backlog = False
+        self._gather_s = min([GATHER_S, *(m.wait.debounce_s * GATHER_SHARE for m in rooms.models.values())])
         lease_s = rooms.work.lease.total_seconds()
         verbs = (self._run, self._bury, self._release, self._extend)
         self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs, self._waits))
@@ -45,8 +51,11 @@ class Router:
         )
 
     async def _claim(self, _: int) -> Sequence[Batch]:
+        if not self._backlog:
+            await asyncio.sleep(self._gather_s)
         lease_s = self._rooms.work.lease.total_seconds()
         events = await self._rooms.events.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, BATCH)
+        self._backlog = len(events) == BATCH
         return [tuple(events)] if events else []
 
     async def _waits(self) -> bool:
@@ -162,7 +171,8 @@ class Router:
             await self._finish(event, reason, whose=patient, forget=resource is None)
             return
         shown = self._must_be_seen(resource, [m for _, m in concerned])
-        steps = self._rooms.events.routed(event, waits, time.time(), shown)
+        now = time.time()
+        steps = self._rooms.events.routed(event, waits, max(event.heard_at, now - self._gather_s), shown)
         if resource is not None and patient and focus.type == "Patient" and _is_merged(resource):
             steps.append(self._rooms.archive.for_review(patient, "patient_merged"))
         await self._rooms.store.commit(*steps)
@@ -178,9 +188,17 @@ class Router:
         codes = references.codes(resource)
         if kind == "Observation":
             return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
-        awaited = {n for n, m in models.items() if kind == "Condition" and codes & m.loaded.manifest.diagnosis_codes}
+        awaited = {n for n, m in models.items() if self._awaits(m.loaded.manifest, resource)}
         others = models.keys() - awaited
         return patient, awaited | {n for n in others if await self._rooms.archive.current(patient, n) is not None}
+
+    @staticmethod
+    def _awaits(manifest: Manifest, resource: Mapping[str, Any]) -> bool:
+        """Whether a statement is one that a model waits for. A medicine that is only referred to may be any."""
+        wanted = manifest.awaited.get(resource["resourceType"])
+        if wanted is None:
+            return False
+        return references.named(resource, wanted) or resource.get("medicationReference") is not None
 
     def _must_be_seen(self, resource: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
         """The version of a reading that the context reads: a search that does not show it yet proves nothing."""
@@ -194,7 +212,9 @@ class Router:
         return own.version if shown and age >= timedelta(0) else None
 
     def _subject(self, resource: Mapping[str, Any]) -> Reference | None:
-        return references.of(resource.get("subject"), self._rooms.client.base_url)
+        """The patient it is about; of several elements that say so, the first that names a Patient."""
+        found = [references.of(element, self._rooms.client.base_url) for element in references.subjects(resource)]
+        return next((r for r in found if r is not None and r.type == "Patient"), next(iter(found), None))
 
     async def _finish(
         self, event: ClaimedEvent, reason: str, *, whose: PatientId | None = None, forget: bool = False

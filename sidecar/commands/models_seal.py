@@ -53,6 +53,8 @@ def _sealed(text: str, found: dict[str, str], path: Path) -> str:
     text = _written(text, "graph", "sha256", left.pop(str(graph.get("file", "model.onnx")), None))
     if "reference" in content:
         text = _written(text, "", "reference_sha256", left.pop(str(content["reference"]), None))
+    for name in content.get("valuesets", {}):
+        text = _written(text, "valuesets", name, left.pop(f"valuesets/{name}.toml", None))
     body = _TABLE.sub("", f"{text}\n").rstrip("\n") + "\n"
     if not left:
         return body

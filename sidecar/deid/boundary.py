@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sidecar.deid import statements
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
 from sidecar.deid.draft import Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
@@ -29,6 +30,11 @@ _ENDED = {"finished", "cancelled", "entered-in-error"}
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
+# Components are statements with modifiers of their own; of extensions one is read, and it is looked into there.
+_LOOKED_INTO = {"components", "birth_sex"}
+_NESTED = {dict, list}
+# Whose facts are made here; those of the others in `statements`.
+_WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
 
 
@@ -55,6 +61,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
         policy_digest=rules.digest,
         sex=_sex(patient.sexes),
         lived_s=patient.lived_s,
+        stay=statements.present_stay(snapshot, view) if "Encounter" in reads else None,
     )
 
 
@@ -71,6 +78,8 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     if not table or not wanted:
         return ()
     draft = _walk(Draft(view, wanted), table, resource)
+    if type_name not in _WITH_VALUES:
+        return statements.statement(index, type_name, draft)
     if draft.void or draft.unread:
         return ()
     own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
@@ -91,6 +100,7 @@ def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
         whole.recorded,
         whole.began,
         whole.confirmed,
+        over=whole.over,
     )
 
 
@@ -105,9 +115,28 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
             _ACTIONS[rule.do](draft, value, rule)
             if draft.unread:
                 return draft
+            if rule.do not in _LOOKED_INTO and _is_modified(value):
+                draft.trouble = "modifier"
     if not draft.view.rules.siblings.isdisjoint(resource):
         _silent(draft, table, resource)
     return draft
+
+
+def _is_modified(value: Any) -> bool:
+    """Whether anything in an element says that it means something else than it seems to.
+
+    R4 has modifiers in some elements only, but whoever writes one in another means it no less.
+    """
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if type(node) is dict:
+            if node.get("modifierExtension") is not None:
+                return True
+            stack += [each for each in node.values() if type(each) in _NESTED]
+        elif type(node) is list:
+            stack += [each for each in node if type(each) in _NESTED]
+    return False
 
 
 def _silent(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> None:
@@ -149,7 +178,7 @@ def _value_codes(draft: Draft, value: Any, _: Rule) -> None:
 
 def _quantity(draft: Draft, value: Any, _: Rule) -> None:
     if not isinstance(value, dict):
-        draft.trouble = "shape"
+        draft.trouble = draft.trouble or "shape"
         return
     if value.get("comparator") is not None or value.get("_comparator") is not None:
         draft.trouble = draft.trouble or "comparator"
@@ -177,7 +206,7 @@ def _take_number(draft: Draft, number: object) -> None:
     if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _LARGEST:
         draft.value = float(number)
     else:
-        draft.trouble = "shape"
+        draft.trouble = draft.trouble or "shape"
 
 
 def _time(draft: Draft, value: Any, _: Rule) -> None:
@@ -245,6 +274,8 @@ def _birth_sex(draft: Draft, value: Any, _: Rule) -> None:
     """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
     for extension in value if isinstance(value, list) else ():
         if isinstance(extension, dict) and extension.get("url") == BIRTH_SEX:
+            if _is_modified(extension):
+                draft.trouble = "modifier"
             _says_sex(draft, extension.get("valueCode"))
 
 
@@ -277,43 +308,59 @@ def _merged(draft: Draft, value: Any, _: Rule) -> None:
     )
 
 
-def _open_status(draft: Draft, value: Any, _: Rule) -> None:
+def _open_status(draft: Draft, value: Any, rule: Rule) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
+    if draft.wanted:
+        statements.standing(draft, value, rule)
 
 
-def _open_until(draft: Draft, value: Any, _: Rule) -> None:
+def _open_until(draft: Draft, value: Any, rule: Rule) -> None:
     end = value.get("end") if isinstance(value, dict) else None
     draft.ended_at = draft.view.seconds_to(end)
+    if draft.wanted:
+        statements.happened_period(draft, value, rule)
 
 
 _ACTIONS: Mapping[str, Action] = {
     "abated": abated,
     "abated_period": abated_period,
     "absent": _absent,
+    "admit_source": statements.admit_source,
     "age": _age,
     "birth_sex": _birth_sex,
+    "booked": statements.booked,
+    "booked_until": statements.booked_until,
     "charted": charted,
     "clinical_status": clinical_status,
     "codes": _codes,
+    "coding": statements.coding,
     "components": _components,
     "deceased": _deceased,
     "gender": _gender,
+    "happened": statements.happened,
+    "happened_period": statements.happened_period,
     "inactive": _inactive,
+    "kinds": statements.kinds,
     "limit": _limit,
     "merged": _merged,
+    "must_not": statements.must_not,
     "number": _number,
     "onset": onset,
     "onset_period": onset_period,
     "open_status": _open_status,
     "open_until": _open_until,
+    "part": statements.part,
     "period": _period,
     "quantity": _quantity,
     "recorded": _recorded,
     "refuse": _refuse,
+    "standing": statements.standing,
     "status": _status,
+    "status_word": statements.status_word,
     "time": _time,
     "uninterpreted": _uninterpreted,
     "value_codes": _value_codes,
     "verification": verification,
+    "weaker": statements.weaker,
 }

@@ -4,11 +4,12 @@ A rule that does not parse, or names what R4 does not have, stops the start: a s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from sidecar.deid.definitions import Element, nearest, r4
 from sidecar.deid.mode import Mode
+from sidecar.deid.sensitive import Sensitive
 
 _ANY = frozenset[str]()
 _TIMES = frozenset({"dateTime", "instant"})
@@ -19,60 +20,77 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "abated": frozenset({"Age", "Range", "dateTime", "string"}),
     "abated_period": _PERIOD,
     "absent": _CONCEPT,
+    "admit_source": frozenset({"BackboneElement"}),
     "age": frozenset({"date"}),
     "birth_sex": frozenset({"Extension"}),
+    "booked": _TIMES,
+    "booked_until": _TIMES,
     "charted": _TIMES,
     "clinical_status": _CONCEPT,
     "codes": _CONCEPT,
+    "coding": frozenset({"Coding"}),
     "components": frozenset({"BackboneElement"}),
     "deceased": frozenset({"boolean", "dateTime"}),
     "gender": frozenset({"code"}),
+    "happened": _TIMES,
+    "happened_period": _PERIOD,
     "inactive": frozenset({"boolean"}),
+    "kinds": _CONCEPT,
     "limit": _CONCEPT,
     "merged": frozenset({"BackboneElement"}),
+    "must_not": frozenset({"boolean"}),
     "number": frozenset({"integer", "positiveInt", "unsignedInt"}),
     "onset": _TIMES,
     "onset_period": _PERIOD,
     "open_status": frozenset({"code"}),
     "open_until": _PERIOD,
+    "part": frozenset({"Reference"}),
     "period": _PERIOD,
     "quantity": frozenset({"Quantity"}),
     "recorded": _TIMES,
     "refuse": _ANY,
+    "standing": frozenset({"code"}),
     "status": frozenset({"code"}),
+    "status_word": frozenset({"code"}),
     "time": _TIMES,
     "uninterpreted": _ANY,
     "value_codes": _CONCEPT,
     "verification": _CONCEPT,
+    "weaker": frozenset({"boolean"}),
 }
 
 MEANT = frozenset(
-    {"absent", "clinical_status", "deceased", "inactive", "open_status", "refuse", "status", "verification"}
+    {
+        "absent",
+        "clinical_status",
+        "deceased",
+        "inactive",
+        "must_not",
+        "open_status",
+        "refuse",
+        "standing",
+        "status",
+        "status_word",
+        "verification",
+        "weaker",
+    }
 )
 """Actions on what changes the meaning of the rest: without a value, `_name` says that there is one and not which."""
 
-_CODES = ("usable", "doubtful", "void")
+_CODES = ("usable", "doubtful", "over", "void")
 # What a statement is about is read before anything else, and decides whether anything else is read.
 _ABOUT = ("components", "codes")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to one element. `usable`, `doubtful` and `void` are the codes of a status element."""
+    """What happens to one element. `usable`, `doubtful`, `over` and `void` are the codes of a status element."""
 
     do: str
     usable: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
+    over: frozenset[str] = frozenset()
     void: frozenset[str] = frozenset()
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Sensitive:
-    """What no rationale names: security labels (`system|code`), and by system, codes and how codes begin."""
-
-    labels: frozenset[str] = frozenset()
-    codes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    beginnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,24 +116,6 @@ def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rul
         problems.append("deid rules: read must be a table of resource types")
         return {}
     return {name: _elements(name, table, problems) for name, table in written.items()}
-
-
-def read_sensitive(written: object, problems: list[str]) -> Sensitive:
-    """The tables of `[sensitive]`."""
-    said: dict[str, Any] = dict(written) if isinstance(written, dict) else {"": written}
-    labels, codes, beginnings = said.pop("labels", []), said.pop("codes", {}), said.pop("beginnings", {})
-    if said:
-        problems.append(f"deid rules: sensitive: unknown key {', '.join(sorted(said))}")
-    tables = isinstance(codes, dict) and isinstance(beginnings, dict)
-    lists = [labels, *codes.values(), *beginnings.values()] if tables else [None]
-    if not all(isinstance(each, list) and all(isinstance(code, str) and code for code in each) for each in lists):
-        problems.append("deid rules: sensitive: labels is a list; codes and beginnings are lists by system")
-        return Sensitive()
-    return Sensitive(
-        frozenset(labels),
-        {system: frozenset(each) for system, each in codes.items()},
-        {system: tuple(each) for system, each in beginnings.items()},
-    )
 
 
 def siblings(types: Mapping[str, Mapping[str, Rule]]) -> frozenset[str]:

@@ -19,7 +19,7 @@ from typing import Self
 
 from sidecar import toml
 from sidecar.errors import Misconfigured
-from sidecar.manifest.declaration import Manifest
+from sidecar.manifest.declaration import Manifest, with_sets
 
 MANIFEST = "manifest.toml"
 KINDS = (".csv", ".json", ".md", ".onnx", ".py", ".toml", ".txt")
@@ -71,6 +71,7 @@ def read_folder(folder: Path) -> ModelFolder:
         if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
             raise Misconfigured([f"{path}: says {manifest.name} {manifest.version}, the folder says otherwise"])
         files = _verified(opened, names, manifest)
+    manifest = with_sets(manifest, path, files)
     return ModelFolder(folder, manifest, hashlib.sha256(raw).hexdigest(), files)
 
 
@@ -102,7 +103,10 @@ def read_file(folder: Path, name: str) -> bytes:
 
 
 def _verified(opened: "_Opened", names: tuple[str, ...], manifest: Manifest) -> dict[str, bytes]:
-    pinned, found, problems = manifest.pinned, dict[str, bytes](), list[str]()
+    found, problems = dict[str, bytes](), list[str]()
+    # A value set that is not in the folder is one that ships with the sidecar.
+    own_sets = {f"valuesets/{name}.toml": sha256 for name, sha256 in manifest.valuesets.items()}
+    pinned = {**manifest.pinned, **{name: sha256 for name, sha256 in own_sets.items() if name in names}}
     for name in names:
         if name not in pinned and name != MANIFEST:
             problems.append(

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from sidecar.manifest.codes import Closed, Code, Digest
-from sidecar.manifest.inputs import CohortFact
+from sidecar.manifest.cohort import CohortFact
 from sidecar.toml import Name
 
 Risk = Annotated[str, Field(pattern=r"^[a-z][a-z\-]{0,31}$")]

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.deid.general.codes import absence_of, coding_of, concept_of, extension_of, interpretation_of
+from sidecar.deid.general.ages import Ages, is_age_range, is_at_death
+from sidecar.deid.general.codes import REQUIRED, absence_of, coding_of, concept_of, extension_of, interpretation_of
 from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
@@ -24,9 +25,8 @@ _INTEGERS = {"integer": (-(2**31), 2**31 - 1), "unsignedInt": (0, 2**31 - 1), "p
 class Leaves:
     """The readers of data types that have no table of their own, or more of a meaning than a table."""
 
-    def __init__(self, policy: Policy, mode: Mode) -> None:
-        self._policy, self._types = policy, Types.of(policy)
-        self._capped = mode is Mode.SAFE_HARBOR_RULES
+    def __init__(self, policy: Policy, mode: Mode, ages: Ages | None) -> None:
+        self._policy, self._types, self._ages = policy, Types.of(policy), ages
         self._coding, self._concept = coding_of(policy), concept_of(policy)
         self._special = {"interpretation": interpretation_of(policy), "dataAbsentReason": absence_of(policy)}
         read_extension = extension_of(policy)
@@ -42,7 +42,7 @@ class Leaves:
         """
         kind = keep.kind
         if kind in _QUANTITIES:
-            return quantity_of(self._policy, path, kind, capped=self._capped)
+            return self._quantity(path, "Age" if is_age_range(path.rpartition(".")[0]) else kind)
         if kind == "CodeableConcept":
             return self._concepts(path, name)
         if kind == "code":
@@ -53,7 +53,7 @@ class Leaves:
         simple: dict[str, Read] = {
             "boolean": lambda value, _: value if isinstance(value, bool) else None,
             "decimal": lambda value, _: value if is_number(value) else None,
-            "time": lambda value, _: None if self._capped else time_of_day(value),
+            "time": lambda value, _: None if self._ages is not None else time_of_day(value),
             "Coding": lambda value, _: self._coding(value),
             "Reference": self._reference(path),
             "Extension": self._extension,
@@ -67,7 +67,7 @@ class Leaves:
         """The reader of what means something else with a part missing; None for any other data type."""
         if kind not in ("Range", "Ratio"):
             return None
-        capped = self._capped and kind == "Range"
+        capped = self._ages is not None and kind == "Range"
 
         def read(value: Any, visit: Visit) -> dict[str, Any] | None:
             if not isinstance(value, dict):
@@ -79,8 +79,15 @@ class Leaves:
 
         return read
 
+    def _quantity(self, path: str, kind: str) -> Read:
+        ages = self._ages
+        cap = None if ages is None else ages.of if kind == "Age" and not is_at_death(path) else ages.cap
+        return quantity_of(self._policy, path, kind, cap)
+
     def _concepts(self, path: str, name: str) -> Read:
         concept = self._special.get(name, self._concept)
+        if (only := REQUIRED.get(path)) is not None:
+            concept = concept_of(self._policy, only)
 
         def read(value: Any, visit: Visit) -> dict[str, Any] | None:
             kept = concept(value)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+from sidecar.deid.general.ages import Ages
 from sidecar.deid.general.finish import finishes
 from sidecar.deid.general.leaves import Leaves, Read
 from sidecar.deid.general.moments import MASKED, Moments, Moved, Plain, Years, read
@@ -32,10 +33,11 @@ class Tables:
         capped = mode is Mode.SAFE_HARBOR_RULES
         self.types = Types.of(policy)
         self._policy = policy
+        ages = Ages(today) if capped else None
         self._moments: Moments = Years(today) if capped else Moved() if mode is Mode.KEYED_PSEUDONYMS else Plain()
         self._births = Births(self._moments, today)
-        self._leaves = Leaves(policy, mode)
-        self._finishes = finishes(policy.age_codes if capped else None)
+        self._leaves = Leaves(policy, mode, ages)
+        self._finishes = finishes(policy, mode, ages)
         self._nameless = itertools.count()
         self._places: dict[int, str] = {}
         self._making: dict[int, list[Walk]] = {}
@@ -95,7 +97,7 @@ class Tables:
         return out
 
     def _resource_table(self, type_name: str, table: Mapping[str, Keep]) -> Walk:
-        steps = {name: self._step(f"{type_name}.{name}", name, keep) for name, keep in table.items()}
+        steps = self._steps(type_name, table)
         steps["resourceType"] = _nothing
         if "contained" in table and self._policy.extensions:  # a DomainResource
             by_url = Keep("keep", "Extension", many=True)
@@ -112,7 +114,7 @@ class Tables:
         if around is not None:
             return _deeper(around)
         made = self._making[id(table)] = []
-        steps = {name: self._step(f"{path}.{name}", name, keep, place) for name, keep in table.items()}
+        steps = self._steps(path, table, place)
         made.append(self._walk(path, place, steps))
         del self._making[id(table)]
         return made[0]
@@ -121,7 +123,9 @@ class Tables:
         steps.setdefault("modifierExtension", _refuse(f"{path}.modifierExtension"))
         step_of = steps.get
         omitted = self._policy.omitted.get(place, frozenset())
-        named = {name: f"{path}.{name}" for name in omitted} | {f"_{name}": f"{path}._{name}" for name in steps}
+        named = {name: f"{path}.{name}" for name in omitted} | {
+            f"_{name}": f"{path}._{name}" for name in steps if name[0] != "_"
+        }
         unknown = f"{path}.?"
         ends = self._finishes.get(place, ())
 
@@ -138,6 +142,12 @@ class Tables:
             return out
 
         return walk
+
+    def _steps(self, path: str, table: Mapping[str, Keep], place: str = "") -> dict[str, Step]:
+        """The steps of a table. What stands beside a modifier may say that it is not known, or more than it says."""
+        steps = {name: self._step(f"{path}.{name}", name, keep, place) for name, keep in table.items()}
+        beside = [name for name, keep in table.items() if keep.modifier and keep.do != "death"]
+        return {f"_{name}": _refuse(f"{path}.{name}") for name in beside} | steps
 
     def _step(self, path: str, name: str, keep: Keep, place: str = "") -> Step:
         """What one element becomes."""
@@ -168,7 +178,7 @@ class Tables:
 
     def _datatype(self, path: str, kind: str) -> dict[str, Step]:
         table = self._policy.datatypes.get(kind) or {}
-        return {name: self._step(f"{path}.{name}", name, keep, kind) for name, keep in table.items()}
+        return self._steps(path, table, kind)
 
     def _resource(self, value: object, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
