@@ -93,12 +93,10 @@ class Basis:
 
     def __init__(self, shapes: Sequence[Shape], inputs: Floats) -> None:
         self.shapes = tuple(shapes)
-        self._typical = [_raw(s, inputs[:, i]) for i, s in enumerate(self.shapes)]
-        self._means = [np.nan_to_num(_mean(columns)) for columns in self._typical]
+        self._means = [_mean(_raw(shape, inputs[:, place])) for place, shape in enumerate(self.shapes)]
         self.matrix = self.of(inputs)
         self.centre, self.scale = self.matrix.mean(axis=0), self.matrix.std(axis=0)
         self.scale[self.scale == 0] = 1.0
-        self._typical = []
 
     def of(self, inputs: Floats) -> Floats:
         """The columns of other rows. Where an input is absent, its columns are at their mean."""
@@ -124,6 +122,7 @@ class Basis:
 def _raw(shape: Shape, x: Floats) -> Floats:
     """The columns [N, K] of one shape, NaN where the input is."""
     places = np.array(shape.at)
+    found: Floats
     if shape.kind == "linear":
         low, high = places[:-1], places[1:]
         found = (np.clip(x[:, np.newaxis], low, high) - low) / (high - low)

@@ -29,7 +29,7 @@ Flag = npt.NDArray[np.bool_]
 
 ENDED = frozenset({"11", "13", "14", "19", "20", "21"})
 # Where the patient went: 0 home, 1 home with home health, 2 nursing or long-term care, 3 rehabilitation, 4 psychiatric
-# hospital, 5 another hospital or facility, 6 left against advice. Others are not known.
+# hospital, 5 another hospital or facility, 6 left against advice, 7 charted as something else, or not mapped.
 WENT = {
     "1": 0.0,
     **dict.fromkeys(["6", "8"], 1.0),
@@ -69,7 +69,7 @@ SHAPES = (
     Shape("length_of_stay", "linear", (1.0, 4.0, 8.0, 14.0)),
     Shape("prior_admissions", "linear", (0.0, 1.0, 2.0, 3.0, 5.0, 8.0)),
     Shape("ed_visits", "linear", (0.0, 1.0, 2.0, 4.0, 8.0)),
-    Shape("discharge_to", "codes", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0), missing=True),
+    Shape("discharge_to", "codes", (0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0)),
     Shape("diabetes_medicine", "codes", (0.0, 1.0)),
     *(Shape(name, "codes", (0.0, 1.0)) for name in CONDITIONS),
 )
@@ -79,7 +79,7 @@ EDGES: dict[str, tuple[float, ...]] = {
     "length_of_stay": (2, 3, 4, 6, 8, 11),
     "prior_admissions": (1, 2, 3, 5),
     "ed_visits": (1, 2, 4),
-    "discharge_to": (0.5, 1.5, 2.5, 3.5, 4.5, 5.5),
+    "discharge_to": (0.5, 1.5, 2.5, 3.5, 4.5, 5.5, 6.5),
     "diabetes_medicine": (0.5,),
     **dict.fromkeys(CONDITIONS, (0.5,)),
 }
@@ -102,7 +102,7 @@ def read(path: Path) -> Cases:
             number["time_in_hospital"],
             number["number_inpatient"],
             number["number_emergency"],
-            [WENT.get(code, np.nan) for code in word["discharge_disposition_id"]],
+            [WENT.get(code, 7.0) for code in word["discharge_disposition_id"]],
             [{"Yes": 1.0, "No": 0.0}.get(said, np.nan) for said in word["diabetesMed"]],
             *(_any(codes, tests) for tests in CONDITIONS.values()),
         ]
