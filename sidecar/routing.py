@@ -187,8 +187,8 @@ class Router:
         patient = PatientId(subject.id)
         codes = references.codes(resource)
         if kind == "Observation":
-            return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
-        awaited = {n for n, m in models.items() if self._awaits(m.loaded.manifest, resource)}
+            return patient, {n for n, m in models.running if codes & m.loaded.manifest.observation_codes}
+        awaited = {n for n, m in models.running if self._awaits(m.loaded.manifest, resource)}
         others = models.keys() - awaited
         return patient, awaited | {n for n in others if await self._rooms.archive.current(patient, n) is not None}
 

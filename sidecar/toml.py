@@ -8,23 +8,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError, WithJsonSchema
 
 from sidecar.errors import Misconfigured
 
+_DURATION = re.compile(r"^(\d+(?:\.\d+)?)([smhd])$")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def duration(value: object) -> object:
     """`"4h"` as a timedelta; anything else goes on to pydantic and its error."""
-    if isinstance(value, str) and (match := re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", value)):
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
         return timedelta(seconds=float(match.group(1)) * _SECONDS[match.group(2)])
     if isinstance(value, timedelta):
         return value
     raise ValueError('a duration is a number with a unit: "90s", "30m", "4h", "7d"')
 
 
-Duration = Annotated[timedelta, BeforeValidator(duration)]
+Duration = Annotated[
+    timedelta,
+    BeforeValidator(duration),
+    WithJsonSchema({"type": "string", "pattern": _DURATION.pattern, "description": "Such as 90s, 30m, 4h, 7d."}),
+]
 Name = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")]
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -37,7 +37,8 @@ class Policy:
     element that is not there is dropped. `extensions` maps the URL of an extension that may cross to "omb" or "code".
     `omitted` lists by path (`Observation`, `Observation.component`, `Quantity`) what is dropped on purpose, and `why`
     gives the reason by the path of the element. `age_codes` are the codes ("system|code") of Observations whose number
-    is an age, `birth_codes` of those whose value is a date or a year of birth.
+    is an age, `birth_codes` of those whose value is a date or a year of birth; `labels` are the security labels that
+    may cross.
     """
 
     types: Mapping[str, Mapping[str, Keep]]
@@ -51,6 +52,7 @@ class Policy:
     digest: str
     age_codes: frozenset[str] = frozenset()
     birth_codes: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
     why: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -108,6 +110,7 @@ def _load(raw: bytes) -> tuple[Rules, Policy]:
         digest=digest,
         age_codes=lists["age_codes"],
         birth_codes=lists["birth_codes"],
+        labels=sensitive.labels,
         why={f"{path}.{name}": why for path, reasons in tables.omitted.items() for name, why in reasons.items()},
     )
     if problems:

@@ -127,7 +127,9 @@ def _said(assessment: Assessment, manifest: Manifest, most: int) -> str:
 def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6) -> str:
     if not assessment.contributions:
         return "no probability is given"
-    known = ((name, term) for name, term in assessment.contributions.items() if name not in manifest.graph.rest)
+    known = (
+        (name, term) for name, term in assessment.contributions.items() if term and name not in manifest.graph.rest
+    )
     terms = sorted(known, key=lambda pair: (-abs(pair[1]), pair[0]))
     said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
     more = f" and {len(terms) - most} more" if len(terms) > most else ""

@@ -108,6 +108,8 @@ class Extractor:
         ]
         if clean.encounter_open is None and self._manifest.cohort.of_a_stay:
             remarks.append("Encounter not stated.")
+        if clean.encounter_open and self._manifest.cohort.stays:
+            remarks.append("The stay has not ended: this is the stay so far.")
         return tuple(remarks)
 
     def _decisions(self) -> tuple[str, ...]:

@@ -62,7 +62,12 @@ class Summary:
         self._max_age = max_age_s
         self._ages = bool(spec.max_age) and any(s.type not in STATES for s in spec.sources)
         self._ages = self._ages and spec.select not in OF_NOTHING
-        self._zero = spec.select in OF_NOTHING and all(s.type != "Observation" for s in spec.sources)
+        # Where the site decides what absence means, nothing is not 0 until it has decided.
+        self._zero = (
+            spec.absent_switch is None
+            and spec.select in OF_NOTHING
+            and all(s.type != "Observation" for s in spec.sources)
+        )
 
     def of(self, person: Person, readings: Sequence[Reading], moment: float) -> Feature:
         """The feature as of `moment`. Of several readings of one moment the first counts, but for sums and counts."""

@@ -19,6 +19,7 @@ from typing import Self
 
 from sidecar import toml
 from sidecar.errors import Misconfigured
+from sidecar.manifest.card import UNFILLED
 from sidecar.manifest.declaration import Manifest, with_sets
 
 MANIFEST = "manifest.toml"
@@ -67,6 +68,8 @@ def read_folder(folder: Path) -> ModelFolder:
             text = raw.decode()
         except UnicodeDecodeError:
             raise Misconfigured([f"{path}: is not text in UTF-8"]) from None
+        if left := unfilled(text):
+            raise Misconfigured([f"{path}:{line}: still to be filled in: {key}" for line, key in left])
         manifest = toml.parse(text, str(path), Manifest)
         if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
             raise Misconfigured([f"{path}: says {manifest.name} {manifest.version}, the folder says otherwise"])
@@ -80,6 +83,12 @@ def absolute(folder: Path) -> Path:
     given = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow a link that the folder itself is
     root = given.parents[1] if len(given.parents) > 1 else given
     return root.resolve() / given.parent.name / given.name
+
+
+def unfilled(text: str) -> list[tuple[int, str]]:
+    """The places of a scaffold that its author has not filled in: the line, and what stands there."""
+    lines = enumerate(text.splitlines(), 1)
+    return [(number, line.strip()) for number, line in lines if UNFILLED in line.partition("#")[0]]
 
 
 def files_in(folder: Path) -> tuple[str, ...]:

@@ -129,6 +129,39 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
     return graph
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """An input or output of a graph as the file declares it: a size that is open is None."""
+
+    name: str
+    type: str
+    shape: tuple[int | None, ...]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether it holds numbers of a type that is read here."""
+        return self.type in _DTYPES
+
+
+def signature(content: bytes, source: str) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """The inputs and outputs of a graph.
+
+    Raises:
+        Misconfigured: it reaches beyond its own bytes, or the runtime refuses it.
+    """
+    try:
+        _examined(content)
+        session = _session(content)
+    except _Unfit as problem:
+        raise Misconfigured([f"{source}: {problem}"]) from None
+    inputs, outputs = (tuple(map(_tensor, found)) for found in (session.get_inputs(), session.get_outputs()))
+    return inputs, outputs
+
+
+def _tensor(found: Any) -> Tensor:
+    return Tensor(found.name, found.type, tuple(size if isinstance(size, int) else None for size in found.shape or ()))
+
+
 def _examined(content: bytes) -> None:
     """Before the runtime sees it: a graph that reaches beyond its own bytes is refused."""
     try:

@@ -4,9 +4,10 @@ A folder is `models/<name>/<version>/` with `manifest.toml` and the files it nam
 then loaded as bytes: a path is never handed to the runtime, so external tensor files cannot be reached.
 """
 
+import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,7 +52,7 @@ def load_models(root: Path, names: Mapping[str, str | None]) -> dict[str, Loaded
     problems: list[str] = []
     for name, version in names.items():
         try:
-            loaded[name] = load_model(_folder(root, name, version))
+            loaded[name] = load_model(named_folder(root, name, version))
         except Misconfigured as error:
             problems += error.problems
     if problems:
@@ -68,6 +69,16 @@ def open_folder(folder: Path) -> LoadedModel:
     return load_model(version_folder(folder))
 
 
+def declared(root: Path, names: Iterable[str]) -> list[Manifest]:
+    """The manifests of every version of these models in `root` whose folder is in order. No graph is opened."""
+    found = []
+    for name in names:
+        for folder in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
+            with contextlib.suppress(Misconfigured):
+                found.append(read_folder(folder).manifest)
+    return found
+
+
 def version_folder(folder: Path) -> Path:
     """`folder`, or the newest version in it when it is a model's, `models/<name>`.
 
@@ -75,10 +86,15 @@ def version_folder(folder: Path) -> Path:
         Misconfigured: there is no version.
     """
     folder = Path(os.path.abspath(folder))  # noqa: PTH100 -- resolve() would follow a link that the folder itself is
-    return folder if (folder / MANIFEST).is_file() else _folder(folder.parent, folder.name, None)
+    return folder if (folder / MANIFEST).is_file() else named_folder(folder.parent, folder.name, None)
 
 
-def _folder(root: Path, name: str, version: str | None) -> Path:
+def named_folder(root: Path, name: str, version: str | None) -> Path:
+    """The folder of a model's version (None = the newest) below `root`.
+
+    Raises:
+        Misconfigured: there is none of that name or version.
+    """
     known = sorted(p.name for p in root.iterdir() if p.is_dir()) if root.is_dir() else []
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

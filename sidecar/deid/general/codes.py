@@ -91,6 +91,22 @@ def absence_of(policy: Policy) -> Callable[[object], Concept | None]:
     return absence
 
 
+def labels_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The reader of `meta`: its security labels that the policy lists, by code."""
+    labels = policy.labels
+
+    def meta(value: object) -> Concept | None:
+        said = value.get("security") if isinstance(value, dict) else None
+        kept = []
+        for each in said if isinstance(said, list) else ():
+            system, code = (each.get("system"), each.get("code")) if isinstance(each, dict) else (None, None)
+            if isinstance(system, str) and isinstance(code, str) and f"{system}|{code}" in labels:
+                kept.append({"system": system, "code": code})
+        return {"security": kept} if kept else None
+
+    return meta
+
+
 def extension_of(policy: Policy) -> Callable[[object], Concept | None]:
     """The reader of one extension of a resource: of those that the policy names, by closed lists of codes."""
     readers: Mapping[str, Callable[[Concept], Concept | None]] = {"omb": _omb, "code": _birth_sex}

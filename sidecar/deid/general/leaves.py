@@ -4,13 +4,21 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.deid.general.ages import Ages, is_age_range, is_at_death
-from sidecar.deid.general.codes import REQUIRED, absence_of, coding_of, concept_of, extension_of, interpretation_of
+from sidecar.deid.general.codes import (
+    REQUIRED,
+    absence_of,
+    coding_of,
+    concept_of,
+    extension_of,
+    interpretation_of,
+    labels_of,
+)
 from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
-from sidecar.deid.general.references import Key, Types
+from sidecar.deid.general.references import Key, Types, method_of
 from sidecar.deid.general.tally import DROPPED, REPLACED
-from sidecar.deid.general.visit import Visit
+from sidecar.deid.general.visit import RefusedEntry, Visit
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
 from sidecar.errors import Misconfigured
@@ -19,6 +27,7 @@ Read = Callable[[Any, Visit], Any]
 """The new value of an element, or None when nothing of it may stay."""
 
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"})
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")
 _INTEGERS = {"integer": (-(2**31), 2**31 - 1), "unsignedInt": (0, 2**31 - 1), "positiveInt": (1, 2**31 - 1)}
 
 
@@ -31,6 +40,8 @@ class Leaves:
         self._special = {"interpretation": interpretation_of(policy), "dataAbsentReason": absence_of(policy)}
         read_extension = extension_of(policy)
         self._extension: Read = lambda value, _: read_extension(value)
+        read_meta = labels_of(policy)
+        self.meta: Read = lambda value, _: read_meta(value)
         places = Places(policy, exact=mode is Mode.LIMITED_DATA_SET)
         self.place: Read = lambda value, _: places.address(value)
 
@@ -131,6 +142,24 @@ class Leaves:
                 return
             out["fullUrl"] = urn(visit.names.token(*visit.entry))
             visit.tell(path, REPLACED)
+
+        return step
+
+    def deleted(self, path: str) -> Callable[[Any, Visit, dict[str, Any]], None]:
+        """The step that says of a request that it deletes, and what: without it the resource would still be there.
+
+        Raises (the step):
+            RefusedEntry: what kind of a request it is cannot be read, or what it deletes.
+        """
+
+        def step(value: Any, visit: Visit, out: dict[str, Any]) -> None:
+            method = method_of(value)
+            if method not in _METHODS or (method == "DELETE" and visit.entry is None):
+                raise RefusedEntry(f"modifier:{path}")
+            if method == "DELETE" and visit.entry is not None:
+                type_name, _ = visit.entry
+                out["request"] = {"method": method, "url": f"{type_name}/{visit.names.token(*visit.entry)}"}
+            visit.tell(path, REPLACED if method == "DELETE" else DROPPED)
 
         return step
 

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 from datetime import date, timedelta, timezone
 from typing import Any
 
-from sidecar.deid.general.moments import Moments, Written, Years, read
+from sidecar.deid.general.moments import Moved, Plain, Written, read
 from sidecar.deid.general.quantities import OVER_89
 from sidecar.deid.general.tally import GENERALISED
 from sidecar.deid.general.visit import Visit
+from sidecar.deid.general.years import Years
 from sidecar.deid.times import days
 
 AGE = "urn:ehr-sidecar:age"
@@ -33,7 +34,7 @@ class Births:
     whoever may be over 89 loses the year. That they are 90 or more is said only where it is certain.
     """
 
-    def __init__(self, moments: Moments, today: date) -> None:
+    def __init__(self, moments: Plain | Moved | Years, today: date) -> None:
         self._moments, self._today = moments, today
 
     def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:

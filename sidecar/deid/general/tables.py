@@ -12,13 +12,16 @@ from typing import Any
 from sidecar.deid.general.ages import Ages
 from sidecar.deid.general.finish import finishes
 from sidecar.deid.general.leaves import Leaves, Read
-from sidecar.deid.general.moments import MASKED, Moments, Moved, Plain, Years, read
+from sidecar.deid.general.moments import MASKED, Moved, Plain, read
+from sidecar.deid.general.names import Names, VaultNames
 from sidecar.deid.general.persons import Births
 from sidecar.deid.general.references import Key, Scope, Types
 from sidecar.deid.general.tally import DROPPED, GENERALISED, KEPT, REPLACED
-from sidecar.deid.general.visit import Refused, Visit
+from sidecar.deid.general.visit import Refused, RefusedEntry, Visit
+from sidecar.deid.general.years import Years, unchanged
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
+from sidecar.errors import Misconfigured
 
 Step = Callable[[Any, Visit, dict[str, Any]], None]
 Walk = Callable[[Mapping[str, Any], Visit], dict[str, Any]]
@@ -27,14 +30,21 @@ _REPLACED = frozenset({"id", "Reference"})
 
 
 class Tables:
-    """One function for each table of `policy`, for one mode."""
+    """One function for each table of `policy`, for one mode.
 
-    def __init__(self, policy: Policy, mode: Mode, today: date) -> None:
+    Raises:
+        Misconfigured: `safe_harbor_rules` with names that are not drawn at random and kept in a vault.
+    """
+
+    def __init__(self, policy: Policy, mode: Mode, today: date, names: Names) -> None:
         capped = mode is Mode.SAFE_HARBOR_RULES
+        if capped and not isinstance(names, VaultNames):
+            raise Misconfigured(["deid: safe_harbor_rules needs random tokens with a vault, not keyed ones"])
         self.types = Types.of(policy)
         self._policy = policy
         ages = Ages(today) if capped else None
-        self._moments: Moments = Years(today) if capped else Moved() if mode is Mode.KEYED_PSEUDONYMS else Plain()
+        self._years = Years(today, names) if capped and isinstance(names, VaultNames) else None
+        self._moments = self._years or (Moved() if mode is Mode.KEYED_PSEUDONYMS else Plain())
         self._births = Births(self._moments, today)
         self._leaves = Leaves(policy, mode, ages)
         self._finishes = finishes(policy, mode, ages)
@@ -42,6 +52,25 @@ class Tables:
         self._places: dict[int, str] = {}
         self._making: dict[int, list[Walk]] = {}
         self._walks = {name: self._resource_table(name, table) for name, table in policy.types.items()}
+
+    def whole(self, visit: Visit) -> dict[str, Any]:
+        """`run` for a resource that stands alone: what was met of a patient in it is kept, or taken back.
+
+        Raises:
+            Refused: as below.
+        """
+        back = self._mark()
+        try:
+            out = self.run(visit)
+        except BaseException:
+            back()
+            raise
+        if self._years is not None:
+            self._years.settle()
+        return out
+
+    def _mark(self) -> Callable[[], None]:
+        return self._years.mark() if self._years is not None else unchanged
 
     def run(self, visit: Visit) -> dict[str, Any]:
         """The de-identified form of the resource of `visit`.
@@ -87,9 +116,11 @@ class Tables:
 
     def _passed(self, inner: Visit, visit: Visit) -> dict[str, Any] | None:
         """A resource within another: when it is refused, the rest is not."""
+        back = self._mark()
         try:
             out = self.run(inner)
         except Refused as refused:
+            back()
             visit.tally.refused[refused.reason] += 1
             return None
         visit.done += inner.done
@@ -151,16 +182,16 @@ class Tables:
 
     def _step(self, path: str, name: str, keep: Keep, place: str = "") -> Step:
         """What one element becomes."""
-        if keep.do == "refuse":
-            return _refuse(path)
-        if keep.do == "relink":
-            return self._leaves.relink(path)
+        own = {"refuse": _refuse, "relink": self._leaves.relink, "deleted": self._leaves.deleted}.get(keep.do)
+        if own is not None:
+            return own(path)
         if keep.do in ("birth", "death") or keep.kind in _DATES:
             return self._date(path, name, keep)
         if name == "contained":
             return self._held(path)
-        if keep.do == "place":
-            return self._put(path, name, self._leaves.place, keep, GENERALISED)
+        if keep.do in ("place", "labels"):
+            read_it, verb = (self._leaves.place, GENERALISED) if keep.do == "place" else (self._leaves.meta, KEPT)
+            return self._put(path, name, read_it, keep, verb)
         verb = REPLACED if keep.kind in _REPLACED else KEPT
         return self._put(path, name, self._read(path, name, keep, place), keep, verb)
 
@@ -169,7 +200,7 @@ class Tables:
             return self._of_entry if path == "Bundle.entry.resource" else self._resource
         if keep.table is not None:
             of_element = self._table(path, f"{place or path.rpartition('.')[0]}.{name}", keep.table)
-            return _entry(of_element) if path == "Bundle.entry" else _of_dict(of_element)
+            return _entry(of_element, self._mark) if path == "Bundle.entry" else _of_dict(of_element)
         leaf = self._leaves.of(path, name, keep)
         if leaf is not None:
             return leaf
@@ -290,15 +321,23 @@ def _of_dict(walk: Walk) -> Read:
     return lambda value, visit: (walk(value, visit) or None) if isinstance(value, dict) else None
 
 
-def _entry(walk: Walk) -> Read:
+def _entry(walk: Walk, mark: Callable[[], Callable[[], None]]) -> Read:
     """An entry of a Bundle, without which a refused resource leaves nothing."""
 
     def read_entry(value: Any, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
             return None
-        visit.entry = visit.scope.key_of_entry(value)
-        kept = walk(value, visit)
-        visit.entry = None
+        visit.entry = visit.scope.key_of_entry(value) or visit.scope.key_of_request(value)
+        done, passed, back = len(visit.done), len(visit.passed), mark()
+        try:
+            kept = walk(value, visit)
+        except RefusedEntry as refused:
+            back()
+            del visit.done[done:], visit.passed[passed:]
+            visit.tally.refused[refused.reason] += 1
+            return None
+        finally:
+            visit.entry = None
         return None if "resource" in value and "resource" not in kept else kept or None
 
     return read_entry
