@@ -89,7 +89,7 @@ class Predictions:
         """Intercept and slope of the logistic regression of the outcome on the logit, by Newton's method."""
         a, b = 0.0, 1.0
         for _ in range(_STEPS):
-            p = 1 / (1 + np.exp(-(a + b * self._logit)))
+            p = _logistic(a + b * self._logit)
             gap, spread = w * (self._y - p), w * p * (1 - p)
             by = spread * self._logit
             g0, g1 = float(gap.sum()), float((gap * self._logit).sum())
@@ -106,12 +106,17 @@ class Predictions:
     def _in_the_large(self, w: Floats) -> float:
         a = 0.0
         for _ in range(_STEPS):
-            p = 1 / (1 + np.exp(-(a + self._logit)))
+            p = _logistic(a + self._logit)
             step = float((w * (self._y - p)).sum()) / float((w * p * (1 - p)).sum())
             a += step
             if abs(step) < 1e-8:
                 return a
         return float("nan")
+
+
+def _logistic(logit: Floats) -> Floats:
+    found: Floats = 1 / (1 + np.exp(-np.clip(logit, -500, 500)))
+    return found
 
 
 def with_intervals(

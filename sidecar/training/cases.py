@@ -66,7 +66,9 @@ class Recipe:
 
     `read` makes the cases of a file. `shapes` says how terms may run, looking at inputs alone; `names` are the inputs.
     `penalties` are tried, and the one with the best likelihood out of fold is taken. `figures` are the script's own, of
-    scored cases and their probabilities. `whose` is what the data are, for files made of them.
+    scored cases and their probabilities. `whose` is what the data are, for files made of them. `edges` are those of the
+    bins of drift; an input without gets its octiles. `variants` are other inputs and shapes of the same rows, to say
+    what they would be worth; they never ship.
     """
 
     name: str
@@ -78,4 +80,5 @@ class Recipe:
     whose: str
     seed: int
     edges: Mapping[str, tuple[float, ...]]
+    variants: Mapping[str, Callable[[Cases], tuple[Floats, tuple[Shape, ...]]]] = field(default_factory=dict)
     figures: Callable[[Cases, Floats], Mapping[str, Any]] = lambda _cases, _probability: {}

@@ -48,11 +48,16 @@ def _drawn(column: Floats, random: Any) -> Floats:
     return np.asarray(np.round(drawn, 3), dtype=np.float64)
 
 
+def _octiles(column: Floats) -> tuple[float, ...]:
+    found = np.nanquantile(column, np.linspace(0, 1, 9)[1:-1])
+    return tuple(float(f"{value:.4g}") for value in np.unique(found))
+
+
 def reference_of(recipe: Recipe, inputs: Floats) -> bytes:
     """How often each input was in which bin, absent last: what drift is measured against."""
     features = {}
     for place, name in enumerate(recipe.names):
-        edges = recipe.edges[name]
+        edges = recipe.edges.get(name) or _octiles(inputs[:, place])
         bins = Bins(edges, {}, 0)
         counts = dict.fromkeys(bins.names, 0)
         for value in inputs[:, place].tolist():

@@ -5,7 +5,7 @@ The model that ships is fitted to all patients, by the same steps.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,6 +61,8 @@ def assess(recipe: Recipe, cases: Cases, say: Say, draws: int) -> tuple[Additive
     }
     if cases.order is not None:
         report["later_rows_of_other_patients"] = _by_time(recipe, cases, part.penalty, say, draws)
+    if recipe.variants:
+        report["variants_held_out"] = _variants(recipe, cases, held, part.penalty, draws)
     say("fitting to all patients")
     whole = develop(recipe, cases, (part.penalty,), say)
     report["penalty"] = whole.penalty
@@ -87,6 +89,17 @@ def _by_time(recipe: Recipe, cases: Cases, penalty: float, say: Say, draws: int)
     model = develop(recipe, cases.only(early), (penalty,), say).model
     test = cases.only(later)
     return _figures(recipe, test, model.probability(test.inputs), draws)
+
+
+def _variants(recipe: Recipe, cases: Cases, held: Any, penalty: float, draws: int) -> dict[str, Any]:
+    found = {}
+    for name, variant in recipe.variants.items():
+        inputs, shapes = variant(cases)
+        other = replace(cases, inputs=inputs)
+        test = other.only(held)
+        said = _fit(shapes, other.only(~held), penalty).probability(test.inputs)
+        found[name] = figures_of(test, said, draws=draws, seed=recipe.seed)
+    return found
 
 
 def _figures(recipe: Recipe, cases: Cases, probability: Floats, draws: int) -> dict[str, Any]:
