@@ -21,7 +21,7 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "abated": frozenset({"Age", "Range", "dateTime", "string"}),
     "abated_period": _PERIOD,
     "absent": _CONCEPT,
-    "admit_source": frozenset({"BackboneElement"}),
+    "came_and_went": frozenset({"BackboneElement"}),
     "age": frozenset({"date"}),
     "birth_sex": frozenset({"Extension"}),
     "booked": _TIMES,
