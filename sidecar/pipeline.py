@@ -6,7 +6,6 @@ A subscription event, a file on the command line and, later, a CDS Hooks call al
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, deidentify, inherited, is_sensitive
@@ -16,7 +15,7 @@ from sidecar.explanation import limits_that_act
 from sidecar.features import Extractor, exclusion, exclusion_by_inputs
 from sidecar.fhir import references
 from sidecar.inbox import ModelWait
-from sidecar.manifest import Manifest
+from sidecar.manifest import SOURCE_TYPES, Manifest
 from sidecar.metrics import STAGE_SECONDS
 from sidecar.records import (
     Arm,
@@ -35,6 +34,8 @@ from sidecar.scoring import LoadedModel
 
 ABOUT_THE_PATIENT = frozenset({"gone:patient", "another_patient"})
 """Refusals of a read that are a conclusion; others say something of the EHR and nothing of the patient."""
+NOT_WHOLE = frozenset({"gone:medication", *(f"too_many:{kind.lower()}" for kind in SOURCE_TYPES)})
+"""So are these: the chart cannot be read as a whole, and a part of it would be a wrong number."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ async def assess(  # noqa: PLR0913, PLR0917 -- the path's inputs, all of them
         with STAGE_SECONDS.labels("context").time():
             snapshot = await reader.read(patient, model.need, at)
     except Rejected as refusal:
-        if refusal.reason not in ABOUT_THE_PATIENT:
+        if refusal.reason not in ABOUT_THE_PATIENT | NOT_WHOLE:
             raise
         return _refused(patient, model, rules, at, refusal.reason)
     seen(snapshot)
@@ -96,7 +97,7 @@ def conclude(
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
     held = frozenset(i for i in {f.index for f in clean.facts} if is_sensitive(snapshot.resources[i], rules))
     vector, facts = model.extractor.run(clean, held)
-    withheld = tuple(f.name for f in facts.values() if f.index in held) if held else ()
+    withheld = tuple(f.name for f in facts.values() if f.index in held or not held.isdisjoint(f.others)) if held else ()
     labels = _labels(snapshot, facts)
     manifest = model.loaded.manifest
     outside = exclusion_by_inputs(manifest, facts) if still_in_cohort else exclusion(manifest, clean, facts)
@@ -143,7 +144,7 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
     A result that does not speak of a stay names none: it must not get another identity when the patient is admitted.
     """
     used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
-    sources: Mapping[int, Any] = {f.index: snapshot.resources[f.index] for f in used if f.index is not None}
+    sources = {i: snapshot.resources[i] for f in used for i in (f.index, *f.others) if i is not None}
     members = [f for f in used if f.name in manifest.members and not (f.reason or "").startswith("future")]
     latest = max((f.seconds for f in members if f.seconds is not None), default=0.0)
     occurred_at = later(snapshot.at, timedelta(seconds=latest))
@@ -159,7 +160,7 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
 
 def _labels(snapshot: PatientSnapshot, facts: Mapping[str, Feature]) -> tuple[str, ...]:
     """Of the patient, the stay, and all that a feature comes from, be it an input or one that the cohort asks for."""
-    used = {f.index for f in facts.values() if f.index is not None}
+    used = {i for f in facts.values() for i in (f.index, *f.others) if i is not None}
     stay = [snapshot.encounter] if snapshot.encounter else []
     return inherited([snapshot.patient, *stay, *(snapshot.resources[index] for index in used)])
 

@@ -126,7 +126,9 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     `seconds`, `recorded` (when it was charted) and `began` (since when a condition is there, at the latest) are
     relative to the trigger, negative = before it. `codes` and `value_codes` are `system|code` of known systems only.
     `unit` is a UCUM code. `trouble` says why the value must not be used, else None. A diagnosis that is not `confirmed`
-    (differential, provisional) may exclude and proves nothing.
+    (differential, provisional) may exclude and proves nothing. A statement whose time is known to a day or less has
+    `seconds` at its beginning and `began` at its end. `ended` is when it ended, if it has; `days` how many days of the
+    facility's calendar it took; `over` says that it was and is not any more.
     """
 
     index: int
@@ -140,6 +142,23 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     recorded: float = -math.inf
     began: float | None = None
     confirmed: bool = True
+    ended: float | None = None
+    days: int | None = None
+    over: bool = False
+
+
+class Stay(msgspec.Struct, frozen=True, gc=False):
+    """The present stay, relative to the trigger; `exact` when the time of day of its start is known.
+
+    `ended` is None as long as it is open; `days` are those of the facility's calendar, until its end or the trigger.
+    `index` is its place in the snapshot, if it is among the statements.
+    """
+
+    began: float | None
+    exact: bool
+    ended: float | None
+    days: int | None
+    index: int | None
 
 
 class Sex(StrEnum):
@@ -169,14 +188,15 @@ class DeidentifiedSnapshot:
     sex: Sex = Sex.UNKNOWN
     lived_s: float | None = None
     age_capped: bool = False
+    stay: Stay | None = None
 
 
 class Feature(msgspec.Struct, frozen=True, gc=False):
     """One input of a model. `value` is NaN when missing, and then `reason` says why.
 
     `assumed` names the site switch under which an absent value was given one. `seconds` is relative to the
-    trigger; `index` is the opaque pointer to the source. `shown` is an implausible value, in `unit`, to be shown as
-    "check patient" and never computed with.
+    trigger; `index` is the opaque pointer to the source, `others` point to all else that it was computed from. `shown`
+    is an implausible value, in `unit`, to be shown as "check patient" and never computed with.
     """
 
     name: str
@@ -187,6 +207,7 @@ class Feature(msgspec.Struct, frozen=True, gc=False):
     reason: str | None = None
     assumed: str | None = None
     shown: float | None = None
+    others: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

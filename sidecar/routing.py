@@ -18,6 +18,7 @@ from sidecar.deid import instant
 from sidecar.errors import ClaimLost, NotHere, NotStored, Rejected, Retryable, SidecarError, Unavailable
 from sidecar.fhir import references
 from sidecar.inbox import ClaimedEvent
+from sidecar.manifest import Manifest
 from sidecar.metrics import EVENTS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
 from sidecar.records import PatientId, Reference
@@ -178,9 +179,17 @@ class Router:
         codes = references.codes(resource)
         if kind == "Observation":
             return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
-        awaited = {n for n, m in models.items() if kind == "Condition" and codes & m.loaded.manifest.diagnosis_codes}
+        awaited = {n for n, m in models.items() if self._awaits(m.loaded.manifest, resource)}
         others = models.keys() - awaited
         return patient, awaited | {n for n in others if await self._rooms.archive.current(patient, n) is not None}
+
+    @staticmethod
+    def _awaits(manifest: Manifest, resource: Mapping[str, Any]) -> bool:
+        """Whether a statement is one that a model waits for. A medicine that is only referred to may be any."""
+        wanted = manifest.awaited.get(resource["resourceType"])
+        if wanted is None:
+            return False
+        return references.named(resource, wanted) or resource.get("medicationReference") is not None
 
     def _must_be_seen(self, resource: Mapping[str, Any] | None, names: Sequence[str]) -> str | None:
         """The version of a reading that the context reads: a search that does not show it yet proves nothing."""
@@ -194,7 +203,9 @@ class Router:
         return own.version if shown and age >= timedelta(0) else None
 
     def _subject(self, resource: Mapping[str, Any]) -> Reference | None:
-        return references.of(resource.get("subject"), self._rooms.client.base_url)
+        """The patient it is about; of several elements that say so, the first that names a Patient."""
+        found = [references.of(element, self._rooms.client.base_url) for element in references.subjects(resource)]
+        return next((r for r in found if r is not None and r.type == "Patient"), next(iter(found), None))
 
     async def _finish(
         self, event: ClaimedEvent, reason: str, *, whose: PatientId | None = None, forget: bool = False

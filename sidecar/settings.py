@@ -90,10 +90,16 @@ class Ehr(Closed):
     )
 
 
+Topic = Literal[
+    "patient", "encounter", "observation", "condition", "medicationrequest", "medicationstatement",
+    "medicationadministration", "procedure", "appointment", "allergyintolerance", "immunization", "diagnosticreport",
+]  # fmt: skip
+
+
 class Topics(Closed):
     """How events are told: R4 Backport Subscriptions where a topic is named, classic ones elsewhere."""
 
-    topics: dict[Literal["patient", "encounter", "observation", "condition"], str] = Field(
+    topics: dict[Topic, str] = Field(
         default_factory=dict, description="Canonicals of the topics that tell of every change, by resource type."
     )
     content: Literal["empty", "id-only", "full-resource"] = Field(

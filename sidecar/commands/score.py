@@ -54,7 +54,8 @@ def line_of(bundle: object, model: RunningModel, rules: Rules, at: datetime | No
     Raises:
         Rejected: see `from_bundle`.
     """
-    snapshot = from_bundle(bundle, model.loaded.manifest.set_codes, at, tz)
+    manifest = model.loaded.manifest
+    snapshot = from_bundle(bundle, manifest.set_codes, at, tz, frozenset(manifest.cohort.stays))
     return _line(conclude(snapshot, model, rules), model)
 
 

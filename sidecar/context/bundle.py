@@ -5,21 +5,28 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.context.reader import current_encounter
+from sidecar.context.statements import MEDICINES, present_stay, with_concept
 from sidecar.errors import Rejected
 from sidecar.fhir import references
+from sidecar.manifest import SOURCE_TYPES
 from sidecar.records import PatientSnapshot, Reference, is_fhir_id
 
 Resource = Mapping[str, Any]
+_APART = frozenset({"Observation", "Condition", "Encounter"})
 
 
-def from_bundle(bundle: object, codes: frozenset[str], at: datetime | None, tz: Any) -> PatientSnapshot:
+def from_bundle(
+    bundle: object, codes: frozenset[str], at: datetime | None, tz: Any, classes: frozenset[str] = frozenset()
+) -> PatientSnapshot:
     """The snapshot of the one Patient in `bundle`, seen from `at`.
 
     Without `at` the moment is the latest reading with one of `codes` that is not in the future, so a Bundle from the
-    past is judged at its own time; with no reading at all it is now. `urn:uuid` references resolve by fullUrl.
+    past is judged at its own time; of a model that reads none it is the end of the newest stay of `classes`; else it is
+    now. With `classes` the present stay is the newest of those. `urn:uuid` references resolve by fullUrl.
 
     Raises:
-        Rejected: not a Bundle, no or several Patients, an id outside FHIR's grammar, another patient's resource.
+        Rejected: not a Bundle, no or several Patients, an id outside FHIR's grammar, another patient's resource, a
+            medicine that is not in the Bundle.
     """
     if not isinstance(bundle, Mapping) or bundle.get("resourceType") != "Bundle":
         raise Rejected("shape:Bundle")
@@ -31,16 +38,27 @@ def from_bundle(bundle: object, codes: frozenset[str], at: datetime | None, tz: 
     if who is None:
         raise Rejected("grammar:Patient.id")
     clinical = [*found["Observation"], *found["Condition"]]
-    _check((*clinical, *stays), who)
+    others = _others(found)
+    _check((*clinical, *stays, *others), who)
     if at is not None:
         clinical = _as_of(clinical, at)
     readings = [r for r in clinical if not codes.isdisjoint(references.codes(r))]
-    moment = (at or _latest(readings)).astimezone(tz)
+    moment = (at or _latest(readings, stays, classes)).astimezone(tz)
     linked = current_encounter((r for r in readings if not _begins_after(r, moment)), None, moment)
     encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
     if encounter is None and linked is None and len(stays) == 1:
         encounter = stays[0]
-    return PatientSnapshot(patients[0], encounter, tuple(r for r in clinical if not _begins_after(r, moment)), moment)
+    if classes:
+        encounter = present_stay(stays, classes, moment)
+    there = [r for r in clinical if not _begins_after(r, moment)]
+    return PatientSnapshot(patients[0], encounter, (*there, *others, *stays), moment)
+
+
+def _others(found: Mapping[str, list[Resource]]) -> list[Resource]:
+    """Statements of the other types, each medicine with what it is."""
+    medicines = {m.get("id"): m for m in found["Medication"]}
+    listed = [r for kind in SOURCE_TYPES if kind not in _APART | MEDICINES for r in found[kind]]
+    return listed + [with_concept(r, lambda m: medicines.get(m.id), None) for k in sorted(MEDICINES) for r in found[k]]
 
 
 def _as_of(resources: list[Resource], at: datetime) -> list[Resource]:
@@ -71,7 +89,7 @@ def _by_type(bundle: Resource) -> dict[str, list[Resource]]:
     listed = bundle.get("entry")
     entries = [e for e in listed if isinstance(e, dict)] if isinstance(listed, list) else []
     named = {url: e.get("resource") for e in entries if isinstance(url := e.get("fullUrl"), str)}
-    found: dict[str, list[Resource]] = {"Patient": [], "Encounter": [], "Observation": [], "Condition": []}
+    found: dict[str, list[Resource]] = {kind: [] for kind in ("Patient", "Medication", *SOURCE_TYPES)}
     for entry in entries:
         resource = entry.get("resource")
         if isinstance(resource, dict) and (kind := str(resource.get("resourceType"))) in found:
@@ -81,14 +99,24 @@ def _by_type(bundle: Resource) -> dict[str, list[Resource]]:
 
 def _localised(resource: Resource, named: Mapping[str, object]) -> Resource:
     """The resource with `Type/id` in place of a fullUrl of the Bundle, so that urn: references are found."""
-    for element in ("subject", "encounter"):
+    for element in ("subject", "patient", "encounter", "medicationReference"):
         target = resource.get(element)
         written = target.get("reference") if isinstance(target, dict) else None
         named_by = named.get(written) if isinstance(written, str) else None
         own = references.identity(named_by) if isinstance(named_by, dict) else None
         if own is not None:
             resource = {**resource, element: {"reference": own.relative}}
+    if resource.get("resourceType") == "Appointment" and isinstance(taking_part := resource.get("participant"), list):
+        each = [p if not isinstance(p, dict) else {**p, "actor": _actor(p.get("actor"), named)} for p in taking_part]
+        return {**resource, "participant": each}
     return resource
+
+
+def _actor(actor: object, named: Mapping[str, object]) -> object:
+    written = actor.get("reference") if isinstance(actor, dict) else None
+    target = named.get(written) if isinstance(written, str) else None
+    own = references.identity(target) if isinstance(target, dict) else None
+    return actor if own is None else {"reference": own.relative}
 
 
 def _check(resources: Iterable[Resource], who: Reference) -> None:
@@ -97,20 +125,33 @@ def _check(resources: Iterable[Resource], who: Reference) -> None:
     for resource in resources:
         if not is_fhir_id(resource.get("id")):
             raise Rejected(f"grammar:{resource.get('resourceType')}.id")
-        subject = resource.get("subject")
-        written = subject.get("reference") if isinstance(subject, dict) else None
-        if isinstance(written, str) and written not in known:
-            named = references.parse(written)
-            written = None if named is None or named.relative != who.relative else written
-        if not isinstance(written, str):
+        if not any(_names(subject, who, known) for subject in references.subjects(resource)):
             raise Rejected("another_patient")
+
+
+def _names(subject: object, who: Reference, known: set[str]) -> bool:
+    """Whether an element refers to `who`; `known` are the ways it was written so far."""
+    written = subject.get("reference") if isinstance(subject, dict) else None
+    if not isinstance(written, str):
+        return False
+    if written not in known:
+        named = references.parse(written)
+        if named is None or named.relative != who.relative:
+            return False
         known.add(written)
+    return True
 
 
-def _latest(readings: Iterable[Resource]) -> datetime:
-    """The time of the newest reading, never later than now."""
+def _latest(readings: Iterable[Resource], stays: Iterable[Resource], classes: frozenset[str]) -> datetime:
+    """The time of the newest reading, or the end of the newest stay; never later than now."""
     now = datetime.now(UTC)
-    return max((m for r in readings if (m := _moment(r)) is not None and m <= now), default=now)
+    newest = max((m for r in readings if (m := _moment(r)) is not None and m <= now), default=None)
+    if newest is not None:
+        return newest
+    stay = present_stay(stays, classes, now) if classes else None
+    period = stay.get("period") if stay is not None else None
+    ended = _instant(period.get("end")) if isinstance(period, dict) else None
+    return now if ended is None or ended > now else ended
 
 
 def _moment(resource: Resource) -> datetime | None:

@@ -15,6 +15,15 @@ from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
+from sidecar.context.statements import (
+    OPEN,
+    StatementReader,
+    Whole,
+    present_stay,
+    read_whole,
+    start_of,
+    wholes,
+)
 from sidecar.errors import Rejected
 from sidecar.fhir import references
 from sidecar.fhir.capability import Capability
@@ -29,7 +38,6 @@ MAX_OF_ONE = 20
 MAX_LASTING = 1000
 PAGE = 200
 BRINGS_PATIENT = frozenset({"Observation:patient", "Observation:subject"})
-OPEN = ("arrived", "triaged", "in-progress", "onleave")
 Found = list[Mapping[str, Any]]
 
 
@@ -38,7 +46,7 @@ class Need:
     """What to fetch: codes by how far back they matter.
 
     Readings of `lasting_codes` must go on for `lasting_for` to prove what they prove. `of_a_stay` is whether the
-    patient's encounter matters.
+    patient's encounter matters, and `stays` are the classes it may be of. `wholes` are read without a bound that cuts.
     """
 
     recent_codes: tuple[str, ...]
@@ -50,6 +58,8 @@ class Need:
     lasting_for: timedelta = timedelta(0)
     lasting_reach: timedelta = timedelta(0)
     of_a_stay: bool = True
+    stays: frozenset[str] = frozenset()
+    wholes: tuple[Whole, ...] = ()
 
     @classmethod
     def of(cls, manifest: Manifest, max_age: Mapping[str, timedelta], spread: timedelta | None) -> "Need":
@@ -60,7 +70,7 @@ class Need:
         lasting = [f for f in manifest.features.values() if f.apart is not None]
         for name, feature in manifest.features.items():
             codes = feature.codes("Observation")
-            if feature.apart is not None or not codes:
+            if feature.apart is not None or not codes or read_whole(feature):
                 continue
             reach = max(feature.window or timedelta(0), max_age.get(name, feature.max_age), spread or timedelta(0))
             if feature.reach <= RECENT:
@@ -69,17 +79,25 @@ class Need:
             else:
                 slow |= codes
                 slow_reach = max(slow_reach, reach * 2)
+        whole, conditions = wholes(manifest), tuple(sorted(manifest.codes_of("Condition")))
         return cls(
             recent_codes=tuple(sorted(recent)),
             recent_reach=recent_reach,
             slow_codes=tuple(sorted(slow)),
             slow_reach=slow_reach,
-            condition_codes=tuple(sorted(manifest.codes_of("Condition"))),
+            condition_codes=() if any(w.type == "Condition" for w in whole) else conditions,
             lasting_codes=tuple(sorted({c for f in lasting for c in f.codes("Observation")})),
             lasting_for=max((f.apart for f in lasting if f.apart), default=timedelta(0)),
             lasting_reach=max((f.reach for f in lasting), default=timedelta(0)),
             of_a_stay=manifest.cohort.of_a_stay,
+            stays=frozenset(manifest.cohort.stays),
+            wholes=whole,
         )
+
+    @property
+    def every_stay(self) -> Whole | None:
+        """The search for all stays, if a feature reads stays."""
+        return next((w for w in self.wholes if w.type == "Encounter"), None)
 
     @property
     def newest(self) -> Iterator[tuple[str, tuple[str, ...], timedelta, int]]:
@@ -130,7 +148,8 @@ class ContextReader:
         """
         who = Reference("Patient", patient.value)
         at = at.astimezone(self._tz)
-        include = min((await self._capability()).of("Observation").include & BRINGS_PATIENT, default="")
+        capability = await self._capability()
+        include = min(capability.of("Observation").include & BRINGS_PATIENT, default="")
         brought: Found = []
         asked: dict[str, Coroutine[Any, Any, Any]] = {}
         for name, codes, reach, most in need.newest:
@@ -138,36 +157,47 @@ class ContextReader:
             asked[name] = self._newest(patient, codes, span, most)
         if not (asked and include):
             asked["record"] = self._client.read(who)
-        if need.of_a_stay:
-            asked["stays"] = self._stays(patient)
+        statements = StatementReader(self._client, patient, at, until, capability)
+        every = need.every_stay
+        if need.of_a_stay or every is not None:
+            asked["stays"] = self._stays(patient) if every is None else statements.read(every)
         if need.lasting_codes:
             asked["lasting"] = self._lasting(patient, need, at, until)
         if need.condition_codes:
             asked["conditions"] = self._conditions(patient, need.condition_codes)
+        if need.wholes:
+            asked["wholes"] = statements.read_each(w for w in need.wholes if w is not every and not w.of_stay)
         found = dict(zip(asked, await asyncio.gather(*asked.values()), strict=True))
         readings = [r for name in ("recent", "slow") for r in found.get(name, ())]
         record = found["record"] if "record" in found else await self._brought(brought, readings, who)
         if record is None:
             raise Rejected("gone:patient")
-        stays, recent, slow, conditions = (found.get(n, []) for n in ("stays", "recent", "slow", "conditions"))
-        lasting, cut = found.get("lasting", ([], None))
-        for resource in (*stays, *recent, *slow, *lasting, *conditions):
-            if not self._is_about(resource, who):
-                raise Rejected("another_patient")
-        encounter = await self._encounter(recent, stays, who, at) if need.of_a_stay else None
-        known = {r.get("id") for r in lasting}
-        others = [r for r in (*recent, *slow) if r.get("id") not in known]
-        if cut is not None:
-            lasting_codes = frozenset(need.lasting_codes)
-            others = [r for r in others if not references.codes(r) & lasting_codes or (_moment(r) or cut) > cut]
-        return PatientSnapshot(record, encounter, (*others, *lasting, *conditions), at)
+        self._check(found, who)
+        encounter = await self._encounter(found, need, who, at) if need.of_a_stay else None
+        since = start_of(encounter) if encounter is not None else None
+        if since is not None:
+            began = datetime.fromtimestamp(since, at.tzinfo)
+            found["of_stay"] = await statements.read_each((w for w in need.wholes if w.of_stay), began)
+            self._check({"of_stay": found["of_stay"]}, who)
+        return PatientSnapshot(record, encounter, _put_together(found, need), at)
+
+    def _check(self, found: Mapping[str, Any], who: Reference) -> None:
+        """Whether all that was found is about `who`.
+
+        Raises:
+            Rejected: something is another patient's.
+        """
+        for name, each in found.items():
+            for resource in each[0] if name == "lasting" else each if name != "record" else ():
+                if not self._is_about(resource, who):
+                    raise Rejected("another_patient")
 
     def _is_about(self, resource: Mapping[str, Any], who: Reference) -> bool:
         subject = resource.get("subject")
         if isinstance(subject, dict) and subject.get("reference") == who.relative:  # as nearly all are
             return True
-        said = references.of(subject, self._client.base_url)
-        return said is not None and said.relative == who.relative
+        said = (references.of(element, self._client.base_url) for element in references.subjects(resource))
+        return any(r is not None and r.relative == who.relative for r in said)
 
     async def _brought(self, brought: Found, readings: Found, who: Reference) -> Mapping[str, Any] | None:
         """The Patient that came along with the readings; read by itself when that may not be the one of now.
@@ -234,21 +264,43 @@ class ContextReader:
     async def _conditions(self, patient: PatientId, codes: Iterable[str]) -> Found:
         return await self._collect("Condition", {"patient": patient.value, "code": ",".join(codes)}, MAX_SLOW)
 
-    async def _encounter(self, recent: Found, stays: Found, who: Reference, at: datetime) -> Mapping[str, Any] | None:
+    async def _encounter(
+        self, found: Mapping[str, Found], need: Need, who: Reference, at: datetime
+    ) -> Mapping[str, Any] | None:
         """The stay that the latest reading names; an open one instead when that has ended or is not the patient's.
 
-        After a transfer the readings still name the emergency stay while the patient lies on a ward.
+        After a transfer the readings still name the emergency stay while the patient lies on a ward. A model that says
+        which stays are stays for it gets the newest of those, whatever a reading names.
         """
-        open_stay = max((s for s in stays if s.get("status") in OPEN), key=_start, default=None)
+        recent, stays = found.get("recent", []), found["stays"]
+        if need.stays:
+            return present_stay(stays, need.stays, at)
+        open_stay = max((s for s in stays if s.get("status") in OPEN), key=lambda s: start_of(s) or 0.0, default=None)
         linked = current_encounter(recent, self._client.base_url, at)
         if linked is None:
-            return open_stay or max(stays, key=_start, default=None)
+            return open_stay or max(stays, key=lambda s: start_of(s) or 0.0, default=None)
         named = next((s for s in stays if s.get("id") == linked.id), None)
         if named is None:
             named = await self._client.read(Reference("Encounter", linked.id))
         if named is None or not self._is_about(named, who):
             return open_stay
         return open_stay if open_stay is not None and named.get("status") == "finished" else named
+
+
+def _put_together(found: Mapping[str, Any], need: Need) -> tuple[Mapping[str, Any], ...]:
+    """All that was found, each reading once and none beyond a gap."""
+    stays, recent, slow, conditions = (found.get(n, []) for n in ("stays", "recent", "slow", "conditions"))
+    lasting, cut = found.get("lasting", ([], None))
+    known = {r.get("id") for r in lasting}
+    others = [r for r in (*recent, *slow) if r.get("id") not in known]
+    if cut is not None:
+        lasting_codes = frozenset(need.lasting_codes)
+        others = [r for r in others if not references.codes(r) & lasting_codes or (_moment(r) or cut) > cut]
+    wholes = [*found.get("wholes", ()), *found.get("of_stay", ())]
+    if not wholes and need.every_stay is None:
+        return (*others, *lasting, *conditions)
+    every = {(r["resourceType"], r.get("id")): r for r in (*wholes, *others, *lasting, *conditions)}
+    return (*every.values(), *(stays if need.every_stay is not None else ()))
 
 
 def _query(patient: PatientId, codes: Iterable[str], span: _Span, most: int) -> Query:
@@ -294,8 +346,3 @@ def _moment(reading: Mapping[str, Any]) -> float | None:
     ends = (period.get("end"), period.get("start")) if isinstance(period, Mapping) else ()
     found = map(_epoch, (reading.get("effectiveDateTime"), reading.get("effectiveInstant"), *ends))
     return next((moment for moment in found if moment is not None), None)
-
-
-def _start(stay: Mapping[str, Any]) -> float:
-    period = stay.get("period")
-    return (_epoch(period.get("start")) if isinstance(period, Mapping) else None) or 0.0

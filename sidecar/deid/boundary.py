@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sidecar.deid import statements
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
 from sidecar.deid.draft import Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
@@ -29,6 +30,8 @@ _ENDED = {"finished", "cancelled", "entered-in-error"}
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
+# Whose facts are made here; those of the others in `statements`.
+_WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
 
 
@@ -55,6 +58,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
         policy_digest=rules.digest,
         sex=_sex(patient.sexes),
         lived_s=patient.lived_s,
+        stay=statements.present_stay(snapshot, view) if "Encounter" in reads else None,
     )
 
 
@@ -71,6 +75,8 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     if not table or not wanted:
         return ()
     draft = _walk(Draft(view, wanted), table, resource)
+    if type_name not in _WITH_VALUES:
+        return statements.statement(index, type_name, draft)
     if draft.void or draft.unread:
         return ()
     own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
@@ -91,6 +97,7 @@ def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
         whole.recorded,
         whole.began,
         whole.confirmed,
+        over=whole.over,
     )
 
 
@@ -277,43 +284,59 @@ def _merged(draft: Draft, value: Any, _: Rule) -> None:
     )
 
 
-def _open_status(draft: Draft, value: Any, _: Rule) -> None:
+def _open_status(draft: Draft, value: Any, rule: Rule) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
+    if draft.wanted:
+        statements.standing(draft, value, rule)
 
 
-def _open_until(draft: Draft, value: Any, _: Rule) -> None:
+def _open_until(draft: Draft, value: Any, rule: Rule) -> None:
     end = value.get("end") if isinstance(value, dict) else None
     draft.ended_at = draft.view.seconds_to(end)
+    if draft.wanted:
+        statements.happened_period(draft, value, rule)
 
 
 _ACTIONS: Mapping[str, Action] = {
     "abated": abated,
     "abated_period": abated_period,
     "absent": _absent,
+    "admit_source": statements.admit_source,
     "age": _age,
     "birth_sex": _birth_sex,
+    "booked": statements.booked,
+    "booked_until": statements.booked_until,
     "charted": charted,
     "clinical_status": clinical_status,
     "codes": _codes,
+    "coding": statements.coding,
     "components": _components,
     "deceased": _deceased,
     "gender": _gender,
+    "happened": statements.happened,
+    "happened_period": statements.happened_period,
     "inactive": _inactive,
+    "kinds": statements.kinds,
     "limit": _limit,
     "merged": _merged,
+    "must_not": statements.must_not,
     "number": _number,
     "onset": onset,
     "onset_period": onset_period,
     "open_status": _open_status,
     "open_until": _open_until,
+    "part": statements.part,
     "period": _period,
     "quantity": _quantity,
     "recorded": _recorded,
     "refuse": _refuse,
+    "standing": statements.standing,
     "status": _status,
+    "status_word": statements.status_word,
     "time": _time,
     "uninterpreted": _uninterpreted,
     "value_codes": _value_codes,
     "verification": verification,
+    "weaker": statements.weaker,
 }

@@ -6,7 +6,7 @@ https://hl7.org/fhir/R4/condition.html
 import math
 from typing import Any
 
-from sidecar.deid.draft import Draft
+from sidecar.deid.draft import Draft, is_over
 from sidecar.deid.rules import Rule
 from sidecar.deid.times import days
 
@@ -48,8 +48,8 @@ def abated(draft: Draft, value: Any, _: Rule) -> None:
         over, ahead = span[1] <= today, span[0] > today
     else:
         over = ahead = False
-    if over and not draft.stated:
-        draft.void = True
+    if over and (draft.over or not draft.stated):
+        is_over(draft)
     elif not ahead:
         draft.trouble = draft.trouble or "status"
 
@@ -91,6 +91,8 @@ def _coded_status(draft: Draft, value: Any, rule: Rule) -> set[str]:
     codes = {code.rpartition("|")[2] for code in draft.view.codings(value)}
     if codes & rule.void:
         draft.void = True
+    elif codes & rule.over:
+        is_over(draft)
     elif not codes & (rule.usable | rule.doubtful):
         draft.trouble = draft.trouble or "status"
     return codes

@@ -10,6 +10,7 @@ import msgspec
 
 from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
+from sidecar.manifest import ANY, Wanted
 from sidecar.records import Sex
 
 Reads = Mapping[str, frozenset[str]]
@@ -54,6 +55,8 @@ class View:
 
     def codes_of(self, concept: object, wanted: frozenset[str]) -> tuple[str, ...]:
         """Those of them that are `wanted`. Most statements of a chart end here."""
+        if type(wanted) is Wanted:
+            return self._declared(concept, wanted)
         listed = concept.get("coding") if type(concept) is dict else None
         found: tuple[str, ...] = ()
         for coding in listed if type(listed) is list else ():
@@ -62,6 +65,11 @@ class View:
                 if (written := f"{system}|{code}") in wanted and system in self.rules.systems:
                     found += (written,)
         return found
+
+    def _declared(self, concept: object, wanted: Wanted) -> tuple[str, ...]:
+        """The codes of the manifest that stand for those of a concept: what is charted more finely does not cross."""
+        found = [d for code in self.codings(concept) for d in wanted.declared(code)]
+        return tuple(dict.fromkeys([*found, ANY] if ANY in wanted else found))
 
 
 class Draft(msgspec.Struct):
@@ -91,6 +99,16 @@ class Draft(msgspec.Struct):
     inactive: bool = False
     open: bool | None = None
     ended_at: float | None = None
+    ended: float | None = None
+    days: int | None = None
+    over: bool = False
+
+
+def is_over(draft: Draft) -> None:
+    """It was, and is not any more: void, unless the model asks for the history of what it is about."""
+    wanted = draft.wanted
+    draft.over = type(wanted) is Wanted and not wanted.history.isdisjoint(draft.codes)
+    draft.void = draft.void or not draft.over
 
 
 def pairs(concept: Any) -> list[tuple[Any, Any]]:

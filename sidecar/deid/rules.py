@@ -19,50 +19,76 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "abated": frozenset({"Age", "Range", "dateTime", "string"}),
     "abated_period": _PERIOD,
     "absent": _CONCEPT,
+    "admit_source": frozenset({"BackboneElement"}),
     "age": frozenset({"date"}),
     "birth_sex": frozenset({"Extension"}),
+    "booked": _TIMES,
+    "booked_until": _TIMES,
     "charted": _TIMES,
     "clinical_status": _CONCEPT,
     "codes": _CONCEPT,
+    "coding": frozenset({"Coding"}),
     "components": frozenset({"BackboneElement"}),
     "deceased": frozenset({"boolean", "dateTime"}),
     "gender": frozenset({"code"}),
+    "happened": _TIMES,
+    "happened_period": _PERIOD,
     "inactive": frozenset({"boolean"}),
+    "kinds": _CONCEPT,
     "limit": _CONCEPT,
     "merged": frozenset({"BackboneElement"}),
+    "must_not": frozenset({"boolean"}),
     "number": frozenset({"integer", "positiveInt", "unsignedInt"}),
     "onset": _TIMES,
     "onset_period": _PERIOD,
     "open_status": frozenset({"code"}),
     "open_until": _PERIOD,
+    "part": frozenset({"Reference"}),
     "period": _PERIOD,
     "quantity": frozenset({"Quantity"}),
     "recorded": _TIMES,
     "refuse": _ANY,
+    "standing": frozenset({"code"}),
     "status": frozenset({"code"}),
+    "status_word": frozenset({"code"}),
     "time": _TIMES,
     "uninterpreted": _ANY,
     "value_codes": _CONCEPT,
     "verification": _CONCEPT,
+    "weaker": frozenset({"boolean"}),
 }
 
 MEANT = frozenset(
-    {"absent", "clinical_status", "deceased", "inactive", "open_status", "refuse", "status", "verification"}
+    {
+        "absent",
+        "clinical_status",
+        "deceased",
+        "inactive",
+        "must_not",
+        "open_status",
+        "refuse",
+        "standing",
+        "status",
+        "status_word",
+        "verification",
+        "weaker",
+    }
 )
 """Actions on what changes the meaning of the rest: without a value, `_name` says that there is one and not which."""
 
-_CODES = ("usable", "doubtful", "void")
+_CODES = ("usable", "doubtful", "over", "void")
 # What a statement is about is read before anything else, and decides whether anything else is read.
 _ABOUT = ("components", "codes")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to one element. `usable`, `doubtful` and `void` are the codes of a status element."""
+    """What happens to one element. `usable`, `doubtful`, `over` and `void` are the codes of a status element."""
 
     do: str
     usable: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
+    over: frozenset[str] = frozenset()
     void: frozenset[str] = frozenset()
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from sidecar.manifest import Manifest, in_unit
+from sidecar.manifest import SOURCE_TYPES, Manifest, in_unit
 from sidecar.records import Assessment, Feature
 
 _BY_FEATURE = {
@@ -19,6 +19,9 @@ _BY_FEATURE = {
     "status": "{label} has an unknown status",
     "modifier": "{label} carries a modifier that changes its meaning",
     "shape": "{label} is not charted as a number",
+    "imprecise": "{label} charted with a date too imprecise to tell when it was",
+    "few": "{label} charted too few times to tell a change",
+    "contradictory": "{label} charted in ways that contradict each other",
 }
 _PLAIN = {
     "out_of_cohort:age": "outside the age range of this score",
@@ -36,10 +39,13 @@ _PLAIN = {
     "deid:age_capped": "90 or older, and this site's de-identification rules let no exact age reach the model",
     "missing:sex": "sex not recorded as male or female, which this equation needs",
     "contradictory:sex": "administrative gender and birth sex contradict each other, and this equation needs one",
+    "missing:encounter": "no hospital stay of the kind this score is for in the chart",
+    "gone:medication": "the chart names a medicine that is not there, so what is taken is not known",
     "not_computable": "these inputs give no number",
     "another_patient": "the chart returned another patient's resource; nothing was used",
     "modifier:patient": "the patient record carries a modifier that is not understood",
     "modifier:encounter": "the encounter carries a modifier that is not understood",
+    **{f"too_many:{kind.lower()}": f"more {kind} resources in the chart than can be read" for kind in SOURCE_TYPES},
 }
 _OUTSIDE = "outside the patients that this score is for, by an input that is not named (sensitive)"
 _UNUSABLE = "an input that is not named (sensitive) cannot be used"
@@ -121,7 +127,9 @@ def _said(assessment: Assessment, manifest: Manifest, most: int) -> str:
 def _multiples(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6) -> str:
     if not assessment.contributions:
         return "no probability is given"
-    known = ((name, term) for name, term in assessment.contributions.items() if name not in manifest.graph.rest)
+    known = (
+        (name, term) for name, term in assessment.contributions.items() if term and name not in manifest.graph.rest
+    )
     terms = sorted(known, key=lambda pair: (-abs(pair[1]), pair[0]))
     said = [f"{manifest.say(name, by_name[name].value)} (x {_multiple(term)})" for name, term in terms[:most]]
     more = f" and {len(terms) - most} more" if len(terms) > most else ""

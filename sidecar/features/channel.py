@@ -7,13 +7,14 @@ Two readings of the same moment are ordered by source, then by when they were ch
 before one that can, and then the larger value, so the order of a Bundle never changes a feature.
 """
 
+import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from sidecar.features.derived import Person
 from sidecar.features.readings import Read, Reading, reader, take
-from sidecar.manifest import FeatureSpec, Source
+from sidecar.manifest import FeatureSpec, PathRead, Source, wanted
 from sidecar.records import Fact
 
 FAR_FUTURE_S = 3_600.0
@@ -41,7 +42,17 @@ class Channels:
         self._ways: dict[tuple[str, str], list[_Way]] = {}
         self._specs: list[FeatureSpec] = []
         self.of = {name: self._channel(spec) for name, spec in features.items()}
-        self.reads = {kind: frozenset(c for t, c in self._ways if t == kind) for kind in {t for t, _ in self._ways}}
+        self.of_groups = {
+            name: {group: self._channel(_of_group(spec, group)) for group in spec.groups}
+            for name, spec in features.items()
+        }
+        # What a stay says in several codes is read by each source, so that what says both is seen to.
+        self.of_sources = {
+            name: [self._channel(spec.model_copy(update={"sources": (source,)})) for source in spec.sources]
+            for name, spec in features.items()
+            if spec.derive == "urgent_admission"
+        }
+        self.reads = reads(features.values())
 
     def _channel(self, spec: FeatureSpec) -> int:
         """The channel of a feature: one that there is, if it reads the same in the same way."""
@@ -54,7 +65,7 @@ class Channels:
         for rank, source in enumerate(spec.sources):
             read = reader(source, spec, self._switches)
             way = _Way(position, rank, source, read, source.unit or spec.unit, spec.same_moment == "larger")
-            for key in ((source.type, code) for code in source.codes):
+            for key in ((source.type, code) for code in keys(source)):
                 if key not in known:
                     known.add(key)
                     self._ways.setdefault(key, []).append(way)
@@ -72,13 +83,60 @@ class Channels:
 
     def _ways_of(self, fact: Fact) -> Sequence[_Way]:
         """How a fact is read: by each channel once, by the first of its codes that the channel reads."""
+        if fact.over:
+            return [way for way in self._first_ways(fact) if way.source.history]
         if len(fact.codes) == 1:
             return self._ways.get((fact.type, fact.codes[0]), ())
+        return self._first_ways(fact)
+
+    def _first_ways(self, fact: Fact) -> Sequence[_Way]:
         first: dict[int, _Way] = {}
         for code in fact.codes:
             for way in self._ways.get((fact.type, code), ()):
                 first.setdefault(way.channel, way)
         return tuple(first.values())
+
+
+def reads(features: Iterable[FeatureSpec]) -> dict[str, frozenset[str]]:
+    """The codes of every statement that a feature is computed from, by resource type.
+
+    What is asked of the present stay asks for the stays, whatever their codes.
+    """
+    found: dict[str, list[Source]] = {}
+    stays = False
+    for spec in features:
+        stays = stays or spec.anchor == "encounter"
+        for source in spec.sources:
+            found.setdefault(source.type, []).append(source)
+    if stays:
+        found.setdefault("Encounter", [])
+    return {kind: _wanted(sources) for kind, sources in found.items()}
+
+
+def _wanted(sources: Sequence[Source]) -> frozenset[str]:
+    codes = frozenset(code for source in sources for code in source.codes)
+    history = frozenset(code for source in sources if source.history for code in source.codes)
+    paths = {
+        PathRead(key, frozenset(source.codes), source.fhirpath)
+        for source in sources
+        if source.fhirpath is not None
+        for key in keys(source)
+    }
+    return wanted(codes, history, tuple(sorted(paths, key=lambda path: path.key)))
+
+
+def keys(source: Source) -> tuple[str, ...]:
+    """The codes by which facts of a source are known; of one by FHIRPath it is one that stands for the expression."""
+    if source.fhirpath is None:
+        return source.codes
+    said = "\n".join([source.type, *sorted(source.codes), source.fhirpath])
+    return (f"urn:ehr-sidecar:fhirpath|{hashlib.sha256(said.encode()).hexdigest()[:16]}",)
+
+
+def _of_group(spec: FeatureSpec, group: str) -> FeatureSpec:
+    """What is read of one group: the feature's sources with the group's codes in place of all."""
+    codes = spec.groups[group].codes
+    return spec.model_copy(update={"sources": tuple(s.model_copy(update={"codes": codes}) for s in spec.sources)})
 
 
 def _reads(spec: FeatureSpec) -> tuple[object, ...]:

@@ -6,7 +6,7 @@ A function gives a number, or the reason why there is none; nothing is guessed.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from sidecar.records import DeidentifiedSnapshot, Sex
+from sidecar.records import DeidentifiedSnapshot, Sex, Stay
 
 DAY_S = 86_400
 YEAR_DAYS = 365.25
@@ -20,11 +20,12 @@ class Person:
     age_years: tuple[int, int] | None
     lived_s: float | None
     age_capped: bool
+    stay: Stay | None = None
 
     @classmethod
     def of(cls, clean: DeidentifiedSnapshot) -> "Person":
         """The patient of a snapshot."""
-        return cls(clean.sex, clean.age_years, clean.lived_s, clean.age_capped)
+        return cls(clean.sex, clean.age_years, clean.lived_s, clean.age_capped, clean.stay)
 
 
 def age(person: Person, seconds: float) -> float | str:

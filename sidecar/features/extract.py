@@ -11,6 +11,8 @@ from sidecar.features.channel import Channels
 from sidecar.features.choices import SiteChoices
 from sidecar.features.derived import OF_PATIENT, Person
 from sidecar.features.readings import Reading
+from sidecar.features.stays import OF_STAY, body_mass_index
+from sidecar.features.summary import OF_A_WINDOW, Summary, weighted
 from sidecar.manifest import FeatureSpec, Manifest
 from sidecar.records import DeidentifiedSnapshot, Feature, FeatureVector
 
@@ -29,6 +31,8 @@ class Extractor:
             name: _Compiled(name, spec, self._switches, site.max_age.get(name, spec.max_age))
             for name, spec in manifest.features.items()
         }
+        self._weights = tuple(n for n, spec in manifest.features.items() if spec.select == "weights")
+        self._indices = tuple(n for n, spec in manifest.features.items() if spec.derive == "bmi")
         self._chosen = {
             name: Feature(name, choice.values[site.choices[name]], "1") for name, choice in manifest.choices.items()
         }
@@ -53,12 +57,19 @@ class Extractor:
         person = Person.of(clean)
         by_channel = self._channels.readings(clean.facts, person)
         readings = {name: by_channel[channel] for name, channel in self._channels.of.items()}
+        for name, each in self._channels.of_sources.items():
+            readings[name] = [reading for channel in each for reading in by_channel[channel]]
         moment = self._set_moment(readings)
         found = {name: compiled.of(person, readings[name], moment) for name, compiled in self._compiled.items()}
+        for name in self._weights:
+            channels = self._channels.of_groups[name].items()
+            found[name] = self._compiled[name].weighted(person, {g: by_channel[c] for g, c in channels}, moment)
+        for name in self._indices:
+            found[name] = body_mass_index(self._manifest.features[name], name, found, readings)
         self._apply_spread(found)
         found |= self._chosen
         ordered = tuple(self._needed(found[name]) for name in self._manifest.graph.features)
-        told = {name: f for name, f in found.items() if f.index not in held}
+        told = {name: f for name, f in found.items() if f.index not in held and held.isdisjoint(f.others)}
         return FeatureVector(ordered, self._remarks(clean, found, told, readings)), found
 
     def _set_moment(self, readings: Readings) -> float:
@@ -97,6 +108,8 @@ class Extractor:
         ]
         if clean.encounter_open is None and self._manifest.cohort.of_a_stay:
             remarks.append("Encounter not stated.")
+        if clean.encounter_open and self._manifest.cohort.stays:
+            remarks.append("The stay has not ended: this is the stay so far.")
         return tuple(remarks)
 
     def _decisions(self) -> tuple[str, ...]:
@@ -115,20 +128,36 @@ class _Compiled:
         self._of_patient = OF_PATIENT.get(spec.derive or "")
         self.max_age = max_age.total_seconds()
         self._window = (spec.window or max_age).total_seconds()
-        self._in_set, self._apart = spec.in_set, spec.apart.total_seconds() if spec.apart is not None else None
+        self._in_set, self._apart = spec.of_set, spec.apart.total_seconds() if spec.apart is not None else None
         self._over = _SELECT.get(spec.select)
         allowed = spec.absent is not None and (spec.absent_switch is None or switches[spec.absent_switch])
         self._absent = spec.absent if allowed else None
         self._assumed = spec.absent_switch if allowed else None
+        self._of_stay = OF_STAY.get(spec.derive or "")
+        self._summary = Summary(name, spec, self.max_age, self._absent) if _is_summary(spec) else None
+        parts = {g: spec.model_copy(update={"select": "any", "absent": None}) for g in spec.groups}
+        self._groups = {g: Summary(name, part, self.max_age, None) for g, part in parts.items()}
+
+    def weighted(self, person: Person, readings: Mapping[str, Sequence[Reading]], moment: float) -> Feature:
+        """The sum of the weights of the groups that are there."""
+        at = moment if self._in_set else 0.0
+        return weighted(self._name, self._spec, {g: s.of(person, readings[g], at) for g, s in self._groups.items()})
 
     def of(self, person: Person, readings: Sequence[Reading], moment: float) -> Feature:
         """The feature as of `moment`, in seconds relative to the trigger; as of the trigger if it is in no set."""
         if self._of_patient is None:
-            return self._choose(readings, moment if self._in_set else 0.0)
+            return self._of_readings(person, readings, moment if self._in_set else 0.0)
         found = self._of_patient(person, moment)
         if isinstance(found, str):
             return _missing(self._name, self._unit, found)
         return Feature(self._name, found, self._unit)
+
+    def _of_readings(self, person: Person, readings: Sequence[Reading], moment: float) -> Feature:
+        if self._summary is not None:
+            return self._summary.of(person, readings, moment)
+        if self._of_stay is not None:
+            return self._of_stay(self._spec, self._name, person, readings)
+        return self._choose(readings, moment)
 
     def _choose(self, readings: Sequence[Reading], moment: float) -> Feature:
         """What the readings come to at `moment`, from which ages count."""
@@ -189,6 +218,14 @@ class _Compiled:
         chosen = over(values)
         source = next((r for r in inside if r.value == chosen), inside[0])
         return Feature(self._name, float(chosen), self._unit, inside[0].seconds, source.index)
+
+
+def _is_summary(spec: FeatureSpec) -> bool:
+    """Whether it is computed from all readings of a window that is not the plain one of measurements."""
+    if spec.derive in {"length_of_stay", "urgent_admission"} or spec.select in {"weights", "persistent"}:
+        return False
+    counted = spec.select == "count" and all(s.type != "Observation" for s in spec.sources)
+    return spec.anchor == "encounter" or counted or spec.select in OF_A_WINDOW
 
 
 def _shows(reading: Reading) -> bool:

@@ -8,7 +8,7 @@ import msgspec
 
 from sidecar.features.derived import Person, from_value
 from sidecar.features.units import converter
-from sidecar.manifest import FeatureSpec, Source, in_unit
+from sidecar.manifest import ANY, FeatureSpec, Source, in_unit
 from sidecar.records import Fact
 
 CLOCK_SKEW_S = 300.0
@@ -19,7 +19,8 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     """One candidate value of a feature, at `seconds` relative to the trigger; NaN with `trouble` when not usable.
 
     `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest, and
-    `confirmed` whether it proves anything.
+    `confirmed` whether it proves anything. `until` is when it ended: infinity while it goes on, None when nothing is
+    said of an end.
     """
 
     seconds: float
@@ -31,6 +32,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
     charted: float = math.nan
     began: float | None = None
     confirmed: bool = True
+    until: float | None = None
 
     @property
     def remark(self) -> str:
@@ -43,32 +45,66 @@ Taken = tuple[float, str | None, float]
 Read = Callable[[Fact, Person], Taken | None]
 
 
+STATES = frozenset({"Condition", "AllergyIntolerance", "MedicationRequest", "MedicationStatement"})
+"""What holds from when it was said until it is said to be over; without a time it holds now."""
+
+
 def moment(fact: Fact) -> float | None:
     """When the fact counts; a Condition without a time holds now."""
-    return 0.0 if fact.seconds is None and fact.type == "Condition" else fact.seconds
+    return 0.0 if fact.seconds is None and fact.type in STATES else fact.seconds
 
 
 def take(fact: Fact, person: Person, source: Source, read: Read, unit: str) -> Reading | None:
     """The reading that `source` makes of `fact`; None when it holds no value, or nobody knows when it was."""
-    seconds, got = moment(fact), read(fact, person)
+    if fact.type != "Observation":
+        return _stated(fact, person, source, read)
+    seconds, got = fact.seconds, read(fact, person)
     if seconds is None or got is None:
         return None
     value, trouble, charted = got if seconds <= CLOCK_SKEW_S else (math.nan, "future", math.nan)
     return Reading(seconds, value, trouble, fact.index, source, unit, charted, fact.began, fact.confirmed)
 
 
+def _stated(fact: Fact, person: Person, source: Source, read: Read) -> Reading | None:
+    """The same of a statement that is no Observation: an appointment may lie ahead, a diagnosis goes on."""
+    charted = source.placed == "charted"
+    seconds, got = (fact.recorded if charted else moment(fact)), read(fact, person)
+    if seconds is None or math.isinf(seconds) or got is None:
+        return None
+    ahead = seconds > CLOCK_SKEW_S and fact.type != "Appointment"
+    value, trouble, shown = (math.nan, "future", math.nan) if ahead else got
+    goes_on = fact.type in STATES and not fact.over
+    until = math.inf if goes_on or (fact.type == "Encounter" and fact.ended is None) else fact.ended
+    began = seconds if charted else fact.began
+    return Reading(seconds, value, trouble, fact.index, source, source.unit or "1", shown, began, fact.confirmed, until)
+
+
 def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> Read:
     """Compile one source."""
+    if source.type not in {"Observation", "DiagnosticReport"} and source.fhirpath is None:
+        return _present(source.values)
     if source.values:
         decided = source.ambiguous_switch is not None and switches[source.ambiguous_switch]
         values = {**source.values, **source.ambiguous} if decided else source.values
-        return _present(values) if source.type == "Condition" else _coded(values, frozenset(source.ambiguous))
+        return _coded(values, frozenset(source.ambiguous))
+    if source.type == "DiagnosticReport" and source.fhirpath is None:
+        return _present({})
     return _numeric(source, spec)
 
 
 def _present(values: Mapping[str, float]) -> Read:
-    value = next(iter(values.values()))
-    return lambda fact, _: (value, fact.trouble, value)
+    """What a statement's code stands for; 1 where nothing is said of it."""
+    if set(values) <= {ANY}:
+        value = values.get(ANY, 1.0)
+        return lambda fact, _: (value, fact.trouble, value)
+
+    def read(fact: Fact, _: Person) -> Taken | None:
+        found = next((values[code] for code in fact.codes if code in values), values.get(ANY))
+        if found is None:
+            return math.nan, fact.trouble or "unmapped", math.nan
+        return found, fact.trouble, found
+
+    return read
 
 
 def _coded(values: Mapping[str, float], ambiguous: frozenset[str]) -> Read:

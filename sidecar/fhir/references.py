@@ -54,8 +54,39 @@ def identity(resource: Mapping[str, Any]) -> Reference | None:
     return Reference(str(type_name), str(logical_id), version if is_fhir_id(version) else None)
 
 
+_ABOUT: Mapping[str, tuple[str, ...]] = {
+    "Encounter": ("type", "serviceType", "priority"),
+    "MedicationRequest": ("medicationCodeableConcept",),
+    "MedicationStatement": ("medicationCodeableConcept",),
+    "MedicationAdministration": ("medicationCodeableConcept",),
+    "Immunization": ("vaccineCode",),
+    "Appointment": ("appointmentType", "serviceCategory", "serviceType", "specialty"),
+}
+"""The elements that say what a statement is about, where that is not `code`."""
+
+
+def subjects(resource: Mapping[str, Any]) -> list[Any]:
+    """The elements that say whom a resource is about: `subject`, `patient`, or whoever takes part in an appointment."""
+    if resource.get("resourceType") == "Appointment":
+        return [p.get("actor") for p in _listed(resource.get("participant")) if isinstance(p, dict)]
+    return [resource.get("subject", resource.get("patient"))]
+
+
+def named(resource: Mapping[str, Any], wanted: frozenset[str]) -> bool:
+    """Whether a resource is about one of `wanted`: codes, codes that begin so ("I50*"), or anything ("*|*")."""
+    if "*|*" in wanted:
+        return True
+    own = codes(resource)
+    beginnings = tuple(code[:-1] for code in wanted if code.endswith("*"))
+    return not own.isdisjoint(wanted) or (bool(beginnings) and any(code.startswith(beginnings) for code in own))
+
+
 def codes(resource: Mapping[str, Any]) -> frozenset[str]:
-    """Every `system|code` of an Observation or Condition and of its components."""
+    """Every `system|code` of what a resource is about: of an Observation its components' too, of a stay its class."""
+    elements = _ABOUT.get(str(resource.get("resourceType")))
+    if elements is not None:
+        concepts = [c for e in elements for c in _many(resource.get(e))] + [{"coding": [resource.get("class")]}]
+        return frozenset(code for concept in concepts for code in _codes(concept))
     found = _codes(resource.get("code"))
     for component in _listed(resource.get("component")):
         if isinstance(component, dict):
@@ -66,6 +97,10 @@ def codes(resource: Mapping[str, Any]) -> frozenset[str]:
 def _codes(concept: object) -> list[str]:
     listed = _listed(concept.get("coding")) if isinstance(concept, dict) else []
     return [f"{coding.get('system')}|{coding.get('code')}" for coding in listed if isinstance(coding, dict)]
+
+
+def _many(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 def _listed(value: object) -> list[Any]:

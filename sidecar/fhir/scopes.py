@@ -51,6 +51,8 @@ def needed(manifests: Iterable[Manifest], *, writes: bool) -> Permissions:
         for feature in manifest.features.values():
             for source in feature.sources:
                 letters.setdefault(source.type, set()).update(_READ)
+                if source.type.startswith("Medication"):
+                    letters.setdefault("Medication", set()).update(_READ)
     for name in _WRITTEN if writes else ():
         letters.setdefault(name, set()).update(_KEPT)
     return {name: frozenset(found) for name, found in sorted(letters.items())}

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from sidecar.manifest import Manifest
 
+MOST_CODES = 60
+"""More codes than these are not put into criteria."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -26,14 +29,17 @@ class Source:
 
 def sources_for(manifests: Iterable[Manifest]) -> tuple[Source, ...]:
     """What must be heard for these models: the readings they use, and what ends a patient's or a stay's scores."""
-    observations: set[str] = set()
-    conditions: set[str] = set()
+    codes: dict[str, set[str]] = {}
     for manifest in manifests:
-        observations |= manifest.observation_codes
-        conditions |= manifest.codes_of("Condition")
+        for kind in manifest.types:
+            codes.setdefault(kind, set()).update(manifest.codes_of(kind))
     sources = [Source("patient", "Patient"), Source("encounter", "Encounter")]
-    if observations:
-        sources.append(Source("observation", "Observation", (("code", ",".join(sorted(observations))),)))
-    if conditions:
-        sources.append(Source("condition", "Condition", (("code", ",".join(sorted(conditions))),)))
+    for kind in ("Observation", "Condition"):
+        if found := codes.pop(kind, set()):
+            # A beginning cannot be asked for, and servers refuse a long list: then it is all of them.
+            whole = kind != "Observation" and (len(found) > MOST_CODES or any("*" in code for code in found))
+            query = () if whole else (("code", ",".join(sorted(found))),)
+            sources.append(Source(kind.lower(), kind, query))
+    # An order's medicine may stand in another resource, so no codes are asked for.
+    sources += [Source(kind.lower(), kind) for kind in sorted(codes) if kind != "Encounter"]
     return tuple(sources)

@@ -5,9 +5,21 @@ Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a
 """
 
 from sidecar.manifest.card import Card, load_card, missing_mandatory
+from sidecar.manifest.codes import Group, ValueSet
+from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
 from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
 from sidecar.manifest.folder import ModelFolder, files_in, read_file, read_folder
-from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch, in_unit
+from sidecar.manifest.inputs import (
+    OF_A_STAY,
+    OF_NOTHING,
+    OVER_WINDOW,
+    SOURCE_TYPES,
+    Choice,
+    FeatureSpec,
+    Source,
+    Switch,
+    in_unit,
+)
 from sidecar.manifest.outputs import (
     Band,
     Component,
@@ -21,8 +33,14 @@ from sidecar.manifest.outputs import (
     Remark,
     Result,
 )
+from sidecar.manifest.wanted import ANY, PathRead, Wanted, wanted
 
 __all__ = [
+    "ANY",
+    "OF_A_STAY",
+    "OF_NOTHING",
+    "OVER_WINDOW",
+    "SOURCE_TYPES",
     "Agreement",
     "Band",
     "Card",
@@ -35,18 +53,22 @@ __all__ = [
     "FeatureSpec",
     "Further",
     "Graph",
+    "Group",
     "Horizon",
     "Incomplete",
     "Manifest",
     "ModelFolder",
     "Output",
+    "PathRead",
     "ProbabilityBand",
     "Remark",
     "Result",
     "Rollout",
     "Source",
     "Switch",
+    "ValueSet",
     "Vectors",
+    "Wanted",
     "files_in",
     "in_unit",
     "load",
@@ -54,4 +76,5 @@ __all__ = [
     "missing_mandatory",
     "read_file",
     "read_folder",
+    "wanted",
 ]

@@ -81,6 +81,11 @@ class ValueSet(Closed):
         groups_fit(self.groups)
         return self
 
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every code, whatever group it is in."""
+        return (*self.codes, *(code for group in self.groups.values() for code in group.codes))
+
 
 def groups_fit(groups: Mapping[str, Group]) -> None:
     """Groups name each other, and no code is in two of them.
@@ -97,16 +102,21 @@ def groups_fit(groups: Mapping[str, Group]) -> None:
                 raise ValueError(f"{code} is in two groups: {seen[code]} and {name}")
 
 
-def read_set(name: str, sha256: str, folder: Path) -> ValueSet:
-    """The value set `name`: of the model's folder, or else of those that ship with the sidecar.
+def set_file(name: str) -> str:
+    """The name in a model's folder of the file that holds the value set `name`."""
+    return f"valuesets/{name}.toml"
+
+
+def read_set(name: str, sha256: str, folder: Path, read: bytes | None = None) -> ValueSet:
+    """The value set `name`: of the model's folder (`read` are the bytes, if there), or else one that ships.
 
     Raises:
         Misconfigured: there is none, it is not the one with that digest, or it does not parse.
     """
-    own = folder / "valuesets" / f"{name}.toml"
+    own = folder / set_file(name)
     shipped = files("sidecar.manifest").joinpath("valuesets", f"{name}.toml")
     try:
-        raw = own.read_bytes() if own.is_file() else shipped.read_bytes()
+        raw = shipped.read_bytes() if read is None else read
         text = raw.decode()
     except (OSError, UnicodeDecodeError) as error:
         raise Misconfigured([f"{own}: cannot be read ({type(error).__name__}), and none of that name ships"]) from None

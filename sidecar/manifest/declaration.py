@@ -10,8 +10,10 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from sidecar import toml
-from sidecar.manifest.codes import Closed, Digest
-from sidecar.manifest.inputs import Choice, Cohort, CohortFact, CohortNeed, FeatureSpec, Source, Switch
+from sidecar.errors import Misconfigured
+from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set, set_file
+from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
+from sidecar.manifest.inputs import Choice, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
 
@@ -188,12 +190,29 @@ class Manifest(Closed):
             raise ValueError(f"no [features] table for: {', '.join(unknown)}")
         if twice := set(self.features) & set(self.choices):
             raise ValueError(f"both a feature and a choice: {', '.join(sorted(twice))}")
+        named = {name for source in self._sources() for name in source.valuesets}
+        if unlike := named ^ set(self.valuesets):
+            raise ValueError(f"[valuesets] and the sources must name the same: {', '.join(sorted(unlike))}")
         if unused := set(self.choices) - set(self.graph.features):
             raise ValueError(f"choices that are no input of the graph: {', '.join(sorted(unused))}")
         used = {f.absent_switch for f in self.features.values()}
         used |= {s.ambiguous_switch for s in self._sources()}
         if lost := used - {None} - set(self.switches):
             raise ValueError(f"no [switches] table for: {', '.join(sorted(str(n) for n in lost))}")
+        return self
+
+    @model_validator(mode="after")
+    def _stays_are_known(self) -> Self:
+        of_stays = [n for n, f in self.features.items() if f.anchor == "encounter"]
+        if of_stays and not self.cohort.of_a_stay:
+            raise ValueError(
+                f"{', '.join(of_stays)}: of the present stay, so say in [cohort] which stays there are: "
+                'stays = ["http://terminology.hl7.org/CodeSystem/v3-ActCode|IMP"], or exclude the discharged'
+            )
+        for name, feature in self.features.items():
+            units = [self.features[n].unit if n in self.features else "" for n in feature.inputs]
+            if units and not (units[0] == "kg" and units[1] in {"m", "cm"}):
+                raise ValueError(f"{name}: inputs are two features, a weight in kg and a height in m or cm")
         return self
 
     @model_validator(mode="after")
@@ -287,7 +306,7 @@ class Manifest(Closed):
     @cached_property
     def members(self) -> frozenset[str]:
         """The features that belong to the observation set: they decide its time."""
-        return frozenset(n for n, f in self.features.items() if f.in_set)
+        return frozenset(n for n, f in self.features.items() if f.of_set)
 
     @cached_property
     def observation_codes(self) -> frozenset[str]:
@@ -295,20 +314,35 @@ class Manifest(Closed):
         return self.codes_of("Observation")
 
     @cached_property
+    def types(self) -> frozenset[str]:
+        """The resource types that a feature reads."""
+        return frozenset(s.type for s in self._sources())
+
+    @cached_property
     def set_codes(self) -> frozenset[str]:
         """Codes of the readings that make up an observation set: they decide its time and its encounter."""
         return frozenset(c for n in self.members for c in self.features[n].codes("Observation"))
 
-    @property
-    def diagnosis_codes(self) -> frozenset[str]:
-        """Condition codes that trigger the model for a patient of whom nothing has been concluded yet.
+    @cached_property
+    def of_present_stay(self) -> bool:
+        """Whether a feature asks when the present stay began, or for other stays."""
+        return any(f.anchor == "encounter" for f in self.features.values())
 
-        All it reads, if a diagnosis can be what it waits for: an input, or what must be shown. None if diagnoses only
-        exclude: a score must not appear because somebody charted a diagnosis.
+    @cached_property
+    def awaited(self) -> Mapping[str, frozenset[str]]:
+        """Codes by type, but for Observations, that trigger the model for a patient of whom nothing is concluded yet.
+
+        All that it reads of a type, if such a statement can be what it waits for: an input, or what must be shown. None
+        of a type that only excludes: a score must not appear because somebody charted a diagnosis. A model that is told
+        of a stay waits for every stay of its classes.
         """
-        awaited = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
-        waits = any(self.features[name].codes("Condition") for name in awaited)
-        return self.codes_of("Condition") if waits else frozenset()
+        inputs = {*self.graph.features, *(need.feature for need in self.cohort.require)} & set(self.features)
+        kinds: set[str] = {s.type for name in inputs for s in self.features[name].sources}
+        kinds -= {"Observation"}
+        found = {kind: self.codes_of(kind) for kind in kinds}
+        if self.cohort.stays:
+            found["Encounter"] = frozenset(self.cohort.stays)
+        return found
 
     def codes_of(self, resource_type: str) -> frozenset[str]:
         """Every code of `resource_type` that a feature reads."""
@@ -316,9 +350,42 @@ class Manifest(Closed):
 
 
 def load(path: Path) -> Manifest:
-    """Read one manifest.
+    """Read one manifest, and the value sets it names into the features that read them.
 
     Raises:
-        Misconfigured: naming file, line and what was probably meant.
+        Misconfigured: naming file, line and what was probably meant; or a value set is not the one that was pinned.
     """
-    return toml.load(path, Manifest)
+    manifest = toml.load(path, Manifest)
+    own = (set_file(name) for name in manifest.valuesets)
+    return with_sets(manifest, path, {name: p.read_bytes() for name in own if (p := path.parent / name).is_file()})
+
+
+def with_sets(manifest: Manifest, path: Path, files: Mapping[str, bytes]) -> Manifest:
+    """`manifest`, at `path`, with the value sets that it names: from `files` of its folder, or of those that ship.
+
+    Raises:
+        Misconfigured: there is none of that name, or it is not the one that was pinned.
+    """
+    if not manifest.valuesets:
+        return manifest
+    pinned = manifest.valuesets.items()
+    sets = {name: read_set(name, sha256, path.parent, files.get(set_file(name))) for name, sha256 in pinned}
+    problems: list[str] = []
+    features = {name: _expanded(name, spec, sets, problems) for name, spec in manifest.features.items()}
+    if problems:
+        raise Misconfigured([f"{path}: {problem}" for problem in problems])
+    return manifest.model_copy(update={"features": features})
+
+
+def _expanded(name: str, spec: FeatureSpec, sets: Mapping[str, ValueSet], problems: list[str]) -> FeatureSpec:
+    """A feature with the codes of its value sets in the place of their names."""
+    named = list(dict.fromkeys(n for source in spec.sources for n in source.valuesets))
+    groups = {g: group for n in named for g, group in sets[n].groups.items()}
+    if bool(groups) != (spec.select == "weights" and bool(named)):
+        problems.append(f'features.{name}: select = "weights" and a value set with groups belong together')
+        return spec
+    sources = tuple(
+        s.model_copy(update={"codes": tuple(dict.fromkeys([*s.codes, *(c for n in s.valuesets for c in sets[n].all)]))})
+        for s in spec.sources
+    )
+    return spec.model_copy(update={"sources": sources, "groups": {**spec.groups, **groups}})

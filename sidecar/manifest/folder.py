@@ -20,7 +20,7 @@ from typing import Self
 from sidecar import toml
 from sidecar.errors import Misconfigured
 from sidecar.manifest.card import UNFILLED
-from sidecar.manifest.declaration import Manifest
+from sidecar.manifest.declaration import Manifest, with_sets
 
 MANIFEST = "manifest.toml"
 KINDS = (".csv", ".json", ".md", ".onnx", ".py", ".toml", ".txt")
@@ -74,6 +74,7 @@ def read_folder(folder: Path) -> ModelFolder:
         if (folder.parent.name, folder.name) != (manifest.name, manifest.version):
             raise Misconfigured([f"{path}: says {manifest.name} {manifest.version}, the folder says otherwise"])
         files = _verified(opened, names, manifest)
+    manifest = with_sets(manifest, path, files)
     return ModelFolder(folder, manifest, hashlib.sha256(raw).hexdigest(), files)
 
 

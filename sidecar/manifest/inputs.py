@@ -1,7 +1,7 @@
-"""What a model needs to know of a patient, and for whom it is meant."""
+"""What a model needs to know of a patient: sources, and the features they come to."""
 
 from datetime import timedelta
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -59,6 +59,9 @@ SourceType = Literal[
     "Immunization",
     "DiagnosticReport",
 ]
+
+
+SOURCE_TYPES: tuple[str, ...] = get_args(SourceType)
 
 
 class Source(Closed):
@@ -163,11 +166,21 @@ OVER_WINDOW = frozenset({"first", "min", "max", "mean", "sum", "count", "any", "
 OF_NOTHING = frozenset({"count", "any", "sum", "weights", "duration"})
 """What is 0 where nothing is charted, unless `absent` says otherwise."""
 _TIMES = frozenset({"s", "min", "h", "d", "wk", "a"})
-_CLASS = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
+_CLASS, _PRIORITY = (f"http://terminology.hl7.org/CodeSystem/v3-Act{of}" for of in ("Code", "Priority"))
+_SNOMED = "http://snomed.info/sct"
 _STAYS: dict[str, tuple[str, ...]] = {
-    "prior_admissions": ("IMP", "ACUTE", "NONAC"),
-    "ed_visits": ("EMER",),
+    "prior_admissions": tuple(f"{_CLASS}|{code}" for code in ("IMP", "ACUTE", "NONAC")),
+    "ed_visits": (f"{_CLASS}|EMER",),
 }
+# Emergency hospital admission, emergency room admission; elective hospital admission.
+_URGENT = (
+    *(f"{_PRIORITY}|{code}" for code in ("EM", "UR", "S", "A")),
+    "http://terminology.hl7.org/CodeSystem/admit-source|emd",
+    f"{_CLASS}|EMER",
+    f"{_SNOMED}|183452005",
+    f"{_SNOMED}|50849002",
+)
+_PLANNED = (f"{_PRIORITY}|EL", f"{_PRIORITY}|R", f"{_SNOMED}|8715000")
 OF_A_STAY = frozenset({*_STAYS, "length_of_stay", "urgent_admission"})
 """Derived features that are about the patient's stays, by the classes of HL7 unless `from` names others."""
 
@@ -233,15 +246,29 @@ class FeatureSpec(Closed):
 
     @model_validator(mode="before")
     @classmethod
+    def _groups_are_codes(cls, written: Any) -> Any:
+        """Where groups stand in the manifest itself, their codes are those of each source without any."""
+        groups = written.get("groups") if isinstance(written, dict) else None
+        sources = written.get("from") if isinstance(written, dict) else None
+        if not isinstance(groups, dict) or not isinstance(sources, list | tuple):
+            return written
+        codes = [c for g in groups.values() if isinstance(g, dict) for c in g.get("codes", ())]
+        return {**written, "from": [{"codes": codes, **s} if isinstance(s, dict) else s for s in sources]}
+
+    @model_validator(mode="before")
+    @classmethod
     def _stays_are_encounters(cls, written: Any) -> Any:
         """What `prior_admissions` and the like stand for, in the words of the language."""
         derive = written.get("derive") if isinstance(written, dict) else None
         if derive not in OF_A_STAY:
             return written
-        codes = [f"{_CLASS}|{code}" for code in _STAYS.get(derive, ())] or ["*|*"]
+        codes: list[tuple[tuple[str, ...], dict[str, float]]] = [(_STAYS.get(derive, ("*|*",)), {})]
+        if derive == "urgent_admission":
+            codes = [(_URGENT, dict.fromkeys(_URGENT, 1.0)), (_PLANNED, dict.fromkeys(_PLANNED, 0.0))]
+        sources = [{"type": "Encounter", "codes": listed, "values": values} for listed, values in codes]
         counted = {"select": "count", "anchor": "encounter"} if derive in _STAYS else {"anchor": "encounter"}
         in_set = {"in_set": False} if derive != "length_of_stay" else {}
-        return {"from": [{"type": "Encounter", "codes": codes}], **counted, **in_set, **written}
+        return {"from": sources, **counted, **in_set, **written}
 
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
@@ -277,6 +304,12 @@ class FeatureSpec(Closed):
             raise ValueError('groups belong to select = "weights"')
         groups_fit(self.groups)
         return self
+
+    @property
+    def of_set(self) -> bool:
+        """Whether it belongs to the observation set: what is measured does, diagnoses and orders do not."""
+        measured = not self.sources or any(s.type == "Observation" for s in self.sources)
+        return self.in_set and (measured or self.derive == "length_of_stay")
 
     @property
     def of_encounters(self) -> bool:
@@ -324,67 +357,3 @@ def in_unit(value: float, unit: str) -> str:
     """`value` with its unit as a clinician reads it; a UCUM annotation is not a unit."""
     plain = "" if unit.startswith("{") or unit == "1" else f" {unit}"
     return f"{value:g}{_SAID.get(unit, plain)}"
-
-
-class CohortFact(Closed):
-    """A feature value that puts a patient outside the model's cohort.
-
-    A fact that is charted in a way that cannot be read excludes too, unless `unknown` says how the note tells of it.
-    `text` is the reason in words.
-    """
-
-    feature: Name
-    equals: float | None = None
-    below: float | None = None
-    at_least: float | None = None
-    above: float | None = None
-    reason: Name
-    text: str = ""
-    unknown: str = ""
-
-    @model_validator(mode="after")
-    def _one_condition(self) -> Self:
-        if sum(limit is not None for limit in (self.equals, self.below, self.at_least, self.above)) != 1:
-            raise ValueError("use one of equals, below, at_least, above")
-        return self
-
-    def holds(self, value: float) -> bool:
-        """Whether `value` excludes; a missing one (NaN) does not."""
-        if self.below is not None:
-            return value < self.below
-        if self.at_least is not None:
-            return value >= self.at_least
-        return value > self.above if self.above is not None else value == self.equals
-
-
-class CohortNeed(Closed):
-    """What must be shown of a patient. Asked only when every input is there: what is missing is said first."""
-
-    feature: Name
-    equals: float
-    reason: Name
-    text: str = ""
-
-
-class Cohort(Closed):
-    """For whom the model is meant. One that speaks of a hospital stay excludes the discharged; others ignore stays.
-
-    A model that is told at discharge names `stays` instead: the classes of Encounters that are stays for it. The
-    newest of those is the present one, also when it has ended.
-    """
-
-    min_age_years: int | None = None
-    max_age_years: int | None = None
-    exclude: tuple[Literal["deceased", "inactive", "discharged"], ...] = (
-        "deceased",
-        "inactive",
-        "discharged",
-    )
-    stays: tuple[CodePattern, ...] = ()
-    exclude_when: tuple[CohortFact, ...] = ()
-    require: tuple[CohortNeed, ...] = ()
-
-    @property
-    def of_a_stay(self) -> bool:
-        """Whether a result belongs to a stay."""
-        return "discharged" in self.exclude or bool(self.stays)

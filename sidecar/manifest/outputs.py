@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, FiniteFloat, model_validator
 
 from sidecar.manifest.codes import Closed, Code, Digest
-from sidecar.manifest.inputs import CohortFact
+from sidecar.manifest.cohort import CohortFact
 from sidecar.toml import Name
 
 Risk = Annotated[str, Field(pattern=r"^[a-z][a-z\-]{0,31}$")]
@@ -77,9 +77,8 @@ class Band(Closed):
     @property
     def words(self) -> str:
         """The category as a clinician reads it."""
-        if self.observed is None:
-            return f"{self.text} ({self.source})" if self.source else self.text
-        return f"{self.text}; of such patients in the published group {self.observed * 100:.3g} % ({self.source})"
+        rate = "" if self.observed is None else f"{self.observed * 100:.3g} % in the published group of such patients"
+        return "; ".join(filter(None, (self.text, rate, self.source)))
 
 
 class Further(Closed):

@@ -10,8 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from sidecar.manifest.cohort import Cohort, CohortFact
 from sidecar.manifest.declaration import Manifest
-from sidecar.manifest.inputs import Choice, Cohort, CohortFact, FeatureSpec, Source
+from sidecar.manifest.inputs import Choice, FeatureSpec, Source
 
 _DERIVED = {
     "age": "the patient's exact age in years at the moment of the readings",

@@ -33,7 +33,7 @@ LOOKED_AT = {
     },
     "error": REASONS | {
         "UNSAFE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name",
-        "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "why",
+        "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "whole.type.lower()", "why",
     },
     "label": {
         "a.model", "a.outcome.value", "a.version", "bin_name", "bins[feature.name].of(feature.value)", "duty", "feature",
