@@ -79,8 +79,8 @@ def _also(draft: Draft, concept: Any) -> None:
 def status_word(draft: Draft, value: Any, rule: Rule) -> None:
     """The status as a code: whether somebody came is what is asked of an appointment."""
     standing(draft, value, rule)
-    if isinstance(value, str) and value in rule.usable:
-        _also(draft, {"coding": [{"system": APPOINTMENT_STATUS, "code": value}]})
+    if isinstance(value, str) and value in rule.usable and (code := f"{APPOINTMENT_STATUS}|{value}") in draft.wanted:
+        draft.codes += (code,)
 
 
 def standing(draft: Draft, value: Any, rule: Rule) -> None:

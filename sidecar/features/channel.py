@@ -141,7 +141,7 @@ def _of_group(spec: FeatureSpec, group: str) -> FeatureSpec:
 
 def _reads(spec: FeatureSpec) -> tuple[object, ...]:
     """All that decides how a feature's readings come about; the rest is what is then done with them."""
-    return spec.sources, spec.unit, spec.plausible, spec.same_moment
+    return spec.sources, spec.unit, spec.plausible, spec.same_moment, spec.select == "time_since"
 
 
 def _key(reading: Reading, fact: Fact, way: _Way) -> Key:
@@ -156,7 +156,7 @@ def _newest_first(keyed: list[tuple[Key, Reading]]) -> list[Reading]:
     ordered = [reading for _, reading in keyed]
     if not ordered or ordered[0].seconds <= FAR_FUTURE_S:
         return ordered
-    return [r for r in ordered if r.seconds <= FAR_FUTURE_S] or ordered
+    return [r for r in ordered if r.seconds <= FAR_FUTURE_S or r.source.type == "Appointment"] or ordered
 
 
 def _weight(value: float, trouble: str | None) -> float:

@@ -83,6 +83,8 @@ def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> R
     """Compile one source."""
     if source.type not in {"Observation", "DiagnosticReport"} and source.fhirpath is None:
         return _present(source.values)
+    if spec.select == "time_since":
+        return _measured
     if source.values:
         decided = source.ambiguous_switch is not None and switches[source.ambiguous_switch]
         values = {**source.values, **source.ambiguous} if decided else source.values
@@ -90,6 +92,13 @@ def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> R
     if source.type == "DiagnosticReport" and source.fhirpath is None:
         return _present({})
     return _numeric(source, spec)
+
+
+def _measured(fact: Fact, _: Person) -> Taken | None:
+    """That something was measured, whatever it was: a limit and a strange unit are a measurement, too."""
+    if fact.value is None and not fact.value_codes and fact.trouble is None:
+        return None
+    return 1.0, fact.trouble if fact.trouble in {"modifier", "status"} else None, 1.0
 
 
 def _present(values: Mapping[str, float]) -> Read:

@@ -95,11 +95,13 @@ def groups_fit(groups: Mapping[str, Group]) -> None:
     """
     if lost := sorted({n for group in groups.values() for n in group.replaces} - set(groups)):
         raise ValueError(f"replaces names no group: {', '.join(lost)}")
-    seen: dict[str, str] = {}
+    of = {code: name for name, group in groups.items() for code in group.codes}
     for name, group in groups.items():
         for code in group.codes:
-            if seen.setdefault(code, name) != name:
-                raise ValueError(f"{code} is in two groups: {seen[code]} and {name}")
+            plain = code.removesuffix("*")
+            shorter = (of.get(f"{plain[:length]}*", name) for length in range(plain.index("|") + 2, len(plain) + 1))
+            if other := next((o for o in (of[code], *shorter) if o != name), None):
+                raise ValueError(f"{code} is in two groups: {name} and {other}")
 
 
 def set_file(name: str) -> str:

@@ -18,11 +18,11 @@ class PathRead(NamedTuple):
 class Wanted(frozenset[str]):
     """The codes of a type as the manifest writes them, with what is particular to some.
 
-    `beginnings` are those with a "*", without it; `history` are those that count also when they are over; `paths` are
-    values found by FHIRPath.
+    `lengths` are how long those are that end in "*", without it; `history` are those that count also when they are
+    over; `paths` are values found by FHIRPath.
     """
 
-    beginnings: tuple[str, ...]
+    lengths: tuple[int, ...]
     history: frozenset[str]
     paths: tuple[PathRead, ...]
 
@@ -30,7 +30,7 @@ class Wanted(frozenset[str]):
     def of(cls, codes: frozenset[str], history: frozenset[str] = frozenset(), paths: tuple[PathRead, ...] = ()) -> Self:
         """What is wanted of a type."""
         made = cls(codes)
-        made.beginnings = tuple(sorted(code[:-1] for code in codes if code.endswith("*") and code != ANY))
+        made.lengths = tuple(sorted({len(code) - 1 for code in codes if code.endswith("*") and code != ANY}))
         made.history, made.paths = history, paths
         return made
 
@@ -38,9 +38,9 @@ class Wanted(frozenset[str]):
         """The codes of the manifest that a charted `system|code` is one of."""
         if code in self:
             yield code
-        for beginning in self.beginnings:
-            if code.startswith(beginning):
-                yield f"{beginning}*"
+        for length in self.lengths:
+            if len(code) >= length and (beginning := f"{code[:length]}*") in self:
+                yield beginning
 
 
 def wanted(codes: frozenset[str], history: frozenset[str], paths: tuple[PathRead, ...]) -> frozenset[str]:

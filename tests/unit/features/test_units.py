@@ -26,6 +26,15 @@ MEANING = {
     "Cel": ("temperature", 1.0, 273.15), "K": ("temperature", 1.0, 0.0), "[degF]": ("temperature", 5 / 9, 459.67 * 5 / 9),
     "mm[Hg]": ("pressure", 133.322387415, 0.0), "kPa": ("pressure", 1000.0, 0.0),
     "L/min": ("flow", 1.0, 0.0), "l/min": ("flow", 1.0, 0.0), "mL/min": ("flow", 0.001, 0.0),
+    "kg": ("mass", 1.0, 0.0), "g": ("mass", 0.001, 0.0), "[lb_av]": ("mass", 0.45359237, 0.0), "lb": ("mass", 0.45359237, 0.0),
+    "[oz_av]": ("mass", 0.45359237 / 16, 0.0), "cm": ("length", 0.01, 0.0), "m": ("length", 1.0, 0.0), "mm": ("length", 0.001, 0.0),
+    "[in_i]": ("length", 0.0254, 0.0), "[ft_i]": ("length", 0.0254 * 12, 0.0),
+    "g/L": ("density", 1.0, 0.0), "g/dL": ("density", 10.0, 0.0), "mg/dL": ("density", 0.01, 0.0), "mg/L": ("density", 0.001, 0.0),
+    "mg/mL": ("density", 1.0, 0.0), "ug/mL": ("density", 0.001, 0.0), "ug/dL": ("density", 1e-5, 0.0), "g/dl": ("density", 10.0, 0.0),
+    "mmol/L": ("amount", 1.0, 0.0), "umol/L": ("amount", 0.001, 0.0), "µmol/L": ("amount", 0.001, 0.0),
+    "/uL": ("cells", 1e9, 0.0), "10*3/uL": ("cells", 1e12, 0.0), "10*9/L": ("cells", 1e12, 0.0), "K/uL": ("cells", 1e12, 0.0),
+    "10*6/uL": ("cells", 1e15, 0.0), "10*12/L": ("cells", 1e15, 0.0), "10*6/L": ("cells", 1e9, 0.0), "{cells}/uL": ("cells", 1e9, 0.0),
+    "meq/L": ("charge", 1.0, 0.0), "mEq/L": ("charge", 1.0, 0.0), "kg/m2": ("index", 1.0, 0.0), "kg/m²": ("index", 1.0, 0.0),
     "/min": ("rate", 1.0, 0.0), "%": ("percent", 1.0, 0.0), "1": ("unity", 1.0, 0.0),
 }  # fmt: skip
 
