@@ -4,7 +4,7 @@ A rule that does not parse, or names what R4 does not have, stops the start: a s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.deid.definitions import Element, nearest, r4
