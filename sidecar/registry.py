@@ -15,6 +15,7 @@ from sidecar import log
 from sidecar.errors import Misconfigured, NotStored, TooEarly
 from sidecar.fleet import Fleet
 from sidecar.manifest import missing_mandatory
+from sidecar.metrics import WRITES_STOPPED
 from sidecar.pipeline import RunningModel
 from sidecar.rollout import Ask, Book, Changed, Standings, Version, asked_by_settings, is_followed, stand
 from sidecar.rollout.standing import WRITES
@@ -111,7 +112,7 @@ class Registry:
             if not self._is_changed:
                 log.get().error("log of models changed", place="registry", reason=error.reason)
             self._is_changed = True
-            self._allowed.clear()
+            self._let_write(allowed=False)
             self._looked_at = began
             return
         self._looked_at = began
@@ -122,11 +123,15 @@ class Registry:
     async def _take(self) -> None:
         """A stop counts at once; versions when they are loaded, which takes as long as it takes."""
         standings = stand(self.book.entries)
-        (self._allowed.clear if standings.stopped else self._allowed.set)()
+        self._let_write(allowed=not standings.stopped)
         if self.fleet.lacks_any(standings):
             await asyncio.to_thread(self.fleet.load, standings)
         self.fleet.take(standings)
         self.changed()
+
+    def _let_write(self, *, allowed: bool) -> None:
+        (self._allowed.set if allowed else self._allowed.clear)()
+        WRITES_STOPPED.set(not allowed)
 
     async def keep(self) -> None:
         """Look for ever."""
