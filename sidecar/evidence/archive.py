@@ -141,9 +141,8 @@ class Archive:
 
     async def current(self, patient: PatientId, model: str) -> Stored | None:
         """What was last concluded of a patient, scored or not."""
-        key = self._patient_key(patient)
-        rows = await self._store.read(CURRENT, patient_key=key, model=model)
-        return self._open(rows[0]) if rows else None
+        rows = await self.found(CURRENT, patient_key=self._patient_key(patient), model=model)
+        return rows[0] if rows else None
 
     async def found(self, statement: Statement, **parameters: object) -> list[Stored]:
         """What a statement over `COLUMNS` finds, opened."""
@@ -164,12 +163,11 @@ class Archive:
 
     async def valid(self, after: tuple[float, str], most: int) -> list[Stored]:
         """A page of assessments that hold beyond `after` (a moment and an id), those ending first before the rest."""
-        return [self._open(r) for r in await self._store.read(VALID, valid_until=after[0], id=after[1], most=most)]
+        return await self.found(VALID, valid_until=after[0], id=after[1], most=most)
 
     async def in_force(self, patient: PatientId, model: str, now: float) -> list[Stored]:
         """The results of a patient that hold, in the chart or not, oldest moment first. An ended one never does."""
-        rows = await self._store.read(IN_FORCE, patient_key=self._patient_key(patient), model=model, now=now)
-        found = (self._open(r) for r in rows)
+        found = await self.found(IN_FORCE, patient_key=self._patient_key(patient), model=model, now=now)
         return [stored for stored in found if not stored.conclusion.assessment.vector.ended]
 
     async def find(self, conclusion: Conclusion, spread_s: float) -> Stored | None:
