@@ -66,6 +66,16 @@ def test_the_value_of_an_age_is_an_age_under_90_or_more_or_nothing(written, kept
         assert ("dataAbsentReason" in out) is (kept == {})
 
 
+def test_an_age_that_stays_is_counted_as_kept_and_one_that_goes_as_dropped():
+    judge = engine(SAFE)
+    judge.resource(reading(AGE, valueInteger=45))
+    assert {what for (path, what) in judge.tally.counts if "value" in path} == {"kept"}
+    judge.resource(reading(AGE, valueInteger=95))
+    assert judge.tally.counts["Observation.value[x]", "generalised"] == 1
+    judge.resource(reading(AGE, valueBoolean=True))
+    assert judge.tally.counts["Observation.value[x]", "dropped"] == 1
+
+
 def test_the_range_that_is_normal_for_an_age_tells_the_age():
     normal = [{"low": {"value": 96}, "high": {"value": 97}}]
     assert "96" not in json.dumps(engine(SAFE).resource(reading(AGE, valueInteger=96, referenceRange=normal)))
@@ -144,6 +154,33 @@ def test_an_age_beside_a_year_that_makes_somebody_over_89_is_left_out(age, recor
     holder = reading(RATE, contained=[inside], subject={"reference": "Patient/p"}, **dated)
     assert ("onsetAge" in engine(SAFE).resource(holder)["contained"][0]) is kept
     assert "onsetAge" in engine().resource(sick)
+
+
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (years(85), False),
+        (years(60), True),
+        (years(5), True),
+        ({"value": 13, "unit": "s", "system": UCUM, "code": "s"}, True),
+    ],
+)
+def test_a_time_of_many_years_is_taken_for_an_age_whatever_its_code(value, kept):
+    """There are more codes for ages than are listed, and questions too."""
+    seen = reading(RATE, subject={"reference": "Patient/p"}, effectiveDateTime="2015-03-01", valueQuantity=value)
+    assert ("valueQuantity" in engine(SAFE).resource(seen)) is kept
+    inside = reading(
+        RATE,
+        subject={"reference": "Patient/p"},
+        effectiveDateTime="2015-03-01",
+        component=[{"code": RATE, "valueRange": {"high": value}}],
+    )
+    assert ("valueRange" in engine(SAFE).resource(inside)["component"][0]) is kept
+    item = [{"linkId": "/44250-9", "answer": [{"valueQuantity": value}]}]
+    asked = {"resourceType": "QuestionnaireResponse", "status": "completed", "authored": "2015-03-01", "item": item}
+    assert ("answer" in engine(SAFE).resource(asked)["item"][0]) is kept
+    undated = reading(RATE, encounter={"reference": "Encounter/e"}, valueQuantity=value)
+    assert ("valueQuantity" in engine(SAFE).resource(undated)) is (value["value"] < 60)
 
 
 def test_an_age_that_another_resource_may_date_is_left_out():
