@@ -190,6 +190,50 @@ def test_an_age_that_another_resource_may_date_is_left_out():
     assert engine(SAFE).resource(ended)["abatementString"] == "masked"
 
 
+@pytest.mark.parametrize("link", ["encounter", "context", "partOf", "basedOn", "hasMember", "derivedFrom"])
+def test_whatever_an_undated_age_points_to_may_date_it(link):
+    seen = reading(AGE, valueInteger=85)
+    assert "valueInteger" in engine(SAFE).resource(seen)
+    assert "valueInteger" not in engine(SAFE).resource({**seen, link: [{"reference": "Encounter/e"}]})
+
+
+def test_what_looks_like_a_year_and_is_none_hides_no_age():
+    seen = reading(AGE, valueInteger=60, effectiveDateTime="2015-03-01", id="1936", subject={"reference": "1936"})
+    more = {
+        "identifier": [{"value": "1936"}],
+        "method": {"coding": [{"code": "1936"}]},
+        "note": [{"text": "in 1936"}, "1849"],
+    }
+    other = {"linkId": "1936", "postalCode": "1936", "url": "1936", "x": 1936}
+    assert "valueInteger" in engine(SAFE).resource({**seen, **more, **other})
+    assert "valueInteger" not in engine(SAFE).resource({**seen, "issued": "1936-01-01T00:00:00Z"})
+    assert "valueInteger" not in engine(SAFE).resource({**seen, "effectivePeriod": {"start": "1936-05"}})
+
+
+WORDS = {
+    "a": ["a", "a_j", "a_g", "a_t", "y", "Y", "yr", "yrs", "y.", "yr.", "year", "Years", "year old", "years old", "yo", "y/o", "y.o.", "annu", "annus",
+          "Jahr", "Jahre", "an", "ans", "año", "años", "ano", "anos", "anno", "anni", "jaar", "år"],
+    "mo": ["mo", "mo_j", "mo_g", "mo_s", "mon", "mth", "mths", "Month", "months", "Monat", "Monate", "mois", "mes", "mese", "maand"],
+    "wk": ["wk", "w", "week", "weeks", "Woche", "Wochen", "semaine", "semanas"],
+    "d": ["d", "day", "days", "Tag", "Tage", "jours", "dia", "días", "dag"],
+    "h": ["h", "hr", "hrs", "hours", "Stunde", "Stunden"],
+    "min": ["min", "minutes"],
+    "s": ["s", "sec", "secs", "seconds"],
+}  # fmt: skip
+
+
+def test_an_age_in_the_words_of_an_ehr_has_the_unit_that_they_mean():
+    judge = engine()
+    for code, words in WORDS.items():
+        for word in words:
+            out = judge.resource({"resourceType": "Condition", "onsetAge": {"value": 7, "unit": f" {word} "}})
+            assert out.get("onsetAge", {}).get("code") == code, word
+    for word in ("A", "W", "D", "H", "M", "S", "months of age or so", "summers", ""):
+        assert "onsetAge" not in judge.resource(
+            {"resourceType": "Condition", "onsetAge": {"value": 7, "unit": word}}
+        ), word
+
+
 def test_a_relatives_age_at_death_stays_whenever_that_was():
     history = {"resourceType": "FamilyMemberHistory", "status": "completed", "date": "1990-01-01"}
     out = engine(SAFE).resource({**history, "deceasedAge": years(69), "ageAge": years(69)})
