@@ -202,7 +202,7 @@ def walked(source, judge):
     out = judge.resource(source)
     if source.get("resourceType") != "Bundle":
         return [(source, out)]
-    left = iter((out or {}).get("entry", ()))
+    left = iter([entry for entry in (out or {}).get("entry", ()) if "resource" in entry])
     inside = [entry["resource"] for entry in source.get("entry", ()) if "resource" in entry]
     return [(r, next(left)["resource"] if judge.resource(r) is not None else None) for r in inside]
 
@@ -285,7 +285,7 @@ def test_what_is_given_out_is_fhir_but_for_required_elements_that_had_to_go(mode
         for source in charts(name):
             out = judge.resource(source)
             entries = (
-                [e["resource"] for e in out.get("entry", ())] if out and out["resourceType"] == "Bundle" else [out]
+                [e.get("resource") for e in out.get("entry", ())] if out and out["resourceType"] == "Bundle" else [out]
             )
             for resource in filter(None, entries):
                 try:

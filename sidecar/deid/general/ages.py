@@ -19,6 +19,7 @@ _RANGES = ("onsetRange", "abatementRange", "performedRange", "ageRange", "deceas
 _BARE = ("{count}", "{age}", "{years}", "1")
 _YEAR = re.compile(r"(\d{4})(?:-\d\d(?:-\d\d(?:T.*)?)?)?", re.ASCII | re.DOTALL)
 _FIRST_YEAR = 1850
+_SHORTEST_AGE = 10
 # Strings that have the form of a year and are none.
 _NO_DATES = frozenset({"id", "value", "code", "linkId", "postalCode", "reference", "url"})
 # By these a resource can be dated from another one.
@@ -54,6 +55,10 @@ class Ages:
         """The same of somebody's age: nothing, where it would tell one over 89 with the years in its resource."""
         out = self.cap(years, kept, visit)
         return None if out is kept and self.tells(years, visit) else out
+
+    def perhaps(self, years: float, kept: Quantity, visit: Visit) -> Quantity | None:
+        """The same of a time that is an age if its code is one that nobody listed; a short one is none."""
+        return (self.of if years >= _SHORTEST_AGE else self.cap)(years, kept, visit)
 
     def tells(self, years: float, visit: Visit) -> bool:
         """Whether somebody who was `years` old in the resource of `visit` may be over 89 today, as far as it shows.

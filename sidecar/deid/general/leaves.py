@@ -13,7 +13,6 @@ from sidecar.deid.general.codes import (
     interpretation_of,
     labels_of,
 )
-from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
 from sidecar.deid.general.references import Key, Types, method_of
@@ -64,7 +63,6 @@ class Leaves:
         simple: dict[str, Read] = {
             "boolean": lambda value, _: value if isinstance(value, bool) else None,
             "decimal": lambda value, _: value if is_number(value) else None,
-            "time": lambda value, _: None if self._ages is not None else time_of_day(value),
             "Coding": lambda value, _: self._coding(value),
             "Reference": self._reference(path),
             "Extension": self._extension,
@@ -91,9 +89,11 @@ class Leaves:
         return read
 
     def _quantity(self, path: str, kind: str) -> Read:
-        ages = self._ages
-        cap = None if ages is None else ages.of if kind == "Age" and not is_at_death(path) else ages.cap
-        return quantity_of(self._policy, path, kind, cap)
+        if (ages := self._ages) is None:
+            return quantity_of(self._policy, path, kind, None)
+        told = path.startswith(("Observation.", "QuestionnaireResponse.")) and ".value" in path
+        is_age = kind == "Age" and not is_at_death(path)
+        return quantity_of(self._policy, path, kind, ages.of if is_age else ages.perhaps if told else ages.cap)
 
     def _concepts(self, path: str, name: str) -> Read:
         concept = self._special.get(name, self._concept)

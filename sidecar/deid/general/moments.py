@@ -21,7 +21,6 @@ _WRITTEN = re.compile(
     r"(?:T((?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60))?)(?:(\.\d{1,6})\d*)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?)?)?",
     re.ASCII,
 )
-_TIME = re.compile(r"((?:[01]\d|2[0-3]):[0-5]\d:[0-5]\d)(?:\.\d+)?", re.ASCII)
 
 
 class Written(msgspec.Struct, frozen=True, gc=False):
@@ -115,9 +114,3 @@ class Moved:
             return None
         out[name] = text
         return REPLACED
-
-
-def time_of_day(value: object) -> str | None:
-    """A time of day without a date, to the second."""
-    found = _TIME.fullmatch(value) if isinstance(value, str) else None
-    return found[1] if found is not None else None

@@ -20,8 +20,8 @@ _LARGEST = 1e15
 _A_YEAR = {"a": 1, "mo": 12, "wk": 52.177, "d": 365.24, "h": 8765.76, "min": 525945.6, "s": 31556736.0}
 # Units of time in the words of EHRs, in lower case and without the s of a plural.
 _WORDS = {
-    "a": ["a", "a_j", "a_g", "a_t", "y", "Y", "yr", "y.", "yr.", "year", "year old", "yo", "y/o", "y.o.", "annu",
-          "jahr", "jahre", "an", "ans", "año", "ano", "anno", "anni", "jaar", "år"],
+    "a": ["a", "a_j", "a_g", "a_t", "y", "Y", "yr", "y.", "yr.", "year", "year old", "years old", "yo", "y/o", "y.o.",
+          "annu", "jahr", "jahre", "an", "ans", "año", "ano", "anno", "anni", "jaar", "år"],
     "mo": ["mo", "mo_j", "mo_g", "mo_s", "mon", "mth", "month", "monat", "monate", "moi", "me", "mese", "maand"],
     "wk": ["wk", "w", "week", "woche", "wochen", "semaine", "semana"],
     "d": ["d", "day", "tag", "tage", "jour", "dia", "día", "dag"],

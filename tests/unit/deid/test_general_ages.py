@@ -141,6 +141,8 @@ def age(value, unit="a", system=UCUM, **more):
         ({"value": 92, "unit": "y.o."}, CAPPED),
         ({"value": 92, "unit": "Jahre"}, CAPPED),
         ({"value": 92, "system": UCUM, "code": "a_j"}, CAPPED),
+        ({"value": 92, "system": UCUM, "code": "a_g"}, CAPPED),
+        ({"value": 92, "system": UCUM, "code": "a_t"}, CAPPED),
         ({"value": 45, "unit": "Years"}, age(45)),
         ({"value": 20, "unit": "Monate"}, age(20, "mo")),
         ({"value": 9000, "unit": "W"}, None),

@@ -66,6 +66,16 @@ def test_the_value_of_an_age_is_an_age_under_90_or_more_or_nothing(written, kept
         assert ("dataAbsentReason" in out) is (kept == {})
 
 
+def test_an_age_that_stays_is_counted_as_kept_and_one_that_goes_as_dropped():
+    judge = engine(SAFE)
+    judge.resource(reading(AGE, valueInteger=45))
+    assert {what for (path, what) in judge.tally.counts if "value" in path} == {"kept"}
+    judge.resource(reading(AGE, valueInteger=95))
+    assert judge.tally.counts["Observation.value[x]", "generalised"] == 1
+    judge.resource(reading(AGE, valueBoolean=True))
+    assert judge.tally.counts["Observation.value[x]", "dropped"] == 1
+
+
 def test_the_range_that_is_normal_for_an_age_tells_the_age():
     normal = [{"low": {"value": 96}, "high": {"value": 97}}]
     assert "96" not in json.dumps(engine(SAFE).resource(reading(AGE, valueInteger=96, referenceRange=normal)))
@@ -146,11 +156,82 @@ def test_an_age_beside_a_year_that_makes_somebody_over_89_is_left_out(age, recor
     assert "onsetAge" in engine().resource(sick)
 
 
+@pytest.mark.parametrize(
+    ("value", "kept"),
+    [
+        (years(85), False),
+        (years(60), True),
+        (years(5), True),
+        ({"value": 13, "unit": "s", "system": UCUM, "code": "s"}, True),
+    ],
+)
+def test_a_time_of_many_years_is_taken_for_an_age_whatever_its_code(value, kept):
+    """There are more codes for ages than are listed, and questions too."""
+    seen = reading(RATE, subject={"reference": "Patient/p"}, effectiveDateTime="2015-03-01", valueQuantity=value)
+    assert ("valueQuantity" in engine(SAFE).resource(seen)) is kept
+    inside = reading(
+        RATE,
+        subject={"reference": "Patient/p"},
+        effectiveDateTime="2015-03-01",
+        component=[{"code": RATE, "valueRange": {"high": value}}],
+    )
+    assert ("valueRange" in engine(SAFE).resource(inside)["component"][0]) is kept
+    item = [{"linkId": "/44250-9", "answer": [{"valueQuantity": value}]}]
+    asked = {"resourceType": "QuestionnaireResponse", "status": "completed", "authored": "2015-03-01", "item": item}
+    assert ("answer" in engine(SAFE).resource(asked)["item"][0]) is kept
+    undated = reading(RATE, encounter={"reference": "Encounter/e"}, valueQuantity=value)
+    assert ("valueQuantity" in engine(SAFE).resource(undated)) is (value["value"] < 60)
+
+
 def test_an_age_that_another_resource_may_date_is_left_out():
     sick = {"resourceType": "Condition", "onsetAge": years(85), "encounter": {"reference": "Encounter/e"}}
     assert "onsetAge" not in engine(SAFE).resource(sick)
     ended = {**sick, "abatementAge": years(86)}
     assert engine(SAFE).resource(ended)["abatementString"] == "masked"
+
+
+@pytest.mark.parametrize("link", ["encounter", "context", "partOf", "basedOn", "hasMember", "derivedFrom"])
+def test_whatever_an_undated_age_points_to_may_date_it(link):
+    seen = reading(AGE, valueInteger=85)
+    assert "valueInteger" in engine(SAFE).resource(seen)
+    assert "valueInteger" not in engine(SAFE).resource({**seen, link: [{"reference": "Encounter/e"}]})
+
+
+def test_what_looks_like_a_year_and_is_none_hides_no_age():
+    seen = reading(AGE, valueInteger=60, effectiveDateTime="2015-03-01", id="1936", subject={"reference": "1936"})
+    more = {
+        "identifier": [{"value": "1936"}],
+        "method": {"coding": [{"code": "1936"}]},
+        "note": [{"text": "in 1936"}, "1849"],
+    }
+    other = {"linkId": "1936", "postalCode": "1936", "url": "1936", "x": 1936}
+    assert "valueInteger" in engine(SAFE).resource({**seen, **more, **other})
+    assert "valueInteger" not in engine(SAFE).resource({**seen, "issued": "1936-01-01T00:00:00Z"})
+    assert "valueInteger" not in engine(SAFE).resource({**seen, "effectivePeriod": {"start": "1936-05"}})
+
+
+WORDS = {
+    "a": ["a", "a_j", "a_g", "a_t", "y", "Y", "yr", "yrs", "y.", "yr.", "year", "Years", "year old", "years old", "yo", "y/o", "y.o.", "annu", "annus",
+          "Jahr", "Jahre", "an", "ans", "año", "años", "ano", "anos", "anno", "anni", "jaar", "år"],
+    "mo": ["mo", "mo_j", "mo_g", "mo_s", "mon", "mth", "mths", "Month", "months", "Monat", "Monate", "mois", "mes", "mese", "maand"],
+    "wk": ["wk", "w", "week", "weeks", "Woche", "Wochen", "semaine", "semanas"],
+    "d": ["d", "day", "days", "Tag", "Tage", "jours", "dia", "días", "dag"],
+    "h": ["h", "hr", "hrs", "hours", "Stunde", "Stunden"],
+    "min": ["min", "minutes"],
+    "s": ["s", "sec", "secs", "seconds"],
+}  # fmt: skip
+
+
+def test_an_age_in_the_words_of_an_ehr_has_the_unit_that_they_mean():
+    judge = engine()
+    for code, words in WORDS.items():
+        for word in words:
+            out = judge.resource({"resourceType": "Condition", "onsetAge": {"value": 7, "unit": f" {word} "}})
+            assert out.get("onsetAge", {}).get("code") == code, word
+    for word in ("A", "W", "D", "H", "M", "S", "months of age or so", "summers", ""):
+        assert "onsetAge" not in judge.resource(
+            {"resourceType": "Condition", "onsetAge": {"value": 7, "unit": word}}
+        ), word
 
 
 def test_a_relatives_age_at_death_stays_whenever_that_was():

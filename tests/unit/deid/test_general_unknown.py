@@ -161,6 +161,46 @@ def test_of_extensions_only_the_named_ones_stay_and_of_those_only_listed_codes()
     ]
 
 
+@pytest.mark.parametrize("code", ["1002-5", "2028-9", "2054-5", "2076-8", "2106-3", "2131-1", "2135-2", "2186-5"])
+def test_each_category_of_the_census_stays(code):
+    said = [
+        {"url": f"{US_CORE}race", "extension": [{"url": "ombCategory", "valueCoding": {"system": OMB, "code": code}}]}
+    ]
+    assert engine().resource({"resourceType": "Patient", "extension": said})["extension"] == said
+
+
+@pytest.mark.parametrize("code", ["UNK", "ASKU"])
+def test_that_nobody_knows_the_category_stays_by_its_own_system(code):
+    flavor = "http://terminology.hl7.org/CodeSystem/v3-NullFlavor"
+    said = [
+        {
+            "url": f"{US_CORE}race",
+            "extension": [{"url": "ombCategory", "valueCoding": {"system": flavor, "code": code}}],
+        }
+    ]
+    assert engine().resource({"resourceType": "Patient", "extension": said})["extension"] == said
+    said[0]["extension"][0]["valueCoding"]["system"] = OMB
+    assert "extension" not in engine().resource({"resourceType": "Patient", "extension": said})
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "fine", "wrong"),
+    [
+        ({"resourceType": "ImagingStudy", "status": "available"}, "numberOfSeries", [0, 1, 2**31 - 1], [-1, 2**31, True, 1.0, "1"]),
+        ({"resourceType": "Appointment", "status": "booked"}, "minutesDuration", [1, 2**31 - 1], [0, -1, 2**31, False, 2.5]),
+        (
+            {"resourceType": "Observation", "status": "final", "code": {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}},
+            "valueInteger", [-(2**31), 0, 2**31 - 1], [-(2**31) - 1, 2**31, "1", None, True],
+        ),
+    ],
+)  # fmt: skip
+def test_a_whole_number_crosses_as_far_as_its_type_reaches(source, name, fine, wrong):
+    for number in fine:
+        assert engine().resource({**source, name: number})[name] == number
+    for number in wrong:
+        assert name not in engine().resource({**source, name: number})
+
+
 def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_dead():
     judge = engine()
     ended = judge.resource({"resourceType": "Condition", "abatementDateTime": "2011"})
