@@ -1,6 +1,7 @@
 """What crosses the boundary has exactly the meaning it had; what cannot be parsed does not cross, and nothing crashes."""
 
 import copy
+import math
 from datetime import date, timedelta
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from sidecar.deid import deidentify, instant, load_rules
 from sidecar.deid.boundary import BIRTH_SEX
+from sidecar.deid.mode import Mode
 from sidecar.deid.times import days, years_between
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference, Sex
@@ -334,3 +336,89 @@ def test_a_word_that_says_nothing_of_the_sex_contradicts_nothing():
         assert crossed(person(gender=word, extension=told), stay(), ()).sex is Sex.FEMALE
     assert crossed(person(gender="other", extension=told), stay(), ()).sex is Sex.CONTRADICTORY
     assert crossed(person(gender="other"), stay(), ()).sex is Sex.UNKNOWN
+
+
+@pytest.mark.parametrize(("state", "end", "is_open"), [
+    ("in-progress", None, True), ("in-progress", "2026-03-01T11:59:59Z", False), ("in-progress", "2026-03-01T12:00:00Z", True),
+    ("in-progress", "2026-03-01T12:00:01Z", True), ("finished", None, False), ("finished", "2026-03-01T11:59:59Z", False),
+    ("finished", "2026-03-01T12:00:00Z", True), ("finished", "2026-03-01T12:00:01Z", True), ("finished", "2026-03-02", False),
+    ("arrived", None, True), ("triaged", None, True), ("onleave", None, True), ("cancelled", None, False),
+    ("entered-in-error", None, False), ("planned", None, None), ("unknown", None, None), (3, None, None),
+])  # fmt: skip
+def test_a_stay_is_open_by_its_status_and_its_end(state, end, is_open):
+    period = {"start": "2026-02-27T08:00:00Z", **({"end": end} if end else {})}
+    assert crossed(person(), stay(status=state, period=period), ()).encounter_open is is_open
+
+
+def test_who_has_no_stay_has_none_that_is_open():
+    assert crossed(person(), None, ()).encounter_open is None
+    assert crossed(person(), stay(period="2026"), ()).encounter_open is True
+
+
+@pytest.mark.parametrize(("number", "value", "trouble"), [
+    (999_999_999_999_999, 999_999_999_999_999.0, None), (10**15, None, "shape"), (-(10**15), None, "shape"),
+    (float("nan"), None, "shape"), (float("inf"), None, "shape"), (False, None, "shape"), (0, 0.0, None), (-1.5, -1.5, None),
+])  # fmt: skip
+def test_a_number_is_one_that_can_be_measured(number, value, trouble):
+    (quantity,) = facts(observation("http://loinc.org|9279-1", valueQuantity={"value": number}))
+    (bare,) = facts(observation("http://loinc.org|9279-1", valueInteger=number))
+    assert (quantity.value, quantity.trouble) == (bare.value, bare.trouble) == (value, trouble)
+    assert (quantity.unit, bare.unit) == (None, "{count}")
+
+
+@pytest.mark.parametrize(("born", "age", "days_lived"), [
+    ("1936-03-01", (90, 90), 32_872), ("1936-03-02", (89, 89), 32_871), ("1936", (89, 90), None), ("1936-03", (89, 90), None),
+    ("x", None, None), ("2026-03-01", (0, 0), 0),
+])  # fmt: skip
+def test_an_age_is_a_span_of_whole_years_and_the_time_lived_when_the_day_is_known(born, age, days_lived):
+    who = crossed(person(birthDate=born), None, ())
+    assert who.age_years == age
+    assert who.lived_s == (None if days_lived is None else days_lived * 86_400.0 + 43_200.0)
+    capped = deidentify(PatientSnapshot(person(birthDate=born), None, (), AT), rules(Mode.SAFE_HARBOR_RULES), {})
+    if age is not None and age[1] >= 90:
+        assert (capped.age_years, capped.lived_s, capped.age_capped) == ((age[0], 150), None, True)
+    else:
+        assert (capped.age_years, capped.lived_s, capped.age_capped) == (age, who.lived_s, False)
+
+
+@pytest.mark.parametrize(("death", "is_dead"), [
+    (True, True), (False, False), ("2026-03-01T12:00:00Z", True), ("2026-03-01T12:00:01Z", False), ("2026-03-01", True),
+    ("2026-03-02", False), ("2026-03", True), ("2026-04", False), ("last week", True), (1, False),
+])  # fmt: skip
+def test_who_died_by_the_trigger_is_dead_and_what_cannot_be_read_is_a_death(death, is_dead):
+    element = "deceasedDateTime" if isinstance(death, str) else "deceasedBoolean"
+    assert crossed(person(**{element: death}), None, ()).deceased is is_dead
+
+
+@pytest.mark.parametrize(("stated", "is_inactive"), [
+    ({"active": False}, True), ({"active": True}, False), ({}, False), ({"link": [{"type": "replaced-by"}]}, True),
+    ({"link": [{"type": "replaces"}]}, False), ({"active": False, "link": []}, True), ({"link": "x"}, False),
+    ({"active": True, "link": [None, {"type": "replaced-by"}]}, True), ({"active": 0}, False),
+])  # fmt: skip
+def test_who_was_merged_away_or_put_aside_is_inactive(stated, is_inactive):
+    assert crossed(person(**stated), None, ()).inactive is is_inactive
+
+
+def test_a_reading_without_a_value_says_why_or_nothing():
+    told = measured("8867-4", 88, "/min") | {"dataAbsentReason": {"coding": [{"code": "error"}]}}
+    assert [(f.value, f.value_codes, f.trouble) for f in facts(told)] == [(None, (), None)]
+    answer = observation("http://loinc.org|8867-4", valueCodeableConcept=concept("http://snomed.info/sct|248234008"))
+    assert facts(answer)[0].value_codes == ("http://snomed.info/sct|248234008",)
+    assert facts(answer | {"dataAbsentReason": {}})[0].value_codes == ()
+
+
+@pytest.mark.parametrize(("when", "seconds"), [
+    ({"effectivePeriod": {"start": "2026-03-01T11:00:00Z", "end": "2026-03-01T11:30:00Z"}}, -1_800.0),
+    ({"effectivePeriod": {"start": "2026-03-01T11:00:00Z"}}, -3_600.0), ({"effectivePeriod": "x"}, None),
+    ({"effectiveInstant": "2026-03-01T11:00:00Z"}, -3_600.0), ({"effectiveDateTime": "2026-03-01"}, None),
+])  # fmt: skip
+def test_a_reading_counts_at_its_moment_or_the_end_of_its_period(when, seconds):
+    told = {k: v for k, v in measured("8867-4", 88, "/min").items() if k != "effectiveDateTime"} | when
+    assert facts(told)[0].seconds == seconds
+
+
+@pytest.mark.parametrize(
+    ("issued", "recorded"), [("2026-03-01T11:00:00Z", -3_600.0), ("2026-03-01", -math.inf), (None, -math.inf)]
+)
+def test_when_a_reading_was_charted_is_known_with_a_time_of_day_only(issued, recorded):
+    assert facts(measured("8867-4", 88, "/min") | {"issued": issued})[0].recorded == recorded

@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from sidecar.deid import deidentify
+from sidecar.manifest import Wanted
 from sidecar.records import PatientSnapshot
 from tests.unit.chart import AT, SCT, concept, person, rules
 from tests.unit.kidney import CKD, condition
@@ -220,3 +221,14 @@ def test_a_status_that_cannot_be_read_hides_no_modifier_of_the_code():
 ])  # fmt: skip
 def test_what_is_over_stays_over_whatever_its_dates_say(more):
     assert facts(**status(f"{CLINICAL}|resolved"), **more) == ()
+
+
+@pytest.mark.parametrize(("more", "trouble"), [
+    ({"abatementDateTime": "2025"}, None), ({}, None), ({"abatementDateTime": "in spring"}, "status"),
+    ({"abatementDateTime": "2030"}, None),
+])  # fmt: skip
+def test_of_a_history_what_is_over_counts_as_over(more, trouble):
+    reads = {"Condition": Wanted.of(frozenset({CKD}), frozenset({CKD}))}
+    ill = condition(CKD, **status(f"{CLINICAL}|resolved"), **more)
+    (found,) = deidentify(PatientSnapshot(person(), None, (ill,), AT), rules(), reads).facts
+    assert (found.over, found.trouble) == (True, trouble)

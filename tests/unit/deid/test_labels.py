@@ -321,3 +321,22 @@ def test_every_label_is_inherited_however_many_and_one_without_a_system_too():
     found = inherited([{"meta": {"security": [*many, {"code": "house"}]}}])
     assert len(found) == 100
     assert "|house" in found
+
+
+@pytest.mark.parametrize("text", ["", "a|b", "a\nb", "x" * 201, None, 3])
+def test_a_label_whose_code_is_no_word_is_not_inherited(text):
+    assert inherited([{"meta": {"security": [{"system": "urn:site", "code": text}]}}]) == ()
+
+
+def test_a_label_of_a_site_is_inherited_with_its_system_or_without_one():
+    said = [{"system": "urn:site", "code": "x" * 200}, {"code": "VIP"}]
+    assert inherited([{"meta": {"security": said}}]) == ("urn:site|" + "x" * 200, "|VIP")
+    assert inherited([{"meta": {"security": [{"system": "a|b", "code": "VIP"}]}}]) == ()
+    assert inherited([{"meta": {"security": [{"system": "", "code": "VIP"}]}}]) == ()
+
+
+def test_what_has_a_harmless_label_is_still_judged_by_its_codes():
+    harmless = {"meta": labelled(f"{CONFIDENTIALITY}|N"), "code": PULSE}
+    assert not is_sensitive(harmless, rules())
+    assert is_sensitive({**harmless, "code": HIV}, rules())
+    assert not is_sensitive({"meta": [f"{ACT}|HIV"], "code": PULSE}, rules())
