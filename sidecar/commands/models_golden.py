@@ -68,7 +68,8 @@ def golden_troubles(model: LoadedModel, content: bytes) -> list[str]:
         if golden.at is not None and golden.at.tzinfo is None:
             return ["at: give a time with its offset"]
         running = running_model(model, ModelSettings(switches=golden.switches, choices=golden.choices))
-        snapshot = from_bundle(golden.bundle, model.manifest.set_codes, golden.at, ZoneInfo(golden.time_zone))
+        stays = frozenset(model.manifest.cohort.stays)
+        snapshot = from_bundle(golden.bundle, model.manifest.set_codes, golden.at, ZoneInfo(golden.time_zone), stays)
         conclusion = conclude(snapshot, running, load_rules())
     except orjson.JSONDecodeError:
         return ["is no JSON"]

@@ -11,7 +11,7 @@ import orjson
 
 from sidecar.app import running_model, shipped
 from sidecar.context import from_bundle
-from sidecar.deid import Mode, Rules, load_rules
+from sidecar.deid import Mode, Rules, load_rules, unreadable
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.explanation import rationale, rationales, reason_in_words
 from sidecar.pipeline import RunningModel, conclude
@@ -35,6 +35,8 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     choices = _choices(options["choices"])
     model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True), choices=choices))
     rules = load_rules(mode=Mode(options["mode"]))
+    if problems := unreadable(rules, model.extractor.reads):
+        raise Misconfigured(problems)
     failed = False
     for bundle in _bundles(file):
         try:

@@ -4,10 +4,11 @@ A rule that does not parse, or names what R4 does not have, stops the start: a s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.deid.definitions import Element, nearest, r4
+from sidecar.deid.keeping import Keep
 from sidecar.deid.mode import Mode
 from sidecar.deid.sensitive import Sensitive
 
@@ -93,11 +94,12 @@ class Rule:
     void: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
-    `of_component` are the rules of an Observation for each of its components, which have none of their own.
+    `of_component` are the rules of an Observation for each of its components, which have none of their own. `kept` are
+    the tables `[keep.*]`, by type: a value that FHIRPath finds is found among what they keep.
     """
 
     types: Mapping[str, Mapping[str, Rule]]
@@ -108,6 +110,7 @@ class Rules:
     siblings: frozenset[str]
     mode: Mode
     digest: str
+    kept: Mapping[str, Mapping[str, Keep]] = field(default_factory=dict)
 
 
 def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rule]]:
