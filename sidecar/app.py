@@ -1,9 +1,10 @@
 """The composition root: the one place that builds adapters and lists every task that runs."""
 
 import asyncio
+import contextlib
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,28 +15,28 @@ from zoneinfo import ZoneInfo
 from aiohttp import web
 
 from sidecar import log, metrics, operations
-from sidecar.context import ContextReader, Need
+from sidecar.context import ContextReader
+from sidecar.decisions import Decisions
 from sidecar.deid import Mode, Rules, load_rules, unreadable
 from sidecar.delivery import Delivery
 from sidecar.duties import DUTIES, Duties
 from sidecar.errors import Misconfigured, NotStored, SidecarError
 from sidecar.evidence import Archive
 from sidecar.explanation import rationale, rationales, reason_in_words
-from sidecar.features import Extractor, SiteChoices, open_choices
 from sidecar.fhir import scopes
 from sidecar.fhir.auth import Signer, credentials
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
-from sidecar.inbox import Bounds, EventBox, Inflow, ModelWait, WorkBox
+from sidecar.fleet import Fleet, running_model, running_models, shipped
+from sidecar.inbox import Bounds, EventBox, Inflow, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Notice, Site, Source, Subscriptions, noted, sources_for
-from sidecar.monitoring import Bins, bins_for
-from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump
-from sidecar.records import Arm, Event
+from sidecar.records import Event
+from sidecar.registry import Registry
+from sidecar.rollout import Book
 from sidecar.rooms import Rooms, what_runs
 from sidecar.routing import Router
-from sidecar.scoring import LoadedModel, load_models
-from sidecar.settings import ModelSettings, Settings, admin_socket, secret, store_password
+from sidecar.settings import Settings, admin_socket, secret, store_password
 from sidecar.store import Cipher, Leases, Says, Statement, check_ring, keep_ring, load_keys, open_store, room_beside
 from sidecar.web.admin import admin_app
 from sidecar.web.door import Door, Limits, private_socket
@@ -44,6 +45,8 @@ from sidecar.web.notifications import Intake, NotificationDoor
 from sidecar.web.ops import ops_app
 from sidecar.worker import Worker
 from sidecar.writeback import Conventions, Deliverer, Outbox, Wording
+
+__all__ = ["BOUNDS", "LIMITS", "Sidecar", "running_model", "running_models", "shipped", "system_clock"]
 
 STOP_S, CUT_S = 8.0, 2.0
 """What a stop gives to running work, and to each of the steps after that: together less than 20 s."""
@@ -62,54 +65,12 @@ def system_clock() -> datetime:
     return datetime.now(UTC)
 
 
-def shipped(name: str) -> Path:
-    """A folder that ships with the project (`models`, `ward`), in a checkout or an installed package."""
-    package = Path(__file__).parent
-    checkout = {"models": package.parent / "models", "ward": package.parent / "fhir_fixtures" / "ward"}[name]
-    return checkout if checkout.is_dir() else package / "shipped" / name
-
-
-def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
-    """A loaded model with the site's decisions. Without a named promotion it runs in shadow.
-
-    Raises:
-        Misconfigured: the settings name a switch or an input that the model does not have, or leave a choice open.
-    """
-    manifest = loaded.manifest
-    unknown = [f"models.{manifest.name}.switches.{n}" for n in site.switches if n not in manifest.switches]
-    unknown += [f"models.{manifest.name}.max_age.{n}" for n in site.max_age if n not in manifest.features]
-    unknown += [f"models.{manifest.name}.choices.{n}" for n in site.choices if n not in manifest.choices]
-    problems = [f"{name}: the model has no such name" for name in unknown] + open_choices(manifest, site.choices)
-    if problems:
-        raise Misconfigured(problems)
-    debounce = site.debounce or manifest.events.debounce
-    max_wait = site.max_wait or manifest.events.max_wait
-    return RunningModel(
-        loaded=loaded,
-        extractor=Extractor(manifest, SiteChoices(site.switches, site.choices, site.max_age, site.spread)),
-        need=Need.of(manifest, site.max_age, site.spread),
-        arm=Arm.CHAMPION if site.promoted_by else Arm.SHADOW,
-        wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
-    )
-
-
-def running_models(settings: Settings) -> dict[str, RunningModel]:
-    """Every model that the settings name.
-
-    Raises:
-        Misconfigured: listing what is wrong with them.
-    """
-    root = settings.models_dir or shipped("models")
-    loaded = load_models(root, {name: site.version for name, site in settings.models.items()})
-    return {name: running_model(loaded[name], site) for name, site in settings.models.items()}
-
-
 @dataclass(frozen=True, slots=True)
 class Adapters:
     """What the settings turned into before the rooms are built."""
 
     signer: Signer
-    models: Mapping[str, RunningModel]
+    models: Fleet
     rules: Rules
     clock: Clock
     bounds: Bounds
@@ -134,13 +95,14 @@ class Sidecar:
             problems,
         )
         signer = _try(lambda: credentials(settings.ehr, self._needs), problems)
-        models = _try(lambda: running_models(settings), problems)
+        models = _try(lambda: Fleet(settings), problems)
         rules = _try(lambda: load_rules(mode=Mode(settings.deid.mode)), problems)
         if models and rules:
-            problems += [p for model in models.values() for p in unreadable(rules, model.extractor.reads)]
+            problems += [p for model in models.configured.values() for p in unreadable(rules, model.extractor.reads)]
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
         self.models, self._cipher = models, cipher
+        models.sort_by(cipher)
         self.rooms = _rooms(settings, cipher, hook.get_secret_value(), Adapters(signer, models, rules, clock, bounds))
         forced = None if settings.ehr.write_ladder == "auto" else settings.ehr.write_ladder
         self.delivery = Delivery(self.rooms, forced)
@@ -159,9 +121,20 @@ class Sidecar:
 
     def _needs(self) -> scopes.Permissions:
         """What to ask the EHR for; a site in shadow asks for no write, unless earlier results may need correction."""
-        champion = any(m.arm is Arm.CHAMPION for m in self.models.values())
-        manifests = [m.loaded.manifest for m in self.models.values()]
-        return scopes.needed(manifests, writes=champion or self._has_written)
+        running = [m for _, m in self.models.running]
+        writes = self._has_written or any(m.arm.writes for m in running)
+        return scopes.needed([m.loaded.manifest for m in running], writes=writes)
+
+    def _changed(self) -> None:
+        """Other versions run or write from now on: there may be work, and other scopes to ask for."""
+        self.wake()
+        if (needs := self._needs()) != self._asked_for:
+            self._asked_for = needs
+            self._renewing = asyncio.create_task(self._renew(), name="new-scopes")
+
+    async def _renew(self) -> None:
+        with contextlib.suppress(SidecarError):  # whoever needs a token next says what is wrong
+            self.signer.renew(await self.signer.header())
 
     async def _heard(self, source: Source, events: Sequence[Event], notice: Notice | None = None) -> None:
         """Make what a notification told durable, in one transaction."""
@@ -184,6 +157,8 @@ class Sidecar:
             "work": (self.worker.pump,),
             "writes": (self.delivery.pump,),
         }
+        if "rollout" in names:
+            self.rooms.registry.wake()
         for name in names:
             for pump in of.get(name, ()):
                 pump.wake()
@@ -199,9 +174,11 @@ class Sidecar:
             Misconfigured: the key ring is not this database's, or a door cannot be opened.
         """
         await check_ring(self.rooms.store, self._cipher)
+        await self.rooms.registry.begin()
         await self.leases.beat()
         self.rooms.store.listen(self._wake_some)
         self._has_written = bool(await self.rooms.store.read(WRITTEN))
+        self._asked_for, self.rooms.registry.changed = self._needs(), self._changed
         await self.rooms.inflow.look()
         await self._open_doors()
         tasks: dict[str, Callable[[], Awaitable[None]]] = {
@@ -212,6 +189,7 @@ class Sidecar:
             "leases": self.leases.keep,
             "ring": partial(keep_ring, self.rooms.store, self._cipher),
             "inflow": self.rooms.inflow.watch,
+            "registry": self.rooms.registry.keep,
         }
         tasks |= {f"door-{door.name}": door.sweep for door in self._doors}
         tasks |= {duty: partial(self.leases.alone, duty, run) for duty, run in self._duties.items()}
@@ -264,7 +242,8 @@ class Sidecar:
         path.unlink(missing_ok=True)
         self._socket = path
         said = {"sign_in": self.signer.report, "intake": self.rooms.inflow.report}
-        admin = admin_app(store, self.wake, said, operations.sealed_verbs(store, self._cipher))
+        people = Decisions(self.rooms.registry, self.rooms.archive, ZoneInfo(self.settings.facility.time_zone)).verbs
+        admin = admin_app(store, self.wake, said, {**operations.sealed_verbs(store, self._cipher), **people})
         limits = replace(self._limits, connections=ADMIN_CONNECTIONS)
         try:
             await self._serve("admin", admin, private_socket(path), limits)
@@ -284,6 +263,8 @@ class Sidecar:
             raise Misconfigured([f"cannot listen on {where[0]}:{where[1]} ({error.strerror})"]) from None
 
     _socket: Path | None = None
+    _asked_for: scopes.Permissions | None = None
+    _renewing: asyncio.Task[None] | None = None
 
     async def _ready(self) -> bool:
         try:
@@ -303,13 +284,11 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
     client = EhrClient(ehr.base_url, built.signer, timeout_s=ehr.timeout_s, connections=ehr.max_connections)
     gate = Gate(client)
     store = open_store(settings.store.url, store_password(settings.store))
-    says = Says(what_runs(settings, models), lambda: (cipher.sealing, cipher.sealing_since))
+    says = Says(what_runs(settings, models.configured), lambda: (cipher.sealing, cipher.sealing_since))
     leases = Leases(store, DUTIES, says=says)
     events, outbox = EventBox(store, cipher), Outbox(store, cipher)
     site = Site(settings.server.public_url, hook, settings.subscriptions)
     subscriptions = Subscriptions(client, store, events.record, site, partial(leases.must_hold, DUTIES[0]))
-    bins = {name: bins_for(m.loaded.reference) for name, m in models.items()}
-    _announce(models, bins)
     return Rooms(
         store=store,
         leases=leases,
@@ -331,9 +310,9 @@ def _rooms(settings: Settings, cipher: Cipher, hook: str, built: Adapters) -> Ro
         subscriptions=subscriptions,
         follower=Follower(client, store, events.record, subscriptions, settings.subscriptions),
         hook_secrets=HookSecrets(store, hook),
-        sources=sources_for([m.loaded.manifest for m in models.values()]),
+        sources=sources_for(models.manifests),
         models=models,
-        bins=bins,
+        registry=Registry(Book(store, cipher), models),
         rules=built.rules,
         work=settings.work,
         clock=built.clock,
@@ -371,18 +350,6 @@ async def _forever(name: str, run: Callable[[], Awaitable[None]]) -> None:
         else:
             return
         await asyncio.sleep(RESTART_S)
-
-
-def _announce(models: Mapping[str, RunningModel], bins: Mapping[str, Mapping[str, Bins]]) -> None:
-    """Make every child of the model metrics exist, with its reference."""
-    for name, model in models.items():
-        version = model.loaded.manifest.version
-        metrics.MODEL_INFO.labels(name, version, model.loaded.digest[:12], model.arm.value).set(1)
-        for feature, spec in bins[name].items():
-            metrics.REFERENCE_OBSERVATIONS.labels(name, version, feature).set(spec.observations)
-            for bin_name in spec.names:
-                metrics.BIN_OBSERVATIONS.labels(name, version, feature, bin_name)
-                metrics.BIN_REFERENCE.labels(name, version, feature, bin_name).set(spec.ratios[bin_name])
 
 
 def _try(build: Callable[[], Built], problems: list[str]) -> Built | None:

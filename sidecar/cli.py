@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import click
 
 from sidecar import __version__
+from sidecar.commands import rollout
 from sidecar.commands.models import models_group
 from sidecar.commands.options import CONFIG, JSON
 from sidecar.errors import Misconfigured, SidecarError
@@ -168,6 +169,8 @@ def deid_group() -> None:
 @click.option("--html", is_flag=True, help="The report as a page.")
 @click.option("--keys", type=click.Path(path_type=Path, dir_okay=False), help="Key ring: the same tokens in every run.")
 @click.option("--vault", type=click.Path(path_type=Path, dir_okay=False), help="File that keeps random tokens, sealed.")
+@click.option("--site", default="", metavar="NAME", help="Whose ids they are: no two sites have a token in common.")
+@click.option("--names", is_flag=True, help="Say places by the names of files, which may be names of people.")
 @click.option("--today", type=click.DateTime(["%Y-%m-%d"]), help="Day by which ages are judged; default: today.")
 def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **options: Any) -> None:  # noqa: FBT001 -- click passes options by name
     """De-identify Bundles, resources and NDJSON, from files, folders or standard input (-); NDJSON out.
@@ -183,6 +186,7 @@ def deid_files(paths: tuple[str, ...], today: Any, html: bool, report: bool, **o
     sys.exit(run(paths, Asked(mode, day, report=report or html, html=html, **options)))
 
 
+rollout.add_to(models_group)
 main.add_command(models_group)
 
 
@@ -243,11 +247,16 @@ def keys_reseal(config: Path) -> None:
 @keys.command("retire")
 @CONFIG
 @click.argument("key", type=click.IntRange(1, 255))
-def keys_retire(config: Path, key: int) -> None:
+@click.option(
+    "--anyway",
+    is_flag=True,
+    help="Also a key of which no copy is left, or of a server that vanished: what they sealed then opens nowhere.",
+)
+def keys_retire(config: Path, key: int, *, anyway: bool) -> None:
     """Take KEY out of the ring for good; refused while a value or a server needs it."""
     from sidecar.commands.keys import retire
 
-    retire(config, key)
+    retire(config, key, anyway=anyway)
 
 
 @main.group()

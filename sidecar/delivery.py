@@ -7,10 +7,12 @@ from collections.abc import Sequence
 from sidecar.aftermath import aftermath
 from sidecar.errors import NotHere, NotStored, Rejected, SidecarError, TooEarly
 from sidecar.fhir.capability import Ladder
+from sidecar.manifest import Manifest
 from sidecar.metrics import DELIVERIES, EVENT_TO_WRITE_SECONDS, STAGE_SECONDS
 from sidecar.pump import Pump, Verbs
-from sidecar.records import Arm
+from sidecar.records import Event, Reference, Stored
 from sidecar.rooms import Rooms
+from sidecar.store import Step
 from sidecar.writeback import LadderWriter, QueuedWrite
 
 
@@ -21,7 +23,7 @@ class Delivery:
         self._rooms, self._ladder = rooms, ladder
         verbs = Verbs(self._claim, self._run, self._bury, self._release, self._extend, self._waits)
         lease_s = rooms.work.lease.total_seconds()
-        self.pump: Pump[QueuedWrite] = Pump("write", rooms.work.concurrency, lease_s, rooms.ready, verbs)
+        self.pump: Pump[QueuedWrite] = Pump("write", rooms.work.concurrency, lease_s, rooms.ready_to_write, verbs)
 
     async def _claim(self, most: int) -> Sequence[QueuedWrite]:
         lease_s = self._rooms.work.lease.total_seconds()
@@ -67,17 +69,20 @@ class Delivery:
     async def _deliver(self, write: QueuedWrite) -> None:
         rooms = self._rooms
         stored = await rooms.archive.latest(write.identity)
-        model = rooms.models.get(stored.conclusion.assessment.model) if stored else None
-        if stored is None or model is None:
+        a = stored.conclusion.assessment if stored else None
+        if stored is None or a is None or not rooms.models.knows(a.model):
             raise Rejected("unknown_model")
         if stored.revision > write.revision:
             await rooms.store.commit(rooms.outbox.settled(write, "superseded", None, time.time()))
             return
-        if model.arm is Arm.SHADOW and await rooms.outbox.effect(write.identity) is None and write.attempts == 1:
-            await rooms.store.commit(rooms.outbox.settled(write, "cancelled", "not_promoted", time.time()))
+        manifest = rooms.models.of_result(a.model, a.version, a.model_digest)
+        ladder = LadderWriter(
+            rooms.client, await rooms.gate.capability(), self._ladder, lambda: self._must_go_on(stored, charted=charted)
+        )
+        charted = await self._is_charted(write, stored, manifest, ladder)
+        if (refused := self._refused(stored, charted=charted)) is not None:
+            await rooms.store.commit(*self._cancelled(write, stored, refused))
             return
-        ladder = LadderWriter(rooms.client, await rooms.gate.capability(), self._ladder)
-        manifest = model.loaded.manifest
         result = await rooms.deliverer.deliver(write, stored, manifest, ladder, rooms.clock().timestamp())
         now = time.time()
         steps = [rooms.outbox.settled(write, result.state, result.reason, now)]
@@ -89,6 +94,41 @@ class Delivery:
         DELIVERIES.labels(manifest.name, result.state).inc()
         if result.state == "written":
             EVENT_TO_WRITE_SECONDS.labels(manifest.name).observe(now - write.heard_at)
+
+    async def _is_charted(self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> bool:
+        """Whether the chart holds the result; where that is not known, and matters, the chart is asked."""
+        if await self._rooms.outbox.effect(write.identity) is not None:
+            return True
+        if write.attempts == 1 or self._refused(stored, charted=False) is None:
+            return False
+        return await self._rooms.deliverer.is_there(stored, manifest, ladder, write.identity)
+
+    def _refused(self, stored: Stored, *, charted: bool) -> str | None:
+        """Why the log does not let this be written. What is charted may always be ended and withdrawn."""
+        a, models = stored.conclusion.assessment, self._rooms.models
+        if charted and (stored.status == "entered-in-error" or a.vector.ended):
+            return None
+        if models.is_withdrawn(a.model, a.model_digest):
+            return "version_withdrawn"
+        return None if charted or (stored.arm.writes and models.may_write(a.model)) else "not_promoted"
+
+    def _cancelled(self, write: QueuedWrite, stored: Stored, reason: str) -> list[Step]:
+        """Steps that end a write; what a withdrawn version said is looked at again by the version in force."""
+        steps = [self._rooms.outbox.settled(write, "cancelled", reason, time.time())]
+        if reason == "version_withdrawn":
+            patient = Reference("Patient", stored.conclusion.evidence.patient.value)
+            steps += self._rooms.events.recorded(Event("withdrawn", time.time(), patient))
+        return steps
+
+    async def _must_go_on(self, stored: Stored, *, charted: bool) -> None:
+        """Asked before each request that writes.
+
+        Raises:
+            TooEarly: writing was stopped, or this version may not any more.
+        """
+        await self._rooms.registry.may_write()
+        if (refused := self._refused(stored, charted=charted)) is not None:
+            raise TooEarly(refused, 0.0)
 
     async def _bury(self, write: QueuedWrite, reason: str) -> None:
         rooms = self._rooms

@@ -140,7 +140,7 @@ def sealed_verbs(store: Store, cipher: Cipher) -> Mapping[str, Verb]:
         return await rotation.reseal(begin=body.get("begin") is True)
 
     async def retire(body: Mapping[str, Any]) -> Mapping[str, Any]:
-        await rotation.retire(int(body.get("key", 0)), time.time())
+        await rotation.retire(int(body.get("key", 0)), time.time(), anyway=body.get("anyway") is True)
         return {}
 
     async def forgotten(body: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -40,18 +40,22 @@ NOT_WHOLE = frozenset({"gone:medication", *(f"too_many:{kind.lower()}" for kind 
 
 @dataclass(frozen=True, slots=True)
 class RunningModel:
-    """A loaded model with this site's decisions about it."""
+    """A loaded model with this site's decisions about it.
+
+    `track` is what its results are filed under, where that is not its own name: a version in shadow beside the model.
+    """
 
     loaded: LoadedModel
     extractor: Extractor
     need: Need
     arm: Arm
     wait: ModelWait
+    track: str = ""
 
     @property
     def name(self) -> str:
-        """The model's name."""
-        return self.loaded.manifest.name
+        """What its results are filed under."""
+        return self.track or self.loaded.manifest.name
 
 
 async def assess(  # noqa: PLR0913, PLR0917 -- the path's inputs, all of them
@@ -109,7 +113,7 @@ def conclude(
         vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
     concluded = explain(manifest, vector, model.loaded.score(vector))
     assessment = Assessment(
-        model=manifest.name,
+        model=model.name,
         version=manifest.version,
         model_digest=model.loaded.digest,
         policy_digest=rules.digest,
@@ -174,7 +178,7 @@ def _labels(snapshot: PatientSnapshot, facts: Mapping[str, Feature]) -> tuple[st
 def _refused(patient: PatientId, model: RunningModel, rules: Rules, at: datetime, reason: str) -> Conclusion:
     manifest = model.loaded.manifest
     assessment = Assessment(
-        model=manifest.name,
+        model=model.name,
         version=manifest.version,
         model_digest=model.loaded.digest,
         policy_digest=rules.digest,

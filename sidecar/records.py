@@ -90,10 +90,16 @@ class Outcome(StrEnum):
 
 
 class Arm(StrEnum):
-    """What a model version may do: `shadow` scores are stored and never written."""
+    """What a model version may do: `shadow` scores are stored and never written; a `canary` has some patients."""
 
     SHADOW = "shadow"
+    CANARY = "canary"
     CHAMPION = "champion"
+
+    @property
+    def writes(self) -> bool:
+        """Whether its results go into the chart."""
+        return self is not Arm.SHADOW
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -11,10 +11,11 @@ from sidecar.deid import Rules
 from sidecar.evidence import Archive
 from sidecar.fhir.client import EhrClient
 from sidecar.fhir.gate import Gate
+from sidecar.fleet import Fleet
 from sidecar.inbox import EventBox, Inflow, WorkBox
 from sidecar.intake import CatchUp, Follower, HookSecrets, Source, Subscriptions
-from sidecar.monitoring import Bins
 from sidecar.pipeline import RunningModel
+from sidecar.registry import Registry
 from sidecar.settings import Settings, Work
 from sidecar.store import HEAD, Leases, Store
 from sidecar.writeback import Deliverer, Outbox
@@ -23,14 +24,17 @@ CHARTED = {"base_url", "write_ladder", "score_value", "probability"}
 
 
 def what_runs(settings: Settings, models: Mapping[str, RunningModel]) -> str:
-    """A digest of all that decides what an event becomes: equal for servers that may work side by side."""
+    """A digest of all that decides what an event becomes: equal for servers that may work side by side.
+
+    Who may write is in the log, which all of them follow.
+    """
     said = {
         "schema": HEAD,  # a process that does not know the tables as they are leaves the work to those that do
         "sites": [
             (name, site.model_dump(mode="json", exclude={"promoted_by", "promoted_because"}))
             for name, site in sorted(settings.models.items())
         ],
-        "models": [(name, m.loaded.digest, m.arm.value) for name, m in sorted(models.items())],
+        "models": [(name, m.loaded.digest) for name, m in sorted(models.items())],
         "deid": settings.deid.model_dump(mode="json"),
         "facility": settings.facility.model_dump(mode="json"),
         "subscriptions": settings.subscriptions.model_dump(mode="json"),
@@ -59,8 +63,8 @@ class Rooms:
     follower: Follower
     hook_secrets: HookSecrets
     sources: tuple[Source, ...]
-    models: Mapping[str, RunningModel]
-    bins: Mapping[str, Mapping[str, Bins]]
+    models: Fleet
+    registry: Registry
     rules: Rules
     work: Work
     clock: Callable[[], datetime]
@@ -72,6 +76,14 @@ class Rooms:
             await self.leases.leading()
             if self.gate.is_open:
                 return
+
+    async def ready_to_write(self) -> None:
+        """The same, and writing is allowed."""
+        while True:
+            await self.ready()
+            if not self.registry.stopped:
+                return
+            await self.registry.allowed()
 
     async def ready_to_search(self) -> None:
         """The same, and there is room for what a search for missed events finds."""

@@ -28,6 +28,9 @@ BATCH = 32
 NOT_YET_VISIBLE = 4
 """Looks at a focus that a notification told of and the EHR does not show (yet)."""
 
+GATHER_S, GATHER_SHARE = 0.1, 0.1
+"""How long a first event waits for others, so that they share their reads and commits; of a debounce, at most that."""
+
 Batch = tuple[ClaimedEvent, ...]
 ReadBack = Mapping[str, Any] | SidecarError | None
 
@@ -38,6 +41,8 @@ class Router:
     def __init__(self, rooms: Rooms, routed: Callable[[], None]) -> None:
         self._rooms, self._routed = rooms, routed
         self._sources = {s.name: s for s in rooms.sources}
+        self._backlog = False
+        self._gather_s = min([GATHER_S, *(m.wait.debounce_s * GATHER_SHARE for m in rooms.models.values())])
         lease_s = rooms.work.lease.total_seconds()
         verbs = (self._run, self._bury, self._release, self._extend)
         self.pump: Pump[Batch] = Pump("route", 2, lease_s, rooms.ready, Verbs(self._claim, *verbs, self._waits))
@@ -46,8 +51,11 @@ class Router:
         )
 
     async def _claim(self, _: int) -> Sequence[Batch]:
+        if not self._backlog:
+            await asyncio.sleep(self._gather_s)
         lease_s = self._rooms.work.lease.total_seconds()
         events = await self._rooms.events.claim(self._rooms.store.fresh_claim(), time.time(), lease_s, BATCH)
+        self._backlog = len(events) == BATCH
         return [tuple(events)] if events else []
 
     async def _waits(self) -> bool:
@@ -163,7 +171,8 @@ class Router:
             await self._finish(event, reason, whose=patient, forget=resource is None)
             return
         shown = self._must_be_seen(resource, [m for _, m in concerned])
-        steps = self._rooms.events.routed(event, waits, time.time(), shown)
+        now = time.time()
+        steps = self._rooms.events.routed(event, waits, max(event.heard_at, now - self._gather_s), shown)
         if resource is not None and patient and focus.type == "Patient" and _is_merged(resource):
             steps.append(self._rooms.archive.for_review(patient, "patient_merged"))
         await self._rooms.store.commit(*steps)
@@ -178,8 +187,8 @@ class Router:
         patient = PatientId(subject.id)
         codes = references.codes(resource)
         if kind == "Observation":
-            return patient, {n for n, m in models.items() if codes & m.loaded.manifest.observation_codes}
-        awaited = {n for n, m in models.items() if self._awaits(m.loaded.manifest, resource)}
+            return patient, {n for n, m in models.running if codes & m.loaded.manifest.observation_codes}
+        awaited = {n for n, m in models.running if self._awaits(m.loaded.manifest, resource)}
         others = models.keys() - awaited
         return patient, awaited | {n for n in others if await self._rooms.archive.current(patient, n) is not None}
 

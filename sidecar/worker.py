@@ -12,15 +12,16 @@ from typing import Any
 
 from sidecar import log, pipeline
 from sidecar.aftermath import PATIENCE, aftermath
+from sidecar.context import unit_of
 from sidecar.deid import instant, joined
-from sidecar.errors import NotStored, Rejected, Retryable, SidecarError
+from sidecar.errors import NotHere, NotStored, Rejected, Retryable, SidecarError
 from sidecar.explanation import reason_in_words
 from sidecar.fhir import references
 from sidecar.inbox import WorkItem
 from sidecar.metrics import ASSESSMENTS, BIN_OBSERVATIONS, EVENTS, NOT_SCORED, STAGE_SECONDS
 from sidecar.pipeline import RunningModel
 from sidecar.pump import Pump, Verbs
-from sidecar.records import ENDED, Arm, Conclusion, Outcome, PatientSnapshot, Reference, Stored, later
+from sidecar.records import ENDED, Conclusion, Outcome, PatientSnapshot, Reference, Stored, later
 from sidecar.rooms import Rooms
 from sidecar.store import Statement, Step
 from sidecar.writeback import is_chartable
@@ -132,14 +133,16 @@ class Worker:
 
     async def _assess(self, item: WorkItem) -> None:
         rooms = self._rooms
-        model = rooms.models.get(item.claim.model)
+        model = await self._chosen(item)
         if model is None:
-            raise Rejected("unknown_model")
+            return
         conclusion = await pipeline.assess(
             rooms.reader, item.patient, model, rooms.rules, rooms.clock(), lambda seen: self._must_show(item, seen)
         )
         assessment_id, steps, new = await self._concluded(conclusion, item, model)
         outcome = conclusion.assessment.outcome
+        if not rooms.models.runs(model):
+            raise NotHere("another_version_by_now", 0.0)
         started = time.perf_counter()
         settled = rooms.work_box.settled(item.claim, assessment_id, outcome.value, time.time())
         await rooms.store.commit(*settled, *steps)
@@ -148,6 +151,23 @@ class Worker:
         if new:
             self._count(conclusion)
         self._written()
+
+    async def _chosen(self, item: WorkItem) -> RunningModel | None:
+        """The version that scores this patient; None when what was asked for has ended, and so has the work.
+
+        Raises:
+            Rejected: the settings run no such model.
+            NotHere: its version is not loaded here.
+        """
+        rooms, track = self._rooms, item.claim.model
+        if not rooms.models.knows(track):
+            raise Rejected("unknown_model")
+        await rooms.registry.fresh()
+        unit = await unit_of(rooms.client, item.patient) if rooms.models.asks_for_unit(track) else None
+        model = rooms.models.chosen(track, item.claim.patient_key, unit)
+        if model is None:
+            await rooms.store.commit(*rooms.work_box.settled(item.claim, "ended", "version_ended", time.time()))
+        return model
 
     async def _concluded(
         self, conclusion: Conclusion, item: WorkItem, model: RunningModel
@@ -181,17 +201,20 @@ class Worker:
         previous = await (
             archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
         )
-        if previous is None or previous.status == "entered-in-error" or not self._says_the_same(conclusion, previous):
+        if previous is None or self._is_news(conclusion, previous, model):
             assessment_id, steps = await self._revise(conclusion, previous, _status(conclusion, previous), item, model)
             return assessment_id, previous.identity if previous else archive.identity(conclusion), steps
         steps = [] if _same_versions(conclusion, previous) else archive.touched(previous, conclusion)
         a = conclusion.assessment
-        if model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent):
+        if model.arm.writes and is_chartable(a.outcome, urgent=a.urgent):
             steps.append(self._rooms.outbox.requeue(previous.id, time.time()))
         return previous.id, previous.identity, steps
 
-    def _says_the_same(self, conclusion: Conclusion, previous: Stored) -> bool:
-        return self._rooms.archive.content(conclusion, previous.status) == previous.content
+    def _is_news(self, conclusion: Conclusion, previous: Stored, model: RunningModel) -> bool:
+        """Whether it says something else, or is the first of its result that may be charted."""
+        if previous.status == "entered-in-error" or (model.arm.writes and not previous.arm.writes):
+            return True
+        return self._rooms.archive.content(conclusion, previous.status) != previous.content
 
     async def _revise(
         self, conclusion: Conclusion, previous: Stored | None, status: str, item: WorkItem, model: RunningModel
@@ -201,7 +224,7 @@ class Worker:
         a = conclusion.assessment
         identity = previous.identity if previous else archive.identity(conclusion)
         charted = previous is not None and await outbox.was_queued(identity)
-        first = model.arm is Arm.CHAMPION and is_chartable(a.outcome, urgent=a.urgent) and not a.vector.ended
+        first = model.arm.writes and is_chartable(a.outcome, urgent=a.urgent) and not a.vector.ended
         if charted or first:
             steps += outbox.queue(assessment_id, identity, item.heard_at, time.time())
         return assessment_id, steps
@@ -264,7 +287,7 @@ class Worker:
         ASSESSMENTS.labels(a.model, a.outcome.value).inc()
         for reason in a.reasons:
             NOT_SCORED.labels(a.model, reason).inc()
-        bins = self._rooms.bins.get(a.model, {})
+        bins = self._rooms.models.bins.get(a.model_digest, {})
         for feature in a.vector.features:
             if feature.name in bins:
                 BIN_OBSERVATIONS.labels(a.model, a.version, feature.name, bins[feature.name].of(feature.value)).inc()
@@ -284,7 +307,8 @@ def _newer(standing: Sequence[Stored], ending: _Ending | None, asked: set[bytes]
 def _status(conclusion: Conclusion, previous: Stored | None) -> str:
     """The FHIR status of a revision: what a reader must know about how it came to be."""
     complete = conclusion.assessment.outcome is Outcome.SCORED
-    if previous is None or previous.status == "preliminary":
+    only_in_shadow = previous is not None and previous.revision == 1 and not previous.arm.writes
+    if previous is None or only_in_shadow or previous.status == "preliminary":
         return "final" if complete else "preliminary"
     before = {r.relative: r.version for r in previous.conclusion.evidence.basis}
     now = {r.relative: r.version for r in conclusion.evidence.basis}

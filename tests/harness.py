@@ -226,6 +226,7 @@ async def house(
     promoted: bool = True,
     limits: Limits = LIMITS,
     bounds: Bounds = BOUNDS,
+    models_dir: Path | None = None,
     **sections: str,
 ) -> AsyncIterator[House]:
     """Start both; every Subscription is active when this returns."""
@@ -233,6 +234,8 @@ async def house(
     if not ehr.base_url:
         await ehr.start()
     config = write_site(folder, ehr.base_url, promoted=promoted, **sections)
+    if models_dir is not None:
+        config.write_text(f'models_dir = "{models_dir}"\n{config.read_text()}')
     settings = load(config)
     sidecar = Sidecar(settings, clock, limits, bounds)
     try:

@@ -2,7 +2,7 @@
 
 De-identified resources go to standard output as NDJSON, one a line, in the order of the input; what people should know
 goes to standard error. A refused resource or an unreadable line is left out, counted and said by place and reason,
-never by content.
+never by content. A place is a number: what a file is called may be the name of a person.
 """
 
 import contextlib
@@ -14,27 +14,28 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sidecar.commands.deid_read import documents, files_in
 from sidecar.commands.deid_report import as_html, as_json
 from sidecar.commands.deid_vault import FileVault, MemoryVault
 from sidecar.deid import Engine, KeyedNames, Mode, Names, Tally, VaultNames, load_policy, load_rules
 from sidecar.errors import Misconfigured
 from sidecar.store import load_keys
 
-MAX_DOCUMENT = 256 * 1024 * 1024
-"""Bytes of one JSON document or line: it is parsed as a whole. NDJSON files may be of any size."""
-LINES, DOCUMENTS = (".ndjson", ".jsonl"), (".json",)
 SHOWN_PROBLEMS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What was asked for. `keys` is a key ring, `vault` a file; without them tokens are for this run alone."""
+    """What was asked for. `keys` is a key ring, `vault` a file; without them tokens are for this run alone.
+
+    `site` says whose ids they are, `names` that places are said by the names of files.
+    """
 
     mode: Mode
     today: date
@@ -43,6 +44,8 @@ class Asked:
     html: bool = False
     keys: Path | None = None
     vault: Path | None = None
+    site: str = ""
+    names: bool = False
 
 
 @dataclass
@@ -65,7 +68,7 @@ def run(paths: tuple[str, ...], asked: Asked) -> int:
     Raises:
         Misconfigured: a path that is not there, nothing to read, an unusable key ring or vault.
     """
-    files = list(_files(paths))
+    files = list(files_in(paths))
     seen = Seen(Tally(listing=asked.diff))
     with _names(asked) as names:
         engine = Engine(load_policy(), asked.mode, names, asked.today, seen.tally)
@@ -80,8 +83,9 @@ def run(paths: tuple[str, ...], asked: Asked) -> int:
 def _through(engine: Engine, files: list[Path | None], asked: Asked, seen: Seen) -> None:
     out = sys.stdout.buffer
     with _progress() as advance:
-        for file in files:
-            for place, document in _documents(file):
+        for number, file in enumerate(files, start=1):
+            name = "standard input" if file is None else str(file) if asked.names else f"file {number}"
+            for place, document in documents(file, name):
                 if not isinstance(document, dict):
                     seen.unreadable.append(f"{place}: {document if isinstance(document, str) else 'no resource'}")
                     continue
@@ -118,77 +122,17 @@ def _names(asked: Asked) -> Iterator[Names]:
     if asked.mode is not Mode.SAFE_HARBOR_RULES:
         if asked.vault is not None:
             raise Misconfigured([f"--vault is for safe_harbor_rules; tokens of {asked.mode} come from --keys"])
-        yield KeyedNames(ring.token("deid", "names") if ring is not None else secrets.token_bytes(32))
+        key = ring.token("deid", "names") if ring is not None else secrets.token_bytes(32)
+        yield KeyedNames(key, asked.site)
         return
     if asked.vault is None:
-        yield VaultNames(MemoryVault())
+        yield VaultNames(MemoryVault(), asked.site)
         return
     if ring is None:
         raise Misconfigured(["--vault says who everybody is and is sealed: give the key ring with --keys"])
     with FileVault(asked.vault, ring) as vault:
-        yield VaultNames(vault)
-
-
-def _files(paths: tuple[str, ...]) -> Iterator[Path | None]:
-    """The files to read, in order; None is standard input.
-
-    Raises:
-        Misconfigured: one is not there, or a folder holds nothing to read.
-    """
-    problems = []
-    for path in paths:
-        if path == "-":
-            yield None
-        elif Path(path).is_dir():
-            found = sorted(f for f in Path(path).rglob("*") if f.suffix.lower() in LINES + DOCUMENTS and f.is_file())
-            if not found:
-                problems.append(f"{path}: no {', '.join(LINES + DOCUMENTS)} in it")
-            yield from found
-        elif Path(path).is_file():
-            yield Path(path)
-        else:
-            problems.append(f"{path}: no such file or folder")
-    if problems:
-        raise Misconfigured(problems)
-
-
-def _documents(file: Path | None) -> Iterator[tuple[str, Any]]:
-    """What a file holds, each with its place; a text in place of a document says why it cannot be read."""
-    name = "standard input" if file is None else str(file)
-    try:
-        with file.open("rb") if file is not None else contextlib.nullcontext(sys.stdin.buffer) as opened:
-            yield from _parsed(opened, name)
-    except OSError as error:
-        yield name, f"cannot be read ({error.strerror})"
-
-
-def _parsed(opened: BinaryIO, name: str) -> Iterator[tuple[str, Any]]:
-    """A first line that is a document makes it NDJSON, which is read line by line; else it is one document."""
-    first = opened.readline(MAX_DOCUMENT + 1)
-    document = _document(first)
-    if isinstance(document, str) and first.lstrip()[:1] in {b"{", b"["}:
-        raw = first + opened.read(MAX_DOCUMENT + 1 - len(first))
-        whole, lines = _document(raw), raw.splitlines()
-        if not isinstance(whole, str) or not any(isinstance(_document(line), dict) for line in lines):
-            yield name, whole
-        else:  # a bad first line must not keep the others out
-            yield from ((f"{name}, line {n}", _document(line)) for n, line in enumerate(lines, start=1) if line.strip())
-        return
-    number = 1
-    while first:
-        if first.strip():
-            yield f"{name}, line {number}", document
-        first, number = opened.readline(MAX_DOCUMENT + 1), number + 1
-        document = _document(first)
-
-
-def _document(raw: bytes) -> Any:
-    if len(raw) > MAX_DOCUMENT:
-        return f"larger than {MAX_DOCUMENT} bytes; split it, or give NDJSON"
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return "not valid JSON"
+        # A report gives nothing out, so it uses up no first moment and names nobody for good.
+        yield VaultNames(vault.copy() if asked.report else vault, asked.site)
 
 
 def _show(place: str, after: Mapping[str, Any] | None, tally: Tally, refused: Mapping[str, int]) -> None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +23,12 @@ def _write(file: FileIO, line: bytes) -> None:
 class MemoryVault:
     """Tokens of one run, forgotten at its end."""
 
-    def __init__(self) -> None:
-        self._kept: dict[str, str] = {}
+    def __init__(self, kept: Mapping[str, str] | None = None) -> None:
+        self._kept: dict[str, str] = dict(kept or {})
+
+    def copy(self) -> "MemoryVault":
+        """All that is kept, for what is not to be kept."""
+        return MemoryVault(self._kept)
 
     def get(self, name: str) -> str | None:
         """What was put under `name`."""
@@ -68,9 +73,12 @@ class FileVault(MemoryVault):
             raise Misconfigured([f"{self._path}: another run has it"])
 
     def _read(self) -> bool:
-        """Take what is in the file; whether a line of it is sealed with another key than the ring's newest."""
+        """Take what is in the file; whether it is to be written anew.
+
+        It is when a line is sealed with another key than the ring's newest, or most lines are superseded.
+        """
         self._file.seek(0)
-        old = False
+        old, number = False, 0
         for number, line in enumerate(self._file.read().splitlines(), start=1):
             try:
                 row, sealed = (bytes.fromhex(part) for part in line.decode().split())
@@ -80,7 +88,7 @@ class FileVault(MemoryVault):
                 raise Misconfigured([problem]) from None
             self._kept[name] = value
             old = old or sealed[0] != self._ring.sealing
-        return old
+        return old or number > 2 * len(self._kept)
 
     def _turn(self) -> None:
         """Seal every line again, so that older keys can be retired; in a new file that takes the place of the old."""

@@ -18,7 +18,7 @@ from sidecar.errors import Misconfigured, Unavailable
 from sidecar.settings import Settings
 
 if TYPE_CHECKING:
-    from sidecar.store import Store
+    from sidecar.store import Cipher, Store
 
 Ask = Callable[[str, str, Mapping[str, Any] | None], Any]
 """Method, path with query, and body; what the answer says."""
@@ -98,6 +98,25 @@ class _Alone:
             return {"replayed": await operations.replay(self._store, url.params.get("id"))}
         if not self._verbs:
             cipher = load_keys(self._found.store.key_file)
-            await check_ring(self._store, cipher)
+            said = body or {}
+            await check_ring(self._store, cipher, said.get("key") if said.get("anyway") is True else None)
             self._verbs = operations.sealed_verbs(self._store, cipher)
+            if url.path.startswith("/models/"):
+                self._verbs = {**self._verbs, **await self._decisions(cipher)}
         return await self._verbs[url.path](body or {})
+
+    async def _decisions(self, cipher: "Cipher") -> Mapping[str, Any]:
+        """What a server would be asked of the models. Its settings decide nothing here: that is a start's to do."""
+        from zoneinfo import ZoneInfo
+
+        from sidecar.decisions import Decisions
+        from sidecar.evidence import Archive
+        from sidecar.fleet import Fleet
+        from sidecar.registry import Registry
+        from sidecar.rollout import Book
+
+        fleet = Fleet(self._found, warm=False)  # a stop must not wait for a folder that is broken
+        fleet.sort_by(cipher)
+        registry = Registry(Book(self._store, cipher), fleet)
+        zone = ZoneInfo(self._found.facility.time_zone)
+        return Decisions(registry, Archive(self._store, cipher), zone).verbs

@@ -118,8 +118,8 @@ def _wait_for_servers(ask: Ask) -> None:
         time.sleep(0.5)
 
 
-def retire(config: Path, number: int) -> None:
-    """Take a key that seals nothing out of the ring, for good.
+def retire(config: Path, number: int, *, anyway: bool) -> None:
+    """Take a key that seals nothing out of the ring, for good; `anyway` as `Rotation.retire` has it.
 
     Raises:
         Misconfigured: it is needed, or may be; the sentence says what to do first.
@@ -130,7 +130,7 @@ def retire(config: Path, number: int) -> None:
     path = found.store.key_file
     with only_one(path), door(found) as ask:
         keys = read_keys(path)
-        ask("POST", "/keys/retire", {"key": number})
+        ask("POST", "/keys/retire", {"key": number, "anyway": anyway})
         if number in keys.keys:
             replace_keys(path, keys.without(number))
         _state(ask)

@@ -42,6 +42,8 @@ _DONE = {
     "death": "time of death, by the mode",
     "place": "state, country and part of the ZIP, by the mode",
     "relink": "urn:uuid of the token",
+    "deleted": "that it deletes and what, as a token",
+    "labels": "security labels of the list",
 }
 # Elements of data types whose meaning is not in their own type.
 _AT = {

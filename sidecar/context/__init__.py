@@ -2,5 +2,6 @@
 
 from sidecar.context.bundle import from_bundle
 from sidecar.context.reader import ContextReader, Need
+from sidecar.context.unit import unit_of
 
-__all__ = ["ContextReader", "Need", "from_bundle"]
+__all__ = ["ContextReader", "Need", "from_bundle", "unit_of"]

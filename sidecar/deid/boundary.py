@@ -32,6 +32,9 @@ _ENDED = {"finished", "cancelled", "entered-in-error"}
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
+# Components are statements with modifiers of their own; of extensions one is read, and it is looked into there.
+_LOOKED_INTO = {"components", "birth_sex"}
+_NESTED = {dict, list}
 # Whose facts are made here; those of the others in `statements`.
 _WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
@@ -153,9 +156,28 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
             _ACTIONS[rule.do](draft, value, rule)
             if draft.unread:
                 return draft
+            if rule.do not in _LOOKED_INTO and _is_modified(value):
+                draft.trouble = "modifier"
     if not draft.view.rules.siblings.isdisjoint(resource):
         _silent(draft, table, resource)
     return draft
+
+
+def _is_modified(value: Any) -> bool:
+    """Whether anything in an element says that it means something else than it seems to.
+
+    R4 has modifiers in some elements only, but whoever writes one in another means it no less.
+    """
+    stack = [value]
+    while stack:
+        node = stack.pop()
+        if type(node) is dict:
+            if node.get("modifierExtension") is not None:
+                return True
+            stack += [each for each in node.values() if type(each) in _NESTED]
+        elif type(node) is list:
+            stack += [each for each in node if type(each) in _NESTED]
+    return False
 
 
 def _silent(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> None:
@@ -197,7 +219,7 @@ def _value_codes(draft: Draft, value: Any, _: Rule) -> None:
 
 def _quantity(draft: Draft, value: Any, _: Rule) -> None:
     if not isinstance(value, dict):
-        draft.trouble = "shape"
+        draft.trouble = draft.trouble or "shape"
         return
     if value.get("comparator") is not None or value.get("_comparator") is not None:
         draft.trouble = draft.trouble or "comparator"
@@ -225,7 +247,7 @@ def _take_number(draft: Draft, number: object) -> None:
     if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _LARGEST:
         draft.value = float(number)
     else:
-        draft.trouble = "shape"
+        draft.trouble = draft.trouble or "shape"
 
 
 def _time(draft: Draft, value: Any, _: Rule) -> None:
@@ -293,6 +315,8 @@ def _birth_sex(draft: Draft, value: Any, _: Rule) -> None:
     """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
     for extension in value if isinstance(value, list) else ():
         if isinstance(extension, dict) and extension.get("url") == BIRTH_SEX:
+            if _is_modified(extension):
+                draft.trouble = "modifier"
             _says_sex(draft, extension.get("valueCode"))
 
 

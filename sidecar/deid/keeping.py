@@ -16,10 +16,12 @@ _PLAIN = frozenset(
 # Words for one element only: what they come to, and where they may stand. The rest of the words fit any element.
 _ONLY_AT = {
     "birth": ("birth", "Patient.birthDate"),
+    "deleted": ("deleted", "Bundle.entry.request"),
     "death": ("death", "Patient.deceasedDateTime"),
     "place": ("place", "Patient.address"),
     "relink": ("relink", "Bundle.entry.fullUrl"),
     "token": ("keep", "Resource.id", "Reference.reference"),
+    "labels": ("labels", "Resource.meta"),
     "of_system": ("keep", "Coding.code"),
     "type_name": ("keep", "Reference.type"),
     "ucum": ("keep", "Quantity.system"),
@@ -58,11 +60,11 @@ _LISTABLE = frozenset({"code", "string", "uri"})
 class Keep:
     """What happens to one element.
 
-    `do` is "keep", "refuse", "birth", "death", "place" or "relink". `kind` is the name of its R4 data type, "code" or
-    "BackboneElement" or "Resource" among them; what is looked up in a list of the policy is a "code" here. `many` says
-    that it is a list in R4. `codes` are all values that may cross: those that R4 has for a code with a required value
-    set, or those of the list. `table` are the elements of a backbone element. Of a `modifier` nothing may be lost: what
-    is not understood of it refuses the resource.
+    `do` is "keep", "refuse", "birth", "death", "place", "relink", "deleted" or "labels". `kind` is the name of its R4
+    data type, "code" or "BackboneElement" or "Resource" among them; what is looked up in a list of the policy is a
+    "code" here. `many` says that it is a list in R4. `codes` are all values that may cross: those that R4 has for a
+    code with a required value set, or those of the list. `table` are the elements of a backbone element. Of a
+    `modifier` nothing may be lost: what is not understood of it refuses the resource.
     """
 
     do: str

@@ -1,7 +1,7 @@
 """Security labels: what a result inherits from what it rests on, and which inputs no rationale names. Pure.
 
 The labels of a result go back into the chart they came from, so all are inherited; of confidentiality the highest
-counts. Many charts have no labels, so a short list of codes says the same.
+counts. Many charts have no labels, so lists of codes say the same, as far as lists can.
 https://hl7.org/fhir/R4/security-labels.html
 """
 
@@ -10,7 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from sidecar.deid.draft import pairs
-from sidecar.deid.rules import Rules, Sensitive
+from sidecar.deid.rules import Rules
+from sidecar.deid.sensitive import Sensitive
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 _ASCENDING = "ULMNRV"
@@ -31,20 +32,48 @@ def joined(labels: Iterable[Iterable[str]]) -> tuple[str, ...]:
 
 
 def is_sensitive(resource: Mapping[str, Any], rules: Rules) -> bool:
-    """Whether naming `resource` in a rationale would reveal a condition that the policy holds back."""
+    """Whether naming `resource` in a rationale would reveal a condition that the policy holds back.
+
+    Every coding in it counts: one of several that mean the same, a category, a component, an answer, a reason.
+    """
     meta = resource.get("meta")
     if isinstance(meta, dict) and "security" in meta and not rules.sensitive.labels.isdisjoint(_labels(resource)):
         return True
-    for concept in (resource.get("code"), resource.get("valueCodeableConcept")):
-        for system, code in pairs(concept) if concept is not None else ():
-            if isinstance(system, str) and isinstance(code, str) and _is_listed(system, code, rules.sensitive):
+    return _holds_told(resource, rules.sensitive)
+
+
+def _holds_told(resource: Mapping[str, Any], sensitive: Sensitive) -> bool:
+    # A stack and no recursion: how deep a chart is nested is not ours to say.
+    stack: list[Any] = [resource]
+    while stack:
+        for value in stack.pop().values():
+            if type(value) is dict:
+                if _tells(value, sensitive):
+                    return True
+            elif type(value) is list:
+                for each in value:
+                    if type(each) is dict:
+                        if _tells(each, sensitive):
+                            return True
+                        if "coding" not in each:
+                            stack.append(each)
+    return False
+
+
+def _tells(said: dict[str, Any], sensitive: Sensitive) -> bool:
+    """Whether a concept, or a coding by itself, is listed."""
+    codings = said.get("coding", [said])
+    for coding in codings if type(codings) is list else ():
+        if type(coding) is dict:
+            system, code = coding.get("system"), coding.get("code")
+            if type(system) is str and type(code) is str and _is_listed(system, code, sensitive):
                 return True
     return False
 
 
 @lru_cache(maxsize=4096)
 def _is_listed(system: str, code: str, sensitive: Sensitive) -> bool:
-    return code in sensitive.codes.get(system, ()) or code.startswith(sensitive.beginnings.get(system, ()))
+    return sensitive.lists(system, code)
 
 
 def _labels(resource: Mapping[str, Any]) -> list[str]:

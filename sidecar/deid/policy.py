@@ -15,13 +15,14 @@ from typing import Any
 from sidecar.deid.definitions import r4
 from sidecar.deid.keeping import Keep, Tables
 from sidecar.deid.mode import Mode
-from sidecar.deid.rules import Rule, Rules, Sensitive, of_component, read_sensitive, read_tables, siblings
+from sidecar.deid.rules import Rule, Rules, of_component, read_tables, siblings
+from sidecar.deid.sensitive import Sensitive, read_sensitive
 from sidecar.errors import Misconfigured
 
 __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
 
 SCHEMA = 2
-_LISTS = ("systems", "units", "age_codes", "link_ids", "parameters")
+_LISTS = ("systems", "units", "age_codes", "birth_codes", "link_ids", "parameters")
 _TOP = frozenset({*_LISTS, "schema", "why", "zip3", "sensitive", "read", "keep"})
 # Dropped by its table, and the general engine says all the same that it was there.
 _SAID_OTHERWISE = frozenset({"Condition.abatementString"})
@@ -36,7 +37,8 @@ class Policy:
     element that is not there is dropped. `extensions` maps the URL of an extension that may cross to "omb" or "code".
     `omitted` lists by path (`Observation`, `Observation.component`, `Quantity`) what is dropped on purpose, and `why`
     gives the reason by the path of the element. `age_codes` are the codes ("system|code") of Observations whose number
-    is an age.
+    is an age, `birth_codes` of those whose value is a date or a year of birth; `labels` are the security labels that
+    may cross.
     """
 
     types: Mapping[str, Mapping[str, Keep]]
@@ -49,6 +51,8 @@ class Policy:
     populated_zip3: frozenset[str]
     digest: str
     age_codes: frozenset[str] = frozenset()
+    birth_codes: frozenset[str] = frozenset()
+    labels: frozenset[str] = frozenset()
     why: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -105,6 +109,8 @@ def _load(raw: bytes) -> tuple[Rules, Policy]:
         populated_zip3=_prefixes("zip3.populated", zip3.get("populated"), problems),
         digest=digest,
         age_codes=lists["age_codes"],
+        birth_codes=lists["birth_codes"],
+        labels=sensitive.labels,
         why={f"{path}.{name}": why for path, reasons in tables.omitted.items() for name, why in reasons.items()},
     )
     if problems:
@@ -124,7 +130,8 @@ def _listed(name: str, written: object, problems: list[str]) -> frozenset[str]:
 
 def _of_no_system(lists: Mapping[str, frozenset[str]], sensitive: Sensitive) -> Iterator[str]:
     """Codes that would never be found, because their system may not cross."""
-    for name, listed in (("age_codes", lists["age_codes"]), ("sensitive.labels", sensitive.labels)):
+    named = [(name, lists[name]) for name in ("age_codes", "birth_codes")]
+    for name, listed in (*named, ("sensitive.labels", sensitive.labels)):
         for each in sorted(listed):
             if each.rpartition("|")[0] not in lists["systems"]:
                 yield f"deid rules: {name}: {each}: must be a listed system, a bar and a code"

@@ -10,6 +10,7 @@ from typing import Any
 from sidecar.deid.definitions import Element, nearest, r4
 from sidecar.deid.keeping import Keep
 from sidecar.deid.mode import Mode
+from sidecar.deid.sensitive import Sensitive
 
 _ANY = frozenset[str]()
 _TIMES = frozenset({"dateTime", "instant"})
@@ -94,15 +95,6 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sensitive:
-    """What no rationale names: security labels (`system|code`), and by system, codes and how codes begin."""
-
-    labels: frozenset[str] = frozenset()
-    codes: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    beginnings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
@@ -127,24 +119,6 @@ def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rul
         problems.append("deid rules: read must be a table of resource types")
         return {}
     return {name: _elements(name, table, problems) for name, table in written.items()}
-
-
-def read_sensitive(written: object, problems: list[str]) -> Sensitive:
-    """The tables of `[sensitive]`."""
-    said: dict[str, Any] = dict(written) if isinstance(written, dict) else {"": written}
-    labels, codes, beginnings = said.pop("labels", []), said.pop("codes", {}), said.pop("beginnings", {})
-    if said:
-        problems.append(f"deid rules: sensitive: unknown key {', '.join(sorted(said))}")
-    tables = isinstance(codes, dict) and isinstance(beginnings, dict)
-    lists = [labels, *codes.values(), *beginnings.values()] if tables else [None]
-    if not all(isinstance(each, list) and all(isinstance(code, str) and code for code in each) for each in lists):
-        problems.append("deid rules: sensitive: labels is a list; codes and beginnings are lists by system")
-        return Sensitive()
-    return Sensitive(
-        frozenset(labels),
-        {system: frozenset(each) for system, each in codes.items()},
-        {system: tuple(each) for system, each in beginnings.items()},
-    )
 
 
 def siblings(types: Mapping[str, Mapping[str, Rule]]) -> frozenset[str]:

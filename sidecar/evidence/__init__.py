@@ -4,5 +4,6 @@ Goes on to `sidecar.writeback` as a queued delivery, in the same transaction.
 """
 
 from sidecar.evidence.archive import Archive
+from sidecar.evidence.shadow import in_shadow
 
-__all__ = ["Archive"]
+__all__ = ["Archive", "in_shadow"]

@@ -143,6 +143,10 @@ class Archive:
         rows = await self._store.read(CURRENT, patient_key=key, model=model)
         return self._open(rows[0]) if rows else None
 
+    async def found(self, statement: Statement, **parameters: object) -> list[Stored]:
+        """What a statement over `COLUMNS` finds, opened."""
+        return [self._open(row) for row in await self._store.read(statement, **parameters)]
+
     async def resting_on(self, patient_key: bytes, model: str, focus_keys: Iterable[bytes]) -> list[Stored]:
         """Live assessments of a patient whose basis holds one of the resources, each once, oldest first."""
         found: dict[str, Stored] = {}

@@ -4,6 +4,7 @@ from sidecar.scoring.graph import Tensor, signature
 from sidecar.scoring.model import (
     LoadedModel,
     card_of,
+    declared,
     load_model,
     load_models,
     named_folder,
@@ -18,6 +19,7 @@ __all__ = [
     "LoadedModel",
     "Tensor",
     "card_of",
+    "declared",
     "load_model",
     "load_models",
     "named_folder",

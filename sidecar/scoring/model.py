@@ -4,9 +4,10 @@ A folder is `models/<name>/<version>/` with `manifest.toml` and the files it nam
 then loaded as bytes: a path is never handed to the runtime, so external tensor files cannot be reached.
 """
 
+import contextlib
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -66,6 +67,16 @@ def open_folder(folder: Path) -> LoadedModel:
         Misconfigured: see `load_model`; or there is no version.
     """
     return load_model(version_folder(folder))
+
+
+def declared(root: Path, names: Iterable[str]) -> list[Manifest]:
+    """The manifests of every version of these models in `root` whose folder is in order. No graph is opened."""
+    found = []
+    for name in names:
+        for folder in sorted((root / name).iterdir()) if (root / name).is_dir() else ():
+            with contextlib.suppress(Misconfigured):
+                found.append(read_folder(folder).manifest)
+    return found
 
 
 def version_folder(folder: Path) -> Path:

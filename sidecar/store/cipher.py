@@ -10,6 +10,7 @@ whether it is the one that goes by its number (`sidecar.store.ring`).
 """
 
 import hmac
+import math
 import os
 import time
 from collections import deque
@@ -49,6 +50,7 @@ class Cipher:
         self.retired = frozenset[int]()
         self.fingerprints: Mapping[str, bytes] = fingerprints(keys)
         self.sealing, self.sealing_since = keys.active, 0.0
+        self._vouched_until = math.inf
         self._seals = (bytes([keys.active]), self._keys[keys.active])
         self._missed = set[int]()
         self._nonces = deque[bytes]()
@@ -63,12 +65,15 @@ class Cipher:
         """Encrypt `value` for column `place` (`table.column`) of the row keyed `row`.
 
         Raises:
-            NotStored: the key that seals was retired while this server was away, and its file has no other.
+            NotStored: the key that seals was retired while this server was away, and its file has no other; or the
+                database was away for so long that it may have been.
         """
         nonce = self._nonce()
         prefix, key = self._seals
         if self.sealing in self.retired:
             raise NotStored("sealed:key_retired")
+        if self._clock() > self._vouched_until:
+            raise NotStored("sealed:ring_not_seen")
         return prefix + nonce + key.encrypt(nonce, value, place.encode() + b"|" + row)
 
     def _nonce(self) -> bytes:
@@ -119,6 +124,11 @@ class Cipher:
         return sorted(self._keys)
 
     @property
+    def listed(self) -> frozenset[int]:
+        """The keys that the file names."""
+        return self._listed
+
+    @property
     def unproven(self) -> bool:
         """Whether the file brought a key, or another choice of which one seals, that awaits `prove`."""
         return bool(self._unproven) or self.wanted != self.sealing
@@ -158,6 +168,15 @@ class Cipher:
         gone = self._keys.keys() - self._listed
         self._keys = {n: key for n, key in self._keys.items() if n in self._listed}
         self.fingerprints = {name: p for name, p in self.fingerprints.items() if name not in {f"key {n}" for n in gone}}
+
+    def vouch(self, for_s: float) -> Callable[[], None]:
+        """What to call when the database has said which keys are retired: they may seal for `for_s` from now on."""
+        until = self._clock() + for_s
+
+        def seen() -> None:
+            self._vouched_until = until
+
+        return seen
 
     def disown(self) -> None:
         """The database knows other keys by the numbers of what the file brought: as if it had not been read."""

@@ -33,7 +33,8 @@ SESSION = {
     "application_name": "ehr-sidecar",
     "default_transaction_isolation": "read committed",  # what every statement of ours was thought through for
     "jit": "off",  # every statement is small; compiling one takes longer than running it
-    "lock_timeout": "5s",
+    # Longer than a commit takes. What is blocked for longer gives way, and is tried again beside the others.
+    "lock_timeout": "200ms",
     # A process that hangs inside a transaction must not keep the others from its patients.
     "idle_in_transaction_session_timeout": "15s",
 }

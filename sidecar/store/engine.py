@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from sidecar.errors import NotStored
 
-HEAD = "0007"
+HEAD = "0008"
 """The newest migration; alembic is imported only when the schema is not there yet."""
 
 NEWER = "made by another version of the sidecar; install that version or newer"

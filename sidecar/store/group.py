@@ -24,6 +24,9 @@ MAX_ROWS = 64
 MOST_STEPS = 512
 """Of one group: it holds the loop up for some milliseconds at most."""
 
+CHECKPOINT_PAGES = 4000
+"""Of the log, after which a commit that waits for the disk also writes them to their places."""
+
 PATIENCE_S, BUSY_S = 5.0, 0.01
 """How long the writer's thread waits for a file that another process writes to, as a backup may; and between looks."""
 
@@ -87,7 +90,25 @@ class GroupWriter:
             group = _Group(self._gather())
         if not group.is_heavy:
             group.is_heavy = not self._took_its_turn(group, 0.0)
-        self._begun.put(group)
+        if group.is_heavy or self._waits:
+            self._begun.put(group)
+        else:
+            self._end(group)
+
+    def _end(self, group: "_Group") -> None:
+        """Commit, tell those who wait, and look who has come meanwhile."""
+        self._commit(group)
+        with self._turn:
+            self._writing = False
+            next_loop = self._waiting[0].loop if self._waiting else None
+            self._turn.notify_all()
+        settle(group.jobs)
+        if next_loop is not None:
+            try:
+                # After those that are told now: they come along.
+                next_loop.call_soon_threadsafe(next_loop.call_soon, self._begin)
+            except RuntimeError:  # that loop has ended
+                self._begin()
 
     def _gather(self) -> list[Job]:
         jobs: list[Job] = []
@@ -101,18 +122,7 @@ class GroupWriter:
         while (group := self._begun.get()) is not None:
             if group.is_heavy:
                 self._took_its_turn(group, PATIENCE_S)
-            self._commit(group)
-            with self._turn:
-                self._writing = False
-                next_loop = self._waiting[0].loop if self._waiting else None
-                self._turn.notify_all()
-            settle(group.jobs)
-            if next_loop is not None:
-                try:
-                    # After those that are told now: they come along.
-                    next_loop.call_soon_threadsafe(next_loop.call_soon, self._begin)
-                except RuntimeError:  # that loop has ended
-                    self._begin()
+            self._end(group)
 
     def _took_its_turn(self, group: "_Group", patience_s: float) -> bool:
         """Run the group's statements; False, and nothing done, when another process has the file: wait elsewhere."""
@@ -141,6 +151,7 @@ class GroupWriter:
         """Whether the next commit does. One that does covers all before it: the log has one order."""
         if wait != self._waits:
             self._connection.execute(f"PRAGMA synchronous={'FULL' if wait else 'NORMAL'}")
+            self._connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES if wait else 0}")
             self._waits = wait
 
     def _commit(self, group: "_Group") -> None:

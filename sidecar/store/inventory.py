@@ -60,6 +60,7 @@ SEALED = (
 
 FINGERPRINT, OURS, WORD, NAME, CLOCK = "fingerprint", "number of ours", "word", "name", "time of ours"
 CLINICAL, DIGEST, FIGURES, SYSTEM, COUNTER = "clinical time", "digest", "figures", "system", "counter"
+STAFF = "words of staff"
 
 KINDS: Mapping[str, str] = {
     FINGERPRINT: "HMAC-SHA256 under the look-up key, or made of one: of a patient, a resource, an event, a result",
@@ -71,6 +72,7 @@ KINDS: Mapping[str, str] = {
     CLINICAL: "of the readings and of the result, to the second: validity and order are asked for by it",
     DIGEST: "of models, rules, settings and keys",
     FIGURES: "what went into and came out of a model, after de-identification; empty for models that use an exact age",
+    STAFF: "who of the staff let a model write, why and on what evidence: names of who answers for it, of no patient",
     SYSTEM: "ids and positions of Subscriptions and Devices, which are of systems and of nobody",
 }
 
@@ -114,6 +116,12 @@ OPEN: Mapping[str, Mapping[str, str]] = {
     "lease": {
         "name": NAME, "holder": OURS, "until": CLOCK, "runs": DIGEST, "since": CLOCK, "sealing": OURS,
         "sealing_since": CLOCK,
+    },
+    "model_version": {"name": NAME, "version": NAME, "digest": DIGEST, "first_seen_at": CLOCK},
+    "transition": {
+        "number": OURS, "at": CLOCK, "what": WORD, "model": NAME, "version": NAME, "model_digest": DIGEST,
+        "percent": OURS, "by_what": WORD, "who": STAFF, "why": STAFF, "evidence": STAFF, "override_reason": STAFF,
+        "previous": FINGERPRINT, "digest": FINGERPRINT,
     },
     "ring": {"name": OURS, "fingerprint": DIGEST, "retired_at": CLOCK},
 }  # fmt: skip

@@ -21,6 +21,9 @@ LEASE_S = 8.0
 BEAT_S, AGAIN_S = 2.0, 0.5
 """Between two beats, and after one that failed: a beat that takes `URGENT_S` may fail once and no duty is lost."""
 
+GONE_S = 86_400.0
+"""How long it is remembered with which key a process sealed whose lease has ended and was not given back."""
+
 MARGIN_S = 2.0
 """How long before its end a lease is not relied on any more. Two clocks differ by less: each differs from the
 database's by at most `durability.MOST_SKEW_S`."""
@@ -49,7 +52,19 @@ NEWEST = Statement(
 )
 NEWEST_AT_ONCE = replace(NEWEST, within_s=URGENT_S)
 DEAD = Statement("dead_processes", "SELECT holder FROM lease WHERE name LIKE 'process:%' AND until <= :now LIMIT 1")
-FORGET = Statement("forget_processes", "DELETE FROM lease WHERE name LIKE 'process:%' AND until <= :now")
+# What a process that is gone sealed with counts for a while: it may come back, and store what it had sealed.
+REMEMBER = Statement(
+    "remember_processes",
+    "INSERT INTO lease (name, holder, until, sealing, sealing_since) "
+    "SELECT 'gone:' || holder, holder, until, sealing, sealing_since FROM lease "
+    "WHERE name LIKE 'process:%' AND until <= :now "
+    "ON CONFLICT (name) DO UPDATE SET until = excluded.until, sealing = excluded.sealing, "
+    "sealing_since = excluded.sealing_since",
+)
+FORGET = Statement(
+    "forget_processes",
+    "DELETE FROM lease WHERE (name LIKE 'process:%' AND until <= :now) OR (name LIKE 'gone:%' AND until <= :before)",
+)
 _OPEN = {"event": "state = 'pending'", "work": "1 = 1", "delivery": "state = 'queued'"}
 FREE_OWN = tuple(
     Statement(
@@ -208,7 +223,8 @@ class Leases:
             return
         # After an outage of the database everybody's lease has ended: wait until the living have renewed theirs.
         if now - self._known_since >= LEASE_S and await self._store.read(DEAD, now=now):
-            await self._store.commit(*(Step(statement, [{"now": now}]) for statement in (*FREE, FORGET)))
+            row = {"now": now, "before": now - GONE_S}
+            await self._store.commit(*(Step(statement, [row]) for statement in (*FREE, REMEMBER, FORGET)))
             log.get().warning("claims freed", reason="process_gone")
 
     def _mark(self, mine: Iterable[str]) -> None:

@@ -23,9 +23,10 @@ from sqlalchemy import text
 from sqlalchemy.dialects.postgresql import asyncpg as asyncpg_dialect
 
 from sidecar import log
-from sidecar.errors import ClaimLost, NotStored, Retryable, SidecarError
+from sidecar.errors import ClaimLost, NotStored, SidecarError
 from sidecar.store import durability
 from sidecar.store.engine import MAX_GROUP, SKIP_LOCKED, URGENT_S, Job, Row, Statement, Step, Store, merged, settle
+from sidecar.store.failures import AGAIN, BLOCKED, failure, is_away
 from sidecar.store.lookups import Lookups
 
 CONNECTIONS = 8
@@ -33,14 +34,11 @@ CONNECTIONS = 8
 
 RUNS = 6
 RECONNECT_S = 0.5
+BLOCKED_S, BLOCKED_PAUSE_S = 5.0, 0.4
+"""How long a transaction is tried whose rows others have locked, without a connection in between."""
 CLOSE_S, CUT_S = 2.0, 1.0
 """What a close gives to what was handed in; then it is cut, which nobody is told was stored."""
 EVERYTHING = frozenset({"events", "work", "writes"})
-_AGAIN = (asyncpg.DeadlockDetectedError, asyncpg.SerializationError)
-_AWAY = (
-    OSError, TimeoutError, SidecarError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError, asyncpg.InternalClientError,
-)  # fmt: skip
 Answer = TypeVar("Answer")
 
 
@@ -235,38 +233,62 @@ class PostgresStore(Store):
         return group
 
     async def _run_group(self, jobs: Sequence[Job]) -> None:
+        """Run them together. One whose rows somebody else has locked keeps neither these nor the next ones waiting."""
         if len(jobs) == 1:
-            return await self._run_alone(jobs[0])
+            return await self._run_in_turn(jobs[0])
         together = merged(jobs)
-        await self._run(together)
-        if isinstance(together.result, Exception) and not _is_away(together.result):
+        await self._run(together, blocked_s=0.0)
+        if isinstance(together.result, BLOCKED):
+            for job in jobs:
+                self._spawn(self._run_alone(job))
+            return None
+        if isinstance(together.result, Exception) and not is_away(together.result):
             # One of them contradicts the data, or has lost its claim: it alone must fail.
             for job in jobs:
-                await self._run_alone(job)
+                await self._run_in_turn(job)
             return None
         for job in jobs:
-            job.result = _failure(together.result) if isinstance(together.result, Exception) else [[]]
+            job.result = failure(together.result) if isinstance(together.result, Exception) else [[]]
         settle(jobs)
         return None
 
+    async def _run_in_turn(self, job: Job) -> None:
+        """Run a transaction while others wait for it to end, unless it waits itself."""
+        await self._run(job, blocked_s=0.0)
+        if isinstance(job.result, BLOCKED):
+            self._spawn(self._run_alone(job))
+        else:
+            self._end(job)
+
     async def _run_alone(self, job: Job) -> None:
         await self._run(job)
+        self._end(job)
+
+    def _end(self, job: Job) -> None:
         if isinstance(job.result, Exception):
-            job.result = _failure(job.result)
+            job.result = failure(job.result)
         settle((job,))
 
-    async def _run(self, job: Job) -> None:
-        """Run a transaction, again after a deadlock; its result, or the error as it came."""
-        within_s = job.within_s
-        end = self._loop.time() + within_s
-        for again in range(RUNS):
+    async def _run(self, job: Job, blocked_s: float = BLOCKED_S) -> None:
+        """Run a transaction, again after a deadlock, and for `blocked_s` while others have locked its rows.
+
+        Its result, or the error as it came.
+        """
+        within_s, now = job.within_s, self._loop.time()
+        collided = 0
+        while True:
             try:
-                if again:
-                    await asyncio.sleep(random.uniform(0, 0.01 * 2**again))  # noqa: S311 -- to part two that collided
-                async with self._connection(within_s, end) as connection:
+                async with self._connection(within_s, now + within_s) as connection:
                     job.result = await _transaction(connection, job.steps)
-            except _AGAIN as error:
-                job.result = error
+            except AGAIN as error:
+                job.result, pause_s = error, 0.02 * 2**collided  # to part two that collided
+                collided += 1
+                if collided == RUNS:
+                    return
+            except BLOCKED as error:
+                job.result, pause_s = error, BLOCKED_PAUSE_S
+                if self._loop.time() >= now + blocked_s:
+                    return
             except asyncio.CancelledError:  # nobody here cancels: a connection died in the driver's hands
                 job.result = NotStored("store:CancelledError")
                 return
@@ -276,6 +298,7 @@ class PostgresStore(Store):
             else:
                 self._tell({step.statement.wakes for step in job.steps if step.rows and step.statement.wakes})
                 return
+            await asyncio.sleep(random.uniform(0, pause_s))  # noqa: S311 -- nothing secret
 
     def _tell(self, names: set[str]) -> None:
         self._news |= names
@@ -373,26 +396,3 @@ async def _rows(connection: Any, statement: Statement, row: Mapping[str, object]
     sql, names = _compiled(statement)
     fetch: Callable[..., Awaitable[list[Any]]] = connection.fetch
     return [dict(found) for found in await fetch(sql, *(row[name] for name in names))]
-
-
-def _is_away(error: Exception) -> bool:
-    """Whether the database is away, or cannot store anything at all: not the fault of what was to be stored."""
-    if isinstance(error, ClaimLost):
-        return False
-    return isinstance(error, _AWAY) or (isinstance(error, asyncpg.InterfaceError) and not _is_unsendable(error))
-
-
-def _is_unsendable(error: Exception) -> bool:
-    """Whether the driver could not even say a value: its own DataError, which is no PostgresError."""
-    return isinstance(error, asyncpg.InterfaceError) and isinstance(error, ValueError)
-
-
-def _failure(error: Exception) -> Exception:
-    """A statement that contradicts the data will do so again: that is the work's fault, not the database's."""
-    if isinstance(error, ClaimLost | NotStored):
-        return error
-    name = type(error).__name__
-    contradicts = isinstance(error, (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)) or _is_unsendable(
-        error
-    )
-    return Retryable(f"store:{name}") if contradicts else NotStored(f"store:{name}")

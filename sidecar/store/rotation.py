@@ -15,6 +15,7 @@ from sidecar.errors import Misconfigured, NotHere, Rejected
 from sidecar.store.cipher import Cipher
 from sidecar.store.engine import SLOW_S, Row, Statement, Step, Store
 from sidecar.store.inventory import SEALED, SealedColumn
+from sidecar.store.leases import GONE_S
 from sidecar.store.ring import LEAVE, LEFT, look_at_ring
 
 PORTION = 250
@@ -29,6 +30,13 @@ QUIET_S = 300.0
 SERVERS = Statement(
     "sealing_servers",
     "SELECT sealing, sealing_since FROM lease WHERE name LIKE 'process:%' AND until > :now",
+)
+# Those whose lease ended without a word: killed, cut off, or standing still.
+GONE = Statement(
+    "sealing_gone",
+    "SELECT holder FROM lease WHERE (name LIKE 'gone:%' OR name LIKE 'process:%') AND sealing = :sealing "
+    "AND until <= :now AND until > :since "
+    "AND holder NOT IN (SELECT holder FROM lease WHERE name LIKE 'process:%' AND until > :now)",
 )
 RETIRE = Statement("retire_key", "UPDATE ring SET retired_at = :now WHERE name = :name AND retired_at IS NULL")
 
@@ -152,30 +160,43 @@ class Rotation:
         if at.column < len(SEALED):
             at.after = _before_all(SEALED[at.column])
 
-    async def retire(self, number: int, now: float) -> None:
+    async def retire(self, number: int, now: float, *, anyway: bool = False) -> None:
         """Give a key up for good; whoever asked takes it out of the file next.
+
+        With `anyway` also one that a server which vanished had, or that no copy of the ring holds any more: what they
+        sealed then opens nowhere.
 
         Raises:
             Misconfigured: it seals, a value still needs it, or a server may still store what it sealed with it.
         """
         await look_at_ring(self._store, self._cipher)
-        values = (await self._values()).get(number, 0)
-        servers = await self._servers()
-        quiet_s = QUIET_S - (now - max((row["sealing_since"] for row in servers if row["sealing"]), default=0.0))
-        problem = None
-        if f"key {number}" not in {r["name"] for r in await self._store.read(LEFT)}:
-            problem = f"this database knows no key {number}"
-        elif number == self._cipher.sealing:
-            problem = f"key {number} seals; first: sidecar keys rotate, sidecar keys reseal"
-        elif values:
-            problem = f"key {number} is needed for {values} values; first: sidecar keys reseal"
-        elif any(row["sealing"] in {None, number} for row in servers):
-            problem = f"a server seals with key {number}, or does not say with which; give it the new key file"
-        elif quiet_s > 0:
-            problem = f"what was sealed with key {number} may still be on its way; try again in {quiet_s:.0f} s"
-        if problem is not None:
+        if (problem := await self._in_the_way(number, now, anyway=anyway)) is not None:
             raise Misconfigured([problem])
         await self._store.commit(Step(RETIRE, [{"name": f"key {number}", "now": now}]))
+
+    async def _in_the_way(self, number: int, now: float, *, anyway: bool) -> str | None:
+        """Why a key must not be retired."""
+        key, values = f"key {number}", (await self._values()).get(number, 0)
+        servers, gone = await self._servers(), await self._gone(number)
+        quiet_s = QUIET_S - (now - max((row["sealing_since"] for row in servers if row["sealing"]), default=0.0))
+        is_lost = number not in self._cipher.numbers
+        needed = f"{key} is needed for {values} values"
+        no_copy = "use the ring that has it; if there is none, --anyway gives up what it sealed, for good"
+        back = f"{gone} servers vanished in the last 24 h while they sealed with {key}; make sure that they have ended"
+        lost = "with --anyway, what they sealed and had not stored by now opens nowhere"
+        found = (
+            (key not in {r["name"] for r in await self._store.read(LEFT)}, f"this database knows no {key}"),
+            (number == self._cipher.sealing, f"{key} seals; first: sidecar keys rotate, sidecar keys reseal"),
+            (values and not is_lost, f"{needed}; first: sidecar keys reseal"),
+            (values and not anyway, f"{needed} and is not in this ring; {no_copy}"),
+            (
+                any(row["sealing"] in {None, number} for row in servers),
+                f"a server seals with {key}, or does not say with which; give it the new key file",
+            ),
+            (quiet_s > 0, f"what was sealed with {key} may still be on its way; try again in {quiet_s:.0f} s"),
+            (gone and not anyway, f"{back}; {lost}"),
+        )
+        return next((said for holds, said in found if holds), None)
 
     async def _values(self) -> dict[int, int]:
         """How many values each key has sealed."""
@@ -195,6 +216,13 @@ class Rotation:
         if self._store.alone:
             return [{"sealing": self._cipher.sealing, "sealing_since": self._cipher.sealing_since}]
         return list(await self._store.read(SERVERS, now=time.time()))
+
+    async def _gone(self, number: int) -> int:
+        """How many servers ended without a word while they sealed with a key. A file's lock says that none did."""
+        if self._store.alone:
+            return 0
+        now = time.time()
+        return len(await self._store.read(GONE, sealing=number, now=now, since=now - GONE_S))
 
 
 def _before_all(place: SealedColumn) -> Row:

@@ -270,3 +270,32 @@ ring = Table(
     Column("fingerprint", LargeBinary, nullable=False),
     Column("retired_at", Float),
 )
+
+model_version = Table(
+    "model_version",
+    metadata,
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("digest", Text, nullable=False),
+    Column("first_seen_at", Float, nullable=False),
+    PrimaryKeyConstraint("name", "version"),
+)
+
+transition = Table(
+    "transition",
+    metadata,
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("at", Float, nullable=False),
+    Column("what", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("version", Text),
+    Column("model_digest", Text),
+    Column("percent", Float),
+    Column("by_what", Text, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("why", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("override_reason", Text, nullable=False),
+    Column("previous", LargeBinary, nullable=False),
+    Column("digest", LargeBinary, nullable=False),
+)

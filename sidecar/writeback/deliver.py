@@ -93,6 +93,10 @@ class Deliverer:
         writes = _Writes(write, ladder, known or Effect(None, None), sending)
         return Delivered("written", None, await self._write(stored, manifest, links, writes))
 
+    async def is_there(self, stored: Stored, manifest: Manifest, ladder: LadderWriter, identity: bytes) -> bool:
+        """Whether the chart holds anything of this result, after an attempt whose answer was lost."""
+        return await self._look(stored, manifest, ladder, identity) is not None
+
     async def _look(self, stored: Stored, manifest: Manifest, ladder: LadderWriter, identity: bytes) -> Effect | None:
         """What the chart holds of an earlier attempt whose answer was lost."""
         links = self._links(stored, manifest, identity, "Device/unknown")

@@ -7,11 +7,11 @@ https://hl7.org/fhir/R4/http.html#upsert https://hl7.org/fhir/R4/http.html#ccrea
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from sidecar import log
-from sidecar.errors import Conflict, Rejected, Retryable, Unavailable
+from sidecar.errors import Conflict, Rejected, Retryable, TooEarly, Unavailable
 from sidecar.fhir import references
 from sidecar.fhir.capability import Capability, Ladder
 from sidecar.fhir.client import EhrClient
@@ -22,13 +22,22 @@ from sidecar.writeback.render import AIAST
 from sidecar.writeback.sending import Sending
 
 _SERVER_OWNED = {"id", "meta", "text"}
+MayWrite = Callable[[], Awaitable[None]]
+"""Raises when no write may begin now."""
+
+
+async def _always() -> None:
+    """Nobody forbids it."""
 
 
 class LadderWriter:
-    """Writes through one client with one server's abilities."""
+    """Writes through one client with one server's abilities. `may_write` is awaited before each request that writes."""
 
-    def __init__(self, client: EhrClient, capability: Capability, forced: Ladder | None = None) -> None:
+    def __init__(
+        self, client: EhrClient, capability: Capability, forced: Ladder | None = None, may_write: MayWrite = _always
+    ) -> None:
         self._client, self._capability, self._forced = client, capability, forced
+        self._may_write = may_write
 
     def takes(self, type_name: str) -> bool:
         """Whether the server can hold a resource of this type."""
@@ -92,6 +101,7 @@ class LadderWriter:
                 found = await self._find(resource)
                 if found is not None:
                     return await self._bring_up_to_date(resource, found)
+        await self._may_write()
         await self._client.send(
             "update", "PUT", f"{type_name}/{logical_id}", ok={200, 201},
             body={**resource, "id": logical_id}, headers={"Prefer": "return=minimal"},
@@ -117,6 +127,7 @@ class LadderWriter:
         headers = {"Prefer": "return=minimal"}
         if is_fhir_id(version):
             headers["If-Match"] = f'W/"{version}"'
+        await self._may_write()
         await self._client.send(
             "update", "PUT", f"{resource['resourceType']}/{logical_id}", ok={200, 201},
             body={**resource, "id": logical_id}, headers=headers,
@@ -131,6 +142,7 @@ class LadderWriter:
 
     async def _conditional(self, resource: Mapping[str, Any], sending: Sending) -> str:
         system, value = _identifier(resource)
+        await self._may_write()
         answer = await self._client.send(
             "create", "POST", str(resource["resourceType"]), ok={200, 201, 412}, body=_unnamed(resource),
             headers={"If-None-Exist": f"identifier={_token(system, value)}"},
@@ -159,13 +171,14 @@ class LadderWriter:
         if clock.time() >= too_late:  # a slow database, or a process that was stopped: somebody else may go on
             raise Retryable("too_late:create")
         try:
+            await self._may_write()
             async with asyncio.timeout_at(too_late):
                 answer = await self._client.send(
                     "create", "POST", str(resource["resourceType"]), ok={200, 201}, body=_unnamed(resource)
                 )
         except TimeoutError:
             raise Unavailable("ehr_unreachable:TimeoutError") from None
-        except (Rejected, Conflict):  # refused: nothing is under way. After any other error it may be
+        except (Rejected, Conflict, TooEarly):  # refused: nothing is under way. After any other error it may be
             await sending.end()
             raise
         logical_id = self._new_id(answer.location, answer.body, resource) or await self._find(resource)

@@ -107,6 +107,12 @@ EFFECT = Statement(
     "observation = excluded.observation, revision = excluded.revision, written_at = excluded.written_at",
     sort_by=("identity",),
 )
+# Who remembers an effect and who forgets its patient take turns: each would else see the picture before the other.
+IN_TURN = Statement(
+    "effect_in_turn",
+    "SELECT assessment_id FROM delivery WHERE identity = :identity ORDER BY assessment_id FOR UPDATE",
+    shared=True,
+)
 FIND_EFFECT = Statement(
     "find_effect",
     "SELECT risk_assessment, observation, revision FROM effect WHERE identity = :identity",
@@ -258,7 +264,7 @@ class Outbox:
 
     async def keep_now(self, write: QueuedWrite, effect: Effect, now: float) -> None:
         """Remember what the chart holds already, before the rest of a write is known."""
-        await self._store.commit(self.keep(write, effect, now))
+        await self._store.commit(Step(IN_TURN, [{"identity": write.identity}]), self.keep(write, effect, now))
 
     def keep(self, write: QueuedWrite, effect: Effect, now: float) -> Step:
         """A step that remembers what the chart holds."""

@@ -80,7 +80,7 @@ async def test_an_older_server_goes_on_with_its_models_when_the_newer_one_has_go
         site(tmp_path / "keys", tmp_path / "keys" / "keys.toml", ehr, url, promoted=True)
         keys = tmp_path / "keys" / "keys.toml"
         first = site(tmp_path / "first", keys, ehr, url, promoted=True)
-        last = site(tmp_path / "last", keys, ehr, url, promoted=False)
+        last = site(tmp_path / "last", keys, ehr, url, promoted=False, models=KIDNEY_ONLY)
         async with running(first, last) as servers:
             await servers.pop().close()
             await admitted(ehr)

@@ -85,6 +85,98 @@ def test_a_line_that_cannot_be_read_is_told_by_its_place_and_the_others_pass():
     assert CANARY not in done.output
 
 
+def test_no_file_is_named_unless_somebody_asks_for_it(tmp_path):
+    """What a file is called is often whom it is about."""
+    (tmp_path / f"a-{CANARY}").mkdir()
+    (tmp_path / f"a-{CANARY}" / f"{CANARY}.json").write_text(json.dumps(person(1)))
+    (tmp_path / f"b-{CANARY}.ndjson").write_bytes(lines(reading(1)) + b"{\n")
+    (tmp_path / f"c-{CANARY}.json").write_text("[")
+    for words in ((), ("--diff",), ("--report",), ("--html",)):
+        done = deid(tmp_path, *words)
+        assert done.exit_code == 1
+        assert CANARY.casefold() not in done.output.casefold()
+        assert "file 2, line 2: not valid JSON" in done.stderr
+        assert "file 3: not valid JSON" in done.stderr
+    assert "--- file 1, line 1\n" in deid(tmp_path, "--diff").stdout
+    named = deid(tmp_path, "--diff", "--names")
+    assert f"--- {tmp_path / f'a-{CANARY}' / f'{CANARY}.json'}, line 1\n" in named.stdout
+    assert f"b-{CANARY}.ndjson, line 2: not valid JSON" in named.stderr
+
+
+TWICE = [
+    '{"resourceType": "Patient", "id": "x", "gender": "male", "gender": "female"}',
+    '{"resourceType": "Observation", "status": "final", "status": "entered-in-error"}',
+    '{"resourceType": "Observation", "status": "final", "st\\u0061tus": "entered-in-error"}',
+    '{"resourceType": "Bundle", "entry": [{"resource": {"resourceType": "Patient", "active": true, "active": false}}]}',
+    '{"resourceType": "Patient", "link": [{"type": "refer"}], "text": "a\\"b:c", "link": []}',
+]
+ONCE = [
+    '{"resourceType": "Patient", "id": "a:b", "text": "x\\\\", "gender": "male"}',
+    ' {"resourceType":"Patient" , "gender" :\t"male","active":true, "x":{"gender":1.50, "y":[{"gender":1e3},{"gender":[]}]}}',
+    '{"resourceType": "Patient", "text": "\\":\\"\\u003a:", "gender": "male"}',
+]
+
+
+@pytest.mark.parametrize("written", TWICE)
+def test_a_key_that_is_there_twice_leaves_its_document_out(written):
+    done = deid("-", given=written.encode() + b"\n" + lines(reading(1)))
+    assert (done.exit_code, [r["resourceType"] for r in out(done)]) == (1, ["Observation"])
+    assert "standard input, line 1: a key is there twice" in done.stderr
+    alone = deid("-", given=written.replace(", ", ",\n").encode())
+    assert (alone.exit_code, alone.stdout) == (1, "")
+    assert "a key is there twice" in alone.stderr
+
+
+@pytest.mark.parametrize("written", ONCE)
+def test_colons_and_quotes_in_texts_are_no_keys(written):
+    done = deid("-", given=written.encode())
+    assert (done.exit_code, len(out(done))) == (0, 1), done.stderr
+
+
+def test_what_is_nested_too_deeply_to_be_written_is_not_read():
+    deep = b'{"resourceType": "Patient", "x": ' + b"[" * 400 + b"]" * 400 + b"}\n"
+    done = deid("-", given=deep + lines(person(1)))
+    assert (done.exit_code, len(out(done))) == (1, 1)
+    assert "standard input, line 1: nested too deeply" in done.stderr
+
+
+def test_two_sites_have_no_token_in_common_and_one_has_its_own_again(tmp_path, ring):
+    words = ("-", "--keys", ring, "--vault", tmp_path / "v")
+    north, south, again = (
+        out(deid(*words, "--site", site, given=lines(person(1))))[0]["id"] for site in ("north", "south", "north")
+    )
+    assert north == again != south
+    keyed = ("-", "--keys", ring, "--mode", "keyed_pseudonyms")
+    one, two = (out(deid(*keyed, "--site", site, given=lines(person(1))))[0]["id"] for site in ("north", "south"))
+    assert one != two
+    refused = deid(*words, "--site", "a|b", given=lines(person(1)))
+    assert (refused.exit_code, refused.stdout) == (2, "")
+
+
+def test_two_runs_of_one_vault_give_one_year_and_a_report_uses_up_none(tmp_path, ring):
+    vault = tmp_path / "v"
+    words = ("-", "--keys", ring, "--vault", vault)
+    assert deid(*words, "--report", given=lines(reading(1))).exit_code == 0
+    assert vault.stat().st_size == 0
+    first = out(deid(*words, given=lines(reading(1))))[0]
+    later = out(deid(*words, given=lines(reading(1, effectiveDateTime="2026-03-01T13:00:00Z"))))[0]
+    assert first["effectiveDateTime"] == "2026"
+    assert "effectiveDateTime" not in later
+    assert later["_effectiveDateTime"]["extension"][0]["valueDecimal"] == 3_600
+    assert b"2026-03-01" not in vault.read_bytes()
+
+
+def test_a_vault_whose_lines_are_mostly_superseded_is_written_anew(tmp_path, ring):
+    words = ("-", "--keys", ring, "--vault", tmp_path / "v")
+    years = lines(*(reading(1, effectiveDateTime=f"{year}-03-01T12:00:00Z") for year in range(1990, 2026)))
+    once = out(deid(*words, given=years))
+    before = (tmp_path / "v").stat().st_size
+    twice = out(deid(*words, given=years))
+    assert (tmp_path / "v").stat().st_size < before / 2
+    beside = [out["_effectiveDateTime"] for out in twice]
+    assert beside == [out["_effectiveDateTime"] for out in once]
+
+
 def test_a_refused_resource_is_told_by_its_reason_and_the_exit_code():
     done = deid("-", given=lines(reading(1, modifierExtension=[{"url": CANARY}]), reading(2)))
     assert done.exit_code == 1

@@ -1,9 +1,11 @@
 """A patient who is forgotten is in no table any more, and the others are as they were."""
 
+import asyncio
 import contextlib
 import sqlite3
 import time
 
+import asyncpg
 import pytest
 
 from sidecar.errors import ClaimLost, NotHere
@@ -180,6 +182,29 @@ async def test_a_half_written_result_of_somebody_forgotten_is_not_remembered(tmp
         await gone(site)
         await outbox.keep_now(write, effect, 1.0)  # what a write that was under way does when its second half fails
         assert await outbox.effect(identity) is None
+
+
+async def test_a_half_written_result_that_is_remembered_while_its_patient_is_forgotten_leaves_nothing(tmp_path):
+    with new_database(tmp_path, "postgres") as url:
+        async with house(tmp_path, store=f'url = "{url}"') as site:
+            await two(site)
+            outbox, stored = (
+                site.sidecar.rooms.outbox,
+                await site.sidecar.rooms.archive.current(PatientId(WHO), "news2"),
+            )
+            effect = await outbox.effect(stored.identity)
+            write = type("Write", (), {"identity": stored.identity, "revision": 1})
+            other = await asyncpg.connect(url)
+            await other.execute("DELETE FROM effect WHERE identity = $1", bytes(stored.identity))  # the first half ever
+            async with other.transaction():
+                # As forgetting does it, up to its commit: nobody else sees anything of it yet.
+                for table in ("delivery", "effect"):
+                    await other.execute(f"DELETE FROM {table} WHERE identity = $1", bytes(stored.identity))
+                keeping = asyncio.ensure_future(outbox.keep_now(write, effect, 1.0))
+                await asyncio.wait([keeping], timeout=0.5)
+            await other.close()
+            await keeping
+            assert len(await site.rows("SELECT identity FROM effect")) == 1  # the other patient's
 
 
 async def test_every_sealed_value_of_a_patient_is_gone_and_of_the_other_none(tmp_path, database):

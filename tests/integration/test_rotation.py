@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -10,6 +10,7 @@ from sidecar.errors import Misconfigured, NotHere
 from sidecar.store import Cipher, Leases, Rotation, Says, Statement, Step, Store, check_ring, load_keys, open_store
 from sidecar.store.inventory import SEALED
 from sidecar.store.keyfile import fresh_key, read_keys, replace_keys
+from sidecar.store.leases import BEAT_S, GONE_S, LEASE_S
 from sidecar.store.ring import look_at_ring
 from sidecar.store.rotation import PORTION, QUIET_S
 from tests.harness import ENGINES, cipher_in, new_database
@@ -243,7 +244,11 @@ async def test_a_server_is_not_started_and_not_turned_with_a_key_that_was_retire
     cipher = await turned(stores[0], tmp_path)
     rotation = Rotation(stores[0], cipher)
     await pass_to_the_end(rotation)
+    both = read_keys(tmp_path / "keys.toml").turned(1)
     await rotation.retire(1, time.time() + 2 * QUIET_S)
+    with pytest.raises(Misconfigured, match="lacks key 2"):
+        await check_ring(stores[1], load_keys(before))
+    replace_keys(before, both)
     with pytest.raises(Misconfigured, match="key 1 was retired"):
         await check_ring(stores[1], load_keys(before))
     path = tmp_path / "keys.toml"
@@ -294,3 +299,120 @@ async def test_nothing_is_sealed_again_or_retired_while_another_server_seals_wit
         finally:
             for store in stores:
                 store.close()
+
+
+@pytest.fixture
+def several(tmp_path) -> Iterator[list[Store]]:
+    """Some processes of one shared database."""
+    with new_database(tmp_path, "postgres") as url:
+        opened = [open_store(url) for _ in range(3)]
+        yield opened
+        for store in opened:
+            store.close()
+
+
+class Clock:
+    """Some time ago; it goes on only when a test says so."""
+
+    def __init__(self, ago_s: float) -> None:
+        self.now = time.time() - ago_s
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def sealing(store: Store, number: int, clock: Callable[[], float] = time.time) -> Leases:
+    return Leases(store, (), clock, Says(sealing=lambda: (number, 0.0)))
+
+
+NAMES = Statement("names_of_leases", "SELECT name FROM lease ORDER BY name")
+
+
+async def test_a_key_is_not_retired_while_a_server_that_vanished_sealed_with_it_unless_somebody_says_so(
+    several, tmp_path
+):
+    rotation, later = Rotation(several[0], await turned(several[0], tmp_path)), time.time() + 2 * QUIET_S
+    await pass_to_the_end(rotation)
+    clock = Clock(ago_s=100.0)
+    await sealing(several[1], 1, clock).beat()
+    assert "1 servers vanished in the last 24 h while they sealed with key 1" in await refused(rotation, 1, later)
+    living = sealing(several[0], 2, clock)
+    for _ in range(int(LEASE_S)):
+        clock.now += BEAT_S
+        await living.beat()
+        await living.free()
+    assert [r["name"].partition(":")[0] for r in await several[0].read(NAMES)] == ["gone", "process"]
+    assert "with --anyway, what they sealed and had not stored by now opens nowhere" in await refused(
+        rotation, 1, later
+    )
+    await rotation.retire(1, later, anyway=True)
+
+
+async def test_a_server_that_vanished_and_came_back_with_the_new_key_stands_in_nobodys_way(several, tmp_path):
+    rotation, later = Rotation(several[0], await turned(several[0], tmp_path)), time.time() + 2 * QUIET_S
+    await pass_to_the_end(rotation)
+    clock = Clock(ago_s=100.0)
+    cut_off, living = sealing(several[1], 1, clock), sealing(several[0], 2, clock)
+    await cut_off.beat()
+    for _ in range(int(LEASE_S)):
+        clock.now += BEAT_S
+        await living.beat()
+        await living.free()
+    await sealing(several[1], 1).beat()
+    assert "a server seals with key 1" in await refused(rotation, 1, later)
+    await sealing(several[1], 2).beat()
+    await rotation.retire(1, later)
+
+
+async def test_a_server_that_vanished_days_ago_or_said_goodbye_stands_in_nobodys_way(several, tmp_path):
+    rotation, later = Rotation(several[0], await turned(several[0], tmp_path)), time.time() + 2 * QUIET_S
+    await pass_to_the_end(rotation)
+    clock = Clock(ago_s=GONE_S + 100.0)
+    await sealing(several[1], 1, clock).beat()
+    stopped = sealing(several[0], 1, Clock(ago_s=100.0))
+    await stopped.beat()
+    await stopped.give_back()
+    await rotation.retire(1, later)
+
+
+async def test_when_another_vanishes_one_that_vanished_more_than_a_day_ago_is_forgotten(several):
+    clock = Clock(ago_s=2 * GONE_S)
+    await sealing(several[1], 1, clock).beat()
+    living = sealing(several[0], 2, clock)
+    for _ in range(int(LEASE_S)):
+        clock.now += BEAT_S
+        await living.beat()
+        await living.free()
+    assert [r["name"].partition(":")[0] for r in await several[0].read(NAMES)] == ["gone", "process"]
+    clock.now += GONE_S
+    await sealing(several[2], 1, clock).beat()
+    for _ in range(int(LEASE_S)):
+        clock.now += BEAT_S
+        await living.beat()
+        await living.free()
+    assert [r["name"] for r in await several[0].read(NAMES)] == [
+        f"gone:{several[2].owner}", f"process:{several[0].owner}",
+    ]  # fmt: skip
+
+
+async def test_a_key_of_which_no_copy_is_left_is_given_up_only_when_somebody_says_so(stores, tmp_path):
+    cipher = await turned(stores[0], tmp_path)
+    await pass_to_the_end(Rotation(stores[0], cipher))
+    lost = tmp_path / "keys.toml"
+    replace_keys(lost, read_keys(lost).turned(1).without(2))
+    for number in (None, 1):
+        with pytest.raises(Misconfigured, match=r"sidecar keys retire 2 --anyway"):
+            await check_ring(stores[1], load_keys(lost), number)
+    left = load_keys(lost)
+    await check_ring(stores[1], left, 2)
+    rotation, later = Rotation(stores[1], left), time.time() + 2 * QUIET_S
+    assert "is not in this ring; use the ring that has it" in await refused(rotation, 2, later)
+    await rotation.retire(2, later, anyway=True)
+    await check_ring(stores[1], load_keys(lost))
+
+
+async def test_a_key_that_can_still_open_what_it_sealed_is_not_given_up_whatever_is_said(stores, tmp_path):
+    rotation, later = Rotation(stores[0], await turned(stores[0], tmp_path)), time.time() + 2 * QUIET_S
+    for number, said in ((1, "first: sidecar keys reseal"), (2, "key 2 seals"), (7, "knows no key 7")):
+        with pytest.raises(Misconfigured, match=said):
+            await rotation.retire(number, later, anyway=True)

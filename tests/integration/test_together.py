@@ -1,12 +1,14 @@
 """PostgreSQL: transactions of the same steps that gather go together, and it is as if each had gone alone."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 
+import asyncpg
 import pytest
 
-from sidecar.errors import ClaimLost
+from sidecar.errors import ClaimLost, NotStored
 from sidecar.inbox import EventBox, ModelWait, WorkBox
 from sidecar.records import Event, PatientId, Reference
 from sidecar.store import Statement, Step, Store, open_store
@@ -22,11 +24,16 @@ STEAL = Statement("steal", "UPDATE work SET claim = 'another' WHERE patient_key 
 
 
 @pytest.fixture
-def store() -> Iterator[Store]:
-    with new_database() as url:
-        opened = open_store(url)
-        yield opened
-        opened.close()
+def url() -> Iterator[str]:
+    with new_database() as made:
+        yield made
+
+
+@pytest.fixture
+def store(url) -> Iterator[Store]:
+    opened = open_store(url)
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -125,3 +132,55 @@ async def test_patients_of_two_models_are_routed_and_settled_beside_each_other_w
     items = await work.claim("last", time.time(), 60, 2 * MANY)
     await settled(store, work, items)
     assert await count(store, "SELECT count(*) AS n FROM event WHERE state <> 'done'") == 0
+
+
+@contextlib.asynccontextmanager
+async def locked(url, table, **key):
+    """A row that somebody else holds on to."""
+    other = await asyncpg.connect(url)
+    try:
+        async with other.transaction():
+            where = " AND ".join(f"{name} = ${n}" for n, name in enumerate(key, 1))
+            assert await other.fetch(f"SELECT 1 FROM {table} WHERE {where} FOR UPDATE", *key.values())
+            yield
+    finally:
+        await other.close()
+
+
+@pytest.mark.parametrize("table", ["work", "event"])
+@pytest.mark.parametrize("with_others", [True, False])
+async def test_a_settle_that_is_blocked_keeps_no_other_waiting(store, boxes, url, table, with_others):
+    events, work = boxes
+    await routed(store, events, [[(PatientId(f"p{n}"), A)] for n in range(MANY)])
+    blocked, *others = await work.claim("w", time.time(), 60, MANY)
+    row = {"patient_key": blocked.claim.patient_key} if table == "work" else {"id": blocked.claim.events[0]}
+
+    def end(item):
+        return asyncio.ensure_future(store.commit(*work.settled(item.claim, "x.1", "scored", 0.0)))
+
+    async with locked(url, table, **row):
+        began = time.monotonic()
+        waits = end(blocked)
+        if not with_others:
+            await asyncio.sleep(0)
+            await store.read(Statement("one", "SELECT 1 AS yes"))  # the blocked one is on its way alone
+        first, later = others[: MANY // 2], others[MANY // 2 :]
+        await asyncio.gather(*map(end, first))
+        await asyncio.gather(*map(end, later))
+        assert time.monotonic() - began < 2.5  # the server gives up on a lock after a fifth of a second
+        assert not waits.done()
+        assert await count(store, "SELECT count(*) AS n FROM event WHERE state = 'done'") == MANY - 1
+    await waits
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state = 'done'") == MANY
+    assert await count(store, "SELECT count(*) AS n FROM work") == 0
+
+
+async def test_what_stays_blocked_is_not_stored_and_says_so(store, boxes, url):
+    events, work = boxes
+    await routed(store, events, [[(PatientId("p"), A)]])
+    (item,) = await work.claim("w", time.time(), 60, MANY)
+    async with locked(url, "work", patient_key=item.claim.patient_key):
+        (ended,) = await settled(store, work, [item])
+    assert isinstance(ended, NotStored)
+    await settled(store, work, [item])
+    assert await count(store, "SELECT count(*) AS n FROM event WHERE state = 'done'") == 1

@@ -28,11 +28,11 @@ LOOKED_AT = {
         "'; '.join(error.problems)", "'; '.join(found)", "PurePath(filename).name", "_at(error.__traceback__)", "_at(traceback)",
         "_logger(record.name)", "_words(failure)", "at", "category.__name__", "cause", "cipher.sealing", "duty", "error", "full.retry_after_s",
         "how", "label", "len(found)", "len(late)", "len(self.models)", "level", "lineno", "model.name", "name", "number",
-        "one.letter", "one.means", "one.type", "place", "reason", "self._refused.pop(reason, 0)", "self._refused[full.reason]",
+        "one.letter", "one.means", "one.type", "place", "problem", "reason", "self._refused.pop(reason, 0)", "self._refused[full.reason]",
         "self.addresses[0]", "self.name", "self.sealing", "source.name", "type(error).__name__", "type_name",
     },
     "error": REASONS | {
-        "UNSAFE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name",
+        "UNSAFE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name", "refused",
         "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "whole.type.lower()", "why",
     },
     "label": {
@@ -43,7 +43,7 @@ LOOKED_AT = {
     },
     "refusal": {
         "MAX_EVENTS", "MAX_EVENTS + MAX_OTHERS", "STATUS", "focus.type", "full.reason", "full.retry_after_s", "known.status",
-        "name", "path", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
+        "name", "path", "prefix", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
     },
 }  # fmt: skip
 

@@ -1,34 +1,28 @@
-"""Codes, not prose: codings of known systems whose codes look like that system's, without display, text or version.
+"""Codes, not prose: codings of known systems whose codes are that system's, or look like it; no display, text, version.
 
 Pure. https://hl7.org/fhir/R4/datatypes.html#CodeableConcept
 """
 
-import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from sidecar.deid.forms import form_of
 from sidecar.deid.policy import Policy
 
-_ANY = re.compile(r"[A-Za-z0-9.\-]{1,32}")
-_DIGITS = re.compile(r"\d{1,9}", re.ASCII)
-_ICD_10 = re.compile(r"[A-Z]\d[0-9A-Z](?:\.?[0-9A-Z]{1,4})?", re.ASCII)
-# What a code of these systems looks like; a name, a date or a record number that was put there does not.
-_SHAPES = {
-    "http://loinc.org": re.compile(r"(?:\d{1,7}|L[AGLP]\d{1,7})-\d", re.ASCII),
-    "http://snomed.info/sct": re.compile(r"[1-9]\d{5,17}", re.ASCII),
-    "http://www.nlm.nih.gov/research/umls/rxnorm": _DIGITS,
-    "http://hl7.org/fhir/sid/cvx": re.compile(r"\d{1,3}", re.ASCII),
-    "http://hl7.org/fhir/sid/icd-10": _ICD_10,
-    "http://hl7.org/fhir/sid/icd-10-cm": _ICD_10,
-    "http://hl7.org/fhir/sid/icd-9-cm": re.compile(r"[EV]?\d{2,4}(?:\.\d{1,2})?", re.ASCII),
-    "http://www.whocc.no/atc": re.compile(r"[A-Z](?:\d\d(?:[A-Z](?:[A-Z](?:\d\d)?)?)?)?", re.ASCII),
-    "http://www.ama-assn.org/go/cpt": re.compile(r"\d{4}[0-9A-Z]", re.ASCII),
-}
 # Off the scale of the device, in whatever system: dropping it would turn a limit into a measurement.
 _LIMITS = {"<", ">"}
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
+# Concepts that R4 lets be of one system only: the same word in another says another thing.
+_STATED = "http://terminology.hl7.org/CodeSystem/"
+REQUIRED = {
+    "Condition.clinicalStatus": f"{_STATED}condition-clinical",
+    "Condition.verificationStatus": f"{_STATED}condition-ver-status",
+    "AllergyIntolerance.clinicalStatus": f"{_STATED}allergyintolerance-clinical",
+    "AllergyIntolerance.verificationStatus": f"{_STATED}allergyintolerance-verification",
+}
 _OMB_SYSTEM = "urn:oid:2.16.840.1.113883.6.238"
 _NULL_FLAVOR = "http://terminology.hl7.org/CodeSystem/v3-NullFlavor"
 _OMB = {
@@ -42,7 +36,7 @@ Concept = dict[str, Any]
 
 def coding_of(policy: Policy) -> Callable[[object], Concept | None]:
     """The reader of one Coding: system and code, or nothing."""
-    systems = {system: _SHAPES.get(system, _ANY).fullmatch for system in policy.systems}
+    systems = {system: form_of(system, policy.units) for system in policy.systems}
 
     def coding(value: object) -> Concept | None:
         if not isinstance(value, dict):
@@ -56,9 +50,9 @@ def coding_of(policy: Policy) -> Callable[[object], Concept | None]:
     return coding
 
 
-def concept_of(policy: Policy) -> Callable[[object], Concept | None]:
-    """The reader of one CodeableConcept: its codings that may stay, or nothing."""
-    coding = coding_of(policy)
+def concept_of(policy: Policy, only: str | None = None) -> Callable[[object], Concept | None]:
+    """The reader of one CodeableConcept: its codings that may stay, or nothing. `only`: those of one system."""
+    coding = coding_of(policy if only is None else replace(policy, systems=frozenset({only})))
 
     def concept(value: object) -> Concept | None:
         listed = value.get("coding") if isinstance(value, dict) else None
@@ -95,6 +89,22 @@ def absence_of(policy: Policy) -> Callable[[object], Concept | None]:
         return concept(value) or {"coding": [{"system": ABSENT, "code": "unknown"}]}
 
     return absence
+
+
+def labels_of(policy: Policy) -> Callable[[object], Concept | None]:
+    """The reader of `meta`: its security labels that the policy lists, by code."""
+    labels = policy.labels
+
+    def meta(value: object) -> Concept | None:
+        said = value.get("security") if isinstance(value, dict) else None
+        kept = []
+        for each in said if isinstance(said, list) else ():
+            system, code = (each.get("system"), each.get("code")) if isinstance(each, dict) else (None, None)
+            if isinstance(system, str) and isinstance(code, str) and f"{system}|{code}" in labels:
+                kept.append({"system": system, "code": code})
+        return {"security": kept} if kept else None
+
+    return meta
 
 
 def extension_of(policy: Policy) -> Callable[[object], Concept | None]:

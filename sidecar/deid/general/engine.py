@@ -4,34 +4,32 @@ from collections.abc import Mapping
 from datetime import date, timedelta
 from typing import Any
 
-from sidecar.deid.general.names import KeyedNames, Names
+from sidecar.deid.general.names import Names
 from sidecar.deid.general.references import Scope
 from sidecar.deid.general.tables import Tables
 from sidecar.deid.general.tally import Tally
 from sidecar.deid.general.visit import Refused, Visit
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Policy
-from sidecar.errors import Misconfigured
 
 
 class Engine:
     """De-identifies resources by `policy` in one mode.
 
-    `today` is the facility's local date, by which ages over 89 are judged. One engine is for one stream: the distances
-    of `safe_harbor_rules` are measured from the first moment that it meets of each patient, so what is to be compared
-    goes through one engine. Memory: some hundred bytes a patient in that mode, none in the others.
+    `today` is the facility's local date, by which ages over 89 are judged. The distances of `safe_harbor_rules` are
+    measured from the first moment that is met of each patient in a resource that is given out; the vault of the names
+    keeps it, so that all that goes through one vault can be compared. Memory: some hundred bytes a patient in that
+    mode, none in the others.
 
     Raises:
-        Misconfigured: `safe_harbor_rules` with names that are derived from a key, or a policy that keeps what cannot
-            be kept.
+        Misconfigured: `safe_harbor_rules` with names that are not drawn at random and kept in a vault, or a policy that
+            keeps what cannot be kept.
     """
 
     def __init__(self, policy: Policy, mode: Mode, names: Names, today: date, tally: Tally | None = None) -> None:
-        if mode is Mode.SAFE_HARBOR_RULES and isinstance(names, KeyedNames):
-            raise Misconfigured(["deid: safe_harbor_rules needs random tokens with a vault, not keyed ones"])
         self.tally = tally if tally is not None else Tally()
         self._names = names
-        self._tables = Tables(policy, mode, today)
+        self._tables = Tables(policy, mode, today, names)
         self._alone = Scope(self._tables.types)
 
     def resource(self, resource: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -45,7 +43,7 @@ class Engine:
         if isinstance(own, str) and isinstance(type_name, str):
             visit.key = (type_name, own)
         try:
-            out = self._tables.run(visit)
+            out = self._tables.whole(visit)
         except Refused as refused:
             self.tally.refused[refused.reason] += 1
             return None

@@ -3,13 +3,22 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sidecar.deid.general.codes import absence_of, coding_of, concept_of, extension_of, interpretation_of
+from sidecar.deid.general.ages import Ages, is_age_range, is_at_death
+from sidecar.deid.general.codes import (
+    REQUIRED,
+    absence_of,
+    coding_of,
+    concept_of,
+    extension_of,
+    interpretation_of,
+    labels_of,
+)
 from sidecar.deid.general.moments import time_of_day
 from sidecar.deid.general.places import Places
 from sidecar.deid.general.quantities import cap_range, is_number, quantity_of
-from sidecar.deid.general.references import Key, Types
+from sidecar.deid.general.references import Key, Types, method_of
 from sidecar.deid.general.tally import DROPPED, REPLACED
-from sidecar.deid.general.visit import Visit
+from sidecar.deid.general.visit import RefusedEntry, Visit
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
 from sidecar.errors import Misconfigured
@@ -18,19 +27,21 @@ Read = Callable[[Any, Visit], Any]
 """The new value of an element, or None when nothing of it may stay."""
 
 _QUANTITIES = frozenset({"Quantity", "SimpleQuantity", "MoneyQuantity", "Age", "Count", "Distance", "Duration"})
+_METHODS = ("GET", "HEAD", "POST", "PUT", "DELETE", "PATCH")
 _INTEGERS = {"integer": (-(2**31), 2**31 - 1), "unsignedInt": (0, 2**31 - 1), "positiveInt": (1, 2**31 - 1)}
 
 
 class Leaves:
     """The readers of data types that have no table of their own, or more of a meaning than a table."""
 
-    def __init__(self, policy: Policy, mode: Mode) -> None:
-        self._policy, self._types = policy, Types.of(policy)
-        self._capped = mode is Mode.SAFE_HARBOR_RULES
+    def __init__(self, policy: Policy, mode: Mode, ages: Ages | None) -> None:
+        self._policy, self._types, self._ages = policy, Types.of(policy), ages
         self._coding, self._concept = coding_of(policy), concept_of(policy)
         self._special = {"interpretation": interpretation_of(policy), "dataAbsentReason": absence_of(policy)}
         read_extension = extension_of(policy)
         self._extension: Read = lambda value, _: read_extension(value)
+        read_meta = labels_of(policy)
+        self.meta: Read = lambda value, _: read_meta(value)
         places = Places(policy, exact=mode is Mode.LIMITED_DATA_SET)
         self.place: Read = lambda value, _: places.address(value)
 
@@ -42,7 +53,7 @@ class Leaves:
         """
         kind = keep.kind
         if kind in _QUANTITIES:
-            return quantity_of(self._policy, path, kind, capped=self._capped)
+            return self._quantity(path, "Age" if is_age_range(path.rpartition(".")[0]) else kind)
         if kind == "CodeableConcept":
             return self._concepts(path, name)
         if kind == "code":
@@ -53,7 +64,7 @@ class Leaves:
         simple: dict[str, Read] = {
             "boolean": lambda value, _: value if isinstance(value, bool) else None,
             "decimal": lambda value, _: value if is_number(value) else None,
-            "time": lambda value, _: None if self._capped else time_of_day(value),
+            "time": lambda value, _: None if self._ages is not None else time_of_day(value),
             "Coding": lambda value, _: self._coding(value),
             "Reference": self._reference(path),
             "Extension": self._extension,
@@ -67,7 +78,7 @@ class Leaves:
         """The reader of what means something else with a part missing; None for any other data type."""
         if kind not in ("Range", "Ratio"):
             return None
-        capped = self._capped and kind == "Range"
+        capped = self._ages is not None and kind == "Range"
 
         def read(value: Any, visit: Visit) -> dict[str, Any] | None:
             if not isinstance(value, dict):
@@ -79,8 +90,15 @@ class Leaves:
 
         return read
 
+    def _quantity(self, path: str, kind: str) -> Read:
+        ages = self._ages
+        cap = None if ages is None else ages.of if kind == "Age" and not is_at_death(path) else ages.cap
+        return quantity_of(self._policy, path, kind, cap)
+
     def _concepts(self, path: str, name: str) -> Read:
         concept = self._special.get(name, self._concept)
+        if (only := REQUIRED.get(path)) is not None:
+            concept = concept_of(self._policy, only)
 
         def read(value: Any, visit: Visit) -> dict[str, Any] | None:
             kept = concept(value)
@@ -124,6 +142,24 @@ class Leaves:
                 return
             out["fullUrl"] = urn(visit.names.token(*visit.entry))
             visit.tell(path, REPLACED)
+
+        return step
+
+    def deleted(self, path: str) -> Callable[[Any, Visit, dict[str, Any]], None]:
+        """The step that says of a request that it deletes, and what: without it the resource would still be there.
+
+        Raises (the step):
+            RefusedEntry: what kind of a request it is cannot be read, or what it deletes.
+        """
+
+        def step(value: Any, visit: Visit, out: dict[str, Any]) -> None:
+            method = method_of(value)
+            if method not in _METHODS or (method == "DELETE" and visit.entry is None):
+                raise RefusedEntry(f"modifier:{path}")
+            if method == "DELETE" and visit.entry is not None:
+                type_name, _ = visit.entry
+                out["request"] = {"method": method, "url": f"{type_name}/{visit.names.token(*visit.entry)}"}
+            visit.tell(path, REPLACED if method == "DELETE" else DROPPED)
 
         return step
 

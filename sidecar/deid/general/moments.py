@@ -4,23 +4,18 @@ https://hl7.org/fhir/R4/datatypes.html#dateTime
 """
 
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from sidecar.deid.general.tally import GENERALISED, KEPT, REPLACED
+from sidecar.deid.general.tally import KEPT, REPLACED
 from sidecar.deid.general.visit import Visit
 
-RELATIVE_SECONDS = "urn:ehr-sidecar:relative-seconds"
-RELATIVE_DAYS = "urn:ehr-sidecar:relative-days"
-YEAR = "urn:ehr-sidecar:year"
 DATA_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 MASKED = {"extension": [{"url": DATA_ABSENT, "valueCode": "masked"}]}
 """What stands beside a date that had to go, so that nobody reads "not there"."""
 
-OLDEST_YEARS = 89
-_LONGEST = timedelta(days=OLDEST_YEARS * 365)
 _WRITTEN = re.compile(
     r"(\d{4})(?:-(\d\d)(?:-(\d\d)"
     r"(?:T((?:[01]\d|2[0-3]):[0-5]\d(?::(?:[0-5]\d|60))?)(?:(\.\d{1,6})\d*)?(Z|[+-](?:0\d|1[0-4]):[0-5]\d)?)?)?)?",
@@ -120,69 +115,6 @@ class Moved:
             return None
         out[name] = text
         return REPLACED
-
-
-class Years:
-    """A year, or how far a moment lies from the first one that was met of its patient; both only of that first one.
-
-    Years and exact distances of many moments tell more than a year: two moments a minute apart in two years are New
-    Year's Eve, and so is the date of all others known. A single year leaves the day open. No year is written that shows
-    an age over 89, and no two distances that lie further apart than such an age.
-    """
-
-    def __init__(self, today: date) -> None:
-        self._oldest = today.year - OLDEST_YEARS
-        self._anchors: dict[str, _Anchor] = {}
-
-    def put(self, out: dict[str, Any], name: str, written: Written, visit: Visit) -> str | None:
-        """Write the element `name` into `out`; says what was done, None when nothing may be written."""
-        owner = visit.owner()
-        first = owner is not None and owner not in self._anchors
-        beside = self._beside(written, owner)
-        year = f"{written.year:04d}" if (first or not beside) and written.year >= self._oldest else None
-        if year is not None and visit.kind == "instant":
-            beside = [{"url": YEAR, "valueDate": year}, *beside]
-        elif year is not None:
-            out[name] = year
-        if beside:
-            out[f"_{name}"] = {"extension": beside}
-        return GENERALISED if beside or name in out else None
-
-    def _beside(self, written: Written, owner: str | None) -> list[dict[str, Any]]:
-        if owner is None or written.day is None:
-            return []
-        moment = written.moment
-        at = moment or datetime.combine(written.day, time(), UTC)
-        anchor = self._anchors.get(owner)
-        if anchor is None:
-            anchor = self._anchors[owner] = _Anchor(at, written.day)
-        if not anchor.takes(at):
-            return []
-        if moment is None:
-            return [{"url": RELATIVE_DAYS, "valueInteger": (written.day - anchor.day).days}]
-        seconds = (moment - anchor.at).total_seconds()
-        return [{"url": RELATIVE_SECONDS, "valueDecimal": int(seconds) if seconds.is_integer() else seconds}]
-
-
-class _Anchor:
-    """The moment that a patient's distances are measured from, and how far they reach. Never written."""
-
-    __slots__ = ("_first", "_last", "at", "day")
-
-    def __init__(self, at: datetime, day: date) -> None:
-        self.at = self._first = self._last = at
-        self.day = day
-
-    def takes(self, at: datetime) -> bool:
-        """Whether all distances written so far and this one fit into a life of 89 years."""
-        first, last = min(self._first, at), max(self._last, at)
-        if last - first > _LONGEST:
-            return False
-        self._first, self._last = first, last
-        return True
-
-
-Moments = Plain | Moved | Years
 
 
 def time_of_day(value: object) -> str | None:

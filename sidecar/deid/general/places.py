@@ -35,7 +35,9 @@ UZ VA VC VE VG VI VN VU WF WS YE YT ZA ZM ZW
 COUNTRIES = frozenset(_ISO.split())
 _USES = {"home", "work", "temp", "old", "billing"}
 _ZIP = re.compile(r"(\d{3})\d{2}(?:-\d{4})?", re.ASCII)
-_CITY = re.compile(r"[^\W\d_]+(?:[ .'\-]{1,2}[^\W\d_]+){0,5}\.?")
+# At most three words: more of them are a sentence, or an address.
+_WORD = r"[^\W\d_]+(?:['\-][^\W\d_]+)*"
+_CITY = re.compile(rf"{_WORD}(?: {_WORD}){{0,2}}")
 HIDDEN_ZIP = "000"
 
 

@@ -91,6 +91,14 @@ class Scope:
         found = _ADDRESS.fullmatch(bare)
         return type_name, found[3] if found else bare
 
+    def key_of_request(self, entry: Mapping[str, Any]) -> Key | None:
+        """The resource that the request of an entry deletes; None when it deletes none."""
+        request = entry.get("request")
+        if not isinstance(request, dict) or method_of(request) != "DELETE":
+            return None
+        said = [url for url in (entry.get("fullUrl"), request.get("url")) if isinstance(url, str)]
+        return next((key for url in said if (key := self.literal(url)) is not None), None)
+
     def _only_patient(self) -> Key | None:
         patients = {key for key, _ in self._resources if key[0] == "Patient"}
         if len(patients) == 1:
@@ -145,6 +153,14 @@ class Scope:
         if found or self._outer is None:
             return found.pop() if len(found) == 1 else None
         return self._outer.identified(value, system, type_name)
+
+
+def method_of(request: object) -> str | None:
+    """What the request of an entry asks for; None when it does not say so alone."""
+    if not isinstance(request, dict) or "_method" in request:
+        return None
+    method = request.get("method")
+    return method if isinstance(method, str) else None
 
 
 def _base(url: object) -> str | None:

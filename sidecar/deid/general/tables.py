@@ -9,15 +9,19 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any
 
+from sidecar.deid.general.ages import Ages
 from sidecar.deid.general.finish import finishes
 from sidecar.deid.general.leaves import Leaves, Read
-from sidecar.deid.general.moments import MASKED, Moments, Moved, Plain, Years, read
+from sidecar.deid.general.moments import MASKED, Moved, Plain, read
+from sidecar.deid.general.names import Names, VaultNames
 from sidecar.deid.general.persons import Births
 from sidecar.deid.general.references import Key, Scope, Types
 from sidecar.deid.general.tally import DROPPED, GENERALISED, KEPT, REPLACED
-from sidecar.deid.general.visit import Refused, Visit
+from sidecar.deid.general.visit import Refused, RefusedEntry, Visit
+from sidecar.deid.general.years import Years, unchanged
 from sidecar.deid.mode import Mode
 from sidecar.deid.policy import Keep, Policy
+from sidecar.errors import Misconfigured
 
 Step = Callable[[Any, Visit, dict[str, Any]], None]
 Walk = Callable[[Mapping[str, Any], Visit], dict[str, Any]]
@@ -26,20 +30,47 @@ _REPLACED = frozenset({"id", "Reference"})
 
 
 class Tables:
-    """One function for each table of `policy`, for one mode."""
+    """One function for each table of `policy`, for one mode.
 
-    def __init__(self, policy: Policy, mode: Mode, today: date) -> None:
+    Raises:
+        Misconfigured: `safe_harbor_rules` with names that are not drawn at random and kept in a vault.
+    """
+
+    def __init__(self, policy: Policy, mode: Mode, today: date, names: Names) -> None:
         capped = mode is Mode.SAFE_HARBOR_RULES
+        if capped and not isinstance(names, VaultNames):
+            raise Misconfigured(["deid: safe_harbor_rules needs random tokens with a vault, not keyed ones"])
         self.types = Types.of(policy)
         self._policy = policy
-        self._moments: Moments = Years(today) if capped else Moved() if mode is Mode.KEYED_PSEUDONYMS else Plain()
+        ages = Ages(today) if capped else None
+        self._years = Years(today, names) if capped and isinstance(names, VaultNames) else None
+        self._moments = self._years or (Moved() if mode is Mode.KEYED_PSEUDONYMS else Plain())
         self._births = Births(self._moments, today)
-        self._leaves = Leaves(policy, mode)
-        self._finishes = finishes(policy.age_codes if capped else None)
+        self._leaves = Leaves(policy, mode, ages)
+        self._finishes = finishes(policy, mode, ages)
         self._nameless = itertools.count()
         self._places: dict[int, str] = {}
         self._making: dict[int, list[Walk]] = {}
         self._walks = {name: self._resource_table(name, table) for name, table in policy.types.items()}
+
+    def whole(self, visit: Visit) -> dict[str, Any]:
+        """`run` for a resource that stands alone: what was met of a patient in it is kept, or taken back.
+
+        Raises:
+            Refused: as below.
+        """
+        back = self._mark()
+        try:
+            out = self.run(visit)
+        except BaseException:
+            back()
+            raise
+        if self._years is not None:
+            self._years.settle()
+        return out
+
+    def _mark(self) -> Callable[[], None]:
+        return self._years.mark() if self._years is not None else unchanged
 
     def run(self, visit: Visit) -> dict[str, Any]:
         """The de-identified form of the resource of `visit`.
@@ -85,9 +116,11 @@ class Tables:
 
     def _passed(self, inner: Visit, visit: Visit) -> dict[str, Any] | None:
         """A resource within another: when it is refused, the rest is not."""
+        back = self._mark()
         try:
             out = self.run(inner)
         except Refused as refused:
+            back()
             visit.tally.refused[refused.reason] += 1
             return None
         visit.done += inner.done
@@ -95,7 +128,7 @@ class Tables:
         return out
 
     def _resource_table(self, type_name: str, table: Mapping[str, Keep]) -> Walk:
-        steps = {name: self._step(f"{type_name}.{name}", name, keep) for name, keep in table.items()}
+        steps = self._steps(type_name, table)
         steps["resourceType"] = _nothing
         if "contained" in table and self._policy.extensions:  # a DomainResource
             by_url = Keep("keep", "Extension", many=True)
@@ -112,7 +145,7 @@ class Tables:
         if around is not None:
             return _deeper(around)
         made = self._making[id(table)] = []
-        steps = {name: self._step(f"{path}.{name}", name, keep, place) for name, keep in table.items()}
+        steps = self._steps(path, table, place)
         made.append(self._walk(path, place, steps))
         del self._making[id(table)]
         return made[0]
@@ -121,7 +154,9 @@ class Tables:
         steps.setdefault("modifierExtension", _refuse(f"{path}.modifierExtension"))
         step_of = steps.get
         omitted = self._policy.omitted.get(place, frozenset())
-        named = {name: f"{path}.{name}" for name in omitted} | {f"_{name}": f"{path}._{name}" for name in steps}
+        named = {name: f"{path}.{name}" for name in omitted} | {
+            f"_{name}": f"{path}._{name}" for name in steps if name[0] != "_"
+        }
         unknown = f"{path}.?"
         ends = self._finishes.get(place, ())
 
@@ -139,18 +174,24 @@ class Tables:
 
         return walk
 
+    def _steps(self, path: str, table: Mapping[str, Keep], place: str = "") -> dict[str, Step]:
+        """The steps of a table. What stands beside a modifier may say that it is not known, or more than it says."""
+        steps = {name: self._step(f"{path}.{name}", name, keep, place) for name, keep in table.items()}
+        beside = [name for name, keep in table.items() if keep.modifier and keep.do != "death"]
+        return {f"_{name}": _refuse(f"{path}.{name}") for name in beside} | steps
+
     def _step(self, path: str, name: str, keep: Keep, place: str = "") -> Step:
         """What one element becomes."""
-        if keep.do == "refuse":
-            return _refuse(path)
-        if keep.do == "relink":
-            return self._leaves.relink(path)
+        own = {"refuse": _refuse, "relink": self._leaves.relink, "deleted": self._leaves.deleted}.get(keep.do)
+        if own is not None:
+            return own(path)
         if keep.do in ("birth", "death") or keep.kind in _DATES:
             return self._date(path, name, keep)
         if name == "contained":
             return self._held(path)
-        if keep.do == "place":
-            return self._put(path, name, self._leaves.place, keep, GENERALISED)
+        if keep.do in ("place", "labels"):
+            read_it, verb = (self._leaves.place, GENERALISED) if keep.do == "place" else (self._leaves.meta, KEPT)
+            return self._put(path, name, read_it, keep, verb)
         verb = REPLACED if keep.kind in _REPLACED else KEPT
         return self._put(path, name, self._read(path, name, keep, place), keep, verb)
 
@@ -159,7 +200,7 @@ class Tables:
             return self._of_entry if path == "Bundle.entry.resource" else self._resource
         if keep.table is not None:
             of_element = self._table(path, f"{place or path.rpartition('.')[0]}.{name}", keep.table)
-            return _entry(of_element) if path == "Bundle.entry" else _of_dict(of_element)
+            return _entry(of_element, self._mark) if path == "Bundle.entry" else _of_dict(of_element)
         leaf = self._leaves.of(path, name, keep)
         if leaf is not None:
             return leaf
@@ -168,7 +209,7 @@ class Tables:
 
     def _datatype(self, path: str, kind: str) -> dict[str, Step]:
         table = self._policy.datatypes.get(kind) or {}
-        return {name: self._step(f"{path}.{name}", name, keep, kind) for name, keep in table.items()}
+        return self._steps(path, table, kind)
 
     def _resource(self, value: object, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
@@ -280,15 +321,23 @@ def _of_dict(walk: Walk) -> Read:
     return lambda value, visit: (walk(value, visit) or None) if isinstance(value, dict) else None
 
 
-def _entry(walk: Walk) -> Read:
+def _entry(walk: Walk, mark: Callable[[], Callable[[], None]]) -> Read:
     """An entry of a Bundle, without which a refused resource leaves nothing."""
 
     def read_entry(value: Any, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
             return None
-        visit.entry = visit.scope.key_of_entry(value)
-        kept = walk(value, visit)
-        visit.entry = None
+        visit.entry = visit.scope.key_of_entry(value) or visit.scope.key_of_request(value)
+        done, passed, back = len(visit.done), len(visit.passed), mark()
+        try:
+            kept = walk(value, visit)
+        except RefusedEntry as refused:
+            back()
+            del visit.done[done:], visit.passed[passed:]
+            visit.tally.refused[refused.reason] += 1
+            return None
+        finally:
+            visit.entry = None
         return None if "resource" in value and "resource" not in kept else kept or None
 
     return read_entry

@@ -22,6 +22,10 @@ class Refused(Exception):
         self.reason = reason
 
 
+class RefusedEntry(Refused):
+    """The entry of a Bundle means something that is not interpreted; the others are not concerned."""
+
+
 class Visit:
     """A resource, in the Bundle it was found in.
 

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.deid import deidentify, instant, load_rules
+from sidecar.deid.boundary import BIRTH_SEX
 from sidecar.deid.times import days, years_between
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference
@@ -241,3 +242,70 @@ def test_a_comparator_without_a_value_is_one():
     quantity = {**measured("8867-4", 3, "/min")["valueQuantity"], "_comparator": {"extension": []}}
     (fact,) = crossed(person(), None, [measured("8867-4", 3, "/min") | {"valueQuantity": quantity}]).facts
     assert fact.trouble == "comparator"
+
+
+MODIFIED = {"modifierExtension": [{"url": "urn:x", "valueBoolean": True}]}
+PULSE = concept("http://loinc.org|8867-4")
+
+
+def inside(concept_, **more):
+    return {**concept_, "coding": [{**concept_["coding"][0], **more}]}
+
+
+@pytest.mark.parametrize("changes", [
+    {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", **MODIFIED}},
+    {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", "extension": [{"url": "urn:y", **MODIFIED}]}},
+    {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", "modifierExtension": []}},
+    {"code": {**PULSE, **MODIFIED}},
+    {"code": inside(PULSE, **MODIFIED)},
+    {"valueQuantity": None, "valueCodeableConcept": inside(concept("http://snomed.info/sct|248234008"), **MODIFIED)},
+    {"interpretation": [{**concept("urn:x|N"), **MODIFIED}]},
+    {"dataAbsentReason": {**concept("urn:x|N"), **MODIFIED}},
+    {"effectiveDateTime": None, "effectivePeriod": {"end": AT.isoformat(), **MODIFIED}},
+], ids=str)  # fmt: skip
+def test_a_modifier_within_an_element_that_is_read_makes_its_statement_unusable(changes):
+    (fact,) = facts(measured("8867-4", 88, "/min") | changes)
+    assert fact.trouble == "modifier"
+
+
+def test_a_modifier_within_a_component_makes_that_one_unusable_and_no_other():
+    whole = panel(120)
+    pressed = {**whole["component"][0], "valueQuantity": {**whole["component"][0]["valueQuantity"], **MODIFIED}}
+    other = {"code": PULSE, "valueQuantity": {"value": 88, "system": UCUM, "code": "/min"}}
+    found = facts(whole | {"component": [pressed, other]})
+    assert [fact.trouble for fact in found] == ["modifier", None]
+
+
+def test_a_modifier_within_an_element_that_is_not_read_changes_nothing():
+    found = facts(measured("8867-4", 88, "/min") | {"note": [{"text": "x", **MODIFIED}], "category": [MODIFIED]})
+    assert [fact.trouble for fact in found] == [None]
+
+
+@pytest.mark.parametrize(("who", "where", "reason"), [
+    (person(link=[{"type": "seealso", **MODIFIED}]), stay(), "modifier:patient"),
+    (person(extension=[{"url": BIRTH_SEX, "valueCode": "F", **MODIFIED}]), stay(), "modifier:patient"),
+    (person(), stay(period={"start": "2026-02-27T08:00:00Z", **MODIFIED}), "modifier:encounter"),
+])  # fmt: skip
+def test_a_modifier_within_what_is_read_of_the_patient_or_the_stay_refuses_them(who, where, reason):
+    with pytest.raises(Rejected) as refused:
+        crossed(who, where, ())
+    assert refused.value.reason == reason
+
+
+def test_a_modifier_within_an_extension_that_is_not_read_refuses_nobody():
+    assert crossed(person(extension=[{"url": "urn:y", **MODIFIED}, MODIFIED]), stay(), ()).age_years == (75, 75)
+
+
+def test_how_deep_an_element_is_nested_does_not_matter():
+    deep = MODIFIED
+    for _ in range(5_000):
+        deep = {"extension": [deep]}
+    (fact,) = facts(measured("8867-4", 88, "/min") | {"valueQuantity": {"value": 88, "unit": "/min", **deep}})
+    assert fact.trouble == "modifier"
+
+
+@pytest.mark.parametrize("value", ["88", {"value": "88"}, {"value": True}, {"value": 10**400}])
+def test_a_value_that_cannot_be_read_hides_no_trouble_of_the_whole_statement(value):
+    part = {"code": PULSE, "valueQuantity": {"value": 88, "system": UCUM, "code": "/min"}}
+    whole = measured("8867-4", 88, "/min") | {"status": "unknown", "valueQuantity": value, "component": [part]}
+    assert [fact.trouble for fact in facts(whole)] == ["status", "status"]

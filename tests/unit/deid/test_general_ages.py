@@ -10,6 +10,7 @@ from tests.unit.deid.general import TODAY, bundle, engine
 
 UCUM = "http://unitsofmeasure.org"
 CAPPED = {"value": 90, "comparator": ">=", "unit": "a", "system": UCUM, "code": "a"}
+BARE_90 = {"value": 90, "unit": "a", "system": UCUM, "code": "a"}
 SAFE = Mode.SAFE_HARBOR_RULES
 
 
@@ -17,13 +18,21 @@ def person(born, today=TODAY, **more):
     return engine(SAFE, today=today).resource({"resourceType": "Patient", "id": "p", "birthDate": born, **more})
 
 
+MASKED = {"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason", "valueCode": "masked"}
+
+
 def over_89(out):
-    """Whether the person is 90 or more, as far as anybody can see."""
+    """Whether the person may be 90 or more, as far as anybody can see."""
     if "birthDate" in out:
         assert "_birthDate" not in out
         return False
-    assert out["_birthDate"]["extension"] == [{"url": "urn:ehr-sidecar:age", "valueAge": CAPPED}]
+    assert out["_birthDate"]["extension"] in ([{"url": "urn:ehr-sidecar:age", "valueAge": CAPPED}], [MASKED])
     return True
+
+
+def said_over_89(out):
+    """Whether it is said that the person is 90 or more."""
+    return over_89(out) and out["_birthDate"]["extension"] != [MASKED]
 
 
 @pytest.mark.parametrize(
@@ -72,10 +81,32 @@ def test_of_a_part_of_a_date_of_death_the_last_day_counts(died, over):
     assert over_89(person("1930-06-10", date(2020, 1, 1), deceasedDateTime=died)) is over
 
 
-def test_the_dead_who_would_be_over_89_today_are_treated_as_if_they_were():
-    out = person("1930-06-10", deceasedDateTime="1970-01-01")
+@pytest.mark.parametrize(
+    "death",
+    [
+        {"deceasedDateTime": "1999-06-09"}, {"deceasedDateTime": "2020-06-09"}, {"deceasedDateTime": "2020"},
+        {"deceasedDateTime": "2020-06-10T00:30:00+14:00"}, {"deceasedDateTime": "spring"}, {"deceasedBoolean": True},
+        {"_deceasedDateTime": {"extension": [MASKED]}},
+    ],
+)  # fmt: skip
+def test_the_dead_who_would_be_over_89_today_lose_their_year_and_are_not_said_to_have_been_90(death):
+    """Who died at 69 was 69, and who may have died at 89 may have been."""
+    out = person("1930-06-10", **death)
     assert over_89(out)
-    assert out["deceasedDateTime"] == "1970"
+    assert not said_over_89(out)
+    assert any(name in out for name in ("deceasedBoolean", "deceasedDateTime", "_deceasedDateTime"))
+
+
+@pytest.mark.parametrize("death", [{}, {"deceasedBoolean": False}, {"deceasedDateTime": "2020-06-12"}])
+def test_who_is_or_was_over_89_for_certain_is_said_to_be(death):
+    assert said_over_89(person("1930-06-10", **death))
+
+
+@pytest.mark.parametrize(("born", "said"), [("1936-11", False), ("1936", False), ("1936-10", True), ("1935", True)])
+def test_who_may_be_89_is_not_said_to_be_90(born, said):
+    out = person(born)
+    assert over_89(out)
+    assert said_over_89(out) is said
 
 
 def test_the_other_modes_keep_the_age_that_they_are_said_to_keep():
@@ -102,7 +133,17 @@ def age(value, unit="a", system=UCUM, **more):
         (age(4696, "wk"), CAPPED),
         (age(32_871, "d"), age(32_871, "d")),
         (age(32_872, "d"), CAPPED),
+        (age(89, "a", comparator=">"), age(89, "a", comparator=">")),
+        (age(90, comparator="<"), None),
+        (age(90, comparator="<="), None),
+        (age(-95), None),
         ({"value": 92, "unit": "years"}, CAPPED),
+        ({"value": 92, "unit": "y.o."}, CAPPED),
+        ({"value": 92, "unit": "Jahre"}, CAPPED),
+        ({"value": 92, "system": UCUM, "code": "a_j"}, CAPPED),
+        ({"value": 45, "unit": "Years"}, age(45)),
+        ({"value": 20, "unit": "Monate"}, age(20, "mo")),
+        ({"value": 9000, "unit": "W"}, None),
         ({"value": 92, "unit": "Years", "code": "x", "system": "urn:x"}, CAPPED),
         ({"value": 92}, None),
         ({"value": 92, "unit": "summers"}, None),
@@ -128,15 +169,28 @@ def test_an_age_of_90_or_more_is_90_or_more_in_whatever_unit(written, kept):
     [
         ({"low": age(50), "high": age(60)}, {"low": age(50), "high": age(60)}),
         ({"low": age(85), "high": age(95)}, {"low": age(85)}),
-        ({"low": age(91), "high": age(95)}, {"low": {k: v for k, v in CAPPED.items() if k != "comparator"}}),
+        ({"low": age(91), "high": age(95)}, {"low": BARE_90}),
         ({"high": age(95)}, None),
         ({"low": age(50, comparator="<")}, {"low": age(50, comparator="<")}),
         ({"low": {"value": "x"}, "high": age(60)}, None),
+        ({"low": {"value": 92}, "high": {"value": 95}}, None),
+        ({"low": {"value": 92, "unit": "summers"}}, None),
+        ({"low": {"value": 92, "unit": "years"}, "high": {"value": 95, "unit": "years"}}, {"low": BARE_90}),
     ],
 )
-def test_a_range_of_ages_is_open_where_it_reaches_beyond_89(written, kept):
-    source = {"resourceType": "Condition", "subject": {"reference": "Patient/p"}, "onsetRange": written}
-    assert engine(SAFE).resource(source).get("onsetRange") == kept
+@pytest.mark.parametrize(
+    ("type_name", "name"),
+    [
+        ("Condition", "onsetRange"), ("Condition", "abatementRange"), ("AllergyIntolerance", "onsetRange"),
+        ("Procedure", "performedRange"), ("FamilyMemberHistory", "ageRange"), ("FamilyMemberHistory", "deceasedRange"),
+    ],
+)  # fmt: skip
+def test_a_range_of_ages_is_open_where_it_reaches_beyond_89(type_name, name, written, kept):
+    source = {"resourceType": type_name, "subject": {"reference": "Patient/p"}, name: written}
+    assert engine(SAFE).resource(source).get(name) == kept
+    if type_name == "FamilyMemberHistory":
+        source = {"resourceType": type_name, "condition": [{"onsetRange": written}]}
+        assert engine(SAFE).resource(source).get("condition", [{}])[0].get("onsetRange") == kept
 
 
 @pytest.mark.parametrize("code", ["30525-0", "21612-7", "39016-1"])

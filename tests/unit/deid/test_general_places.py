@@ -85,6 +85,32 @@ def test_an_address_whose_use_is_not_understood_is_dropped():
     assert place(**{**HOME, "use": "haunted"}) is None
 
 
-@pytest.mark.parametrize("city", ["Amherst 12", "1 Elm St, Amherst", "<b>", "x" * 61, "Amherst\nSmith", 5])
+@pytest.mark.parametrize(
+    "city",
+    [
+        "Amherst 12",
+        "1 Elm St, Amherst",
+        "<b>",
+        "x" * 61,
+        "Amherst\nSmith",
+        5,
+        "home of Mary Smith",
+        "c/o Smith",
+        "St. Louis",
+        "Amherst  Smith",
+        " Amherst",
+        "Amherst-",
+        "",
+        "a@b",
+    ],
+)
 def test_a_city_with_something_else_in_it_does_not_cross(city):
     assert "city" not in place(Mode.LIMITED_DATA_SET, city=city, state="MA")
+
+
+@pytest.mark.parametrize(
+    "city", ["Amherst", "New York City", "L'Aquila", "Stratford-upon-Avon", "Coeur d'Alene", "Málaga", "x" * 60]
+)
+def test_a_city_of_at_most_three_words_crosses_in_a_limited_data_set(city):
+    assert place(Mode.LIMITED_DATA_SET, city=city, state="MA")["city"] == city
+    assert "city" not in place(Mode.KEYED_PSEUDONYMS, city=city, state="MA")

@@ -112,6 +112,7 @@ def test_what_changes_the_meaning_and_is_understood_is_kept():
             "resourceType": "Observation", "id": "1", "status": "entered-in-error",
             "valueQuantity": {"value": 3, "comparator": "<", "unit": "mg/dL", "system": "http://unitsofmeasure.org", "code": "mg/dL"},
             "interpretation": [{"coding": [{"system": "urn:local", "code": "<"}], "text": "off scale"}],
+            "code": {"coding": [{"system": "http://loinc.org", "code": "2345-7"}]},
             "component": [{"dataAbsentReason": {"text": "refused by patient"}}],
         }
     )  # fmt: skip
@@ -165,10 +166,35 @@ def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_
     ended = judge.resource({"resourceType": "Condition", "abatementDateTime": "2011"})
     assert ended == {"resourceType": "Condition", "abatementString": "masked"}
     assert judge.resource({"resourceType": "Patient", "deceasedDateTime": "2011"})["deceasedBoolean"] is True
-    relative = judge.resource(
-        {"resourceType": "FamilyMemberHistory", "status": "completed", "deceasedString": "at home"}
-    )
-    assert relative["deceasedBoolean"] is True
+    assert judge.resource({"resourceType": "Condition", "abatementString": "in spring"}) == ended
+    unknown = {"extension": [{"url": "http://hl7.org/fhir/StructureDefinition/data-absent-reason"}]}
+    assert judge.resource({"resourceType": "Condition", "_abatementDateTime": unknown}) == ended
+    assert judge.resource({"resourceType": "Patient", "_deceasedDateTime": unknown})["deceasedBoolean"] is True
+
+
+@pytest.mark.parametrize(
+    ("said", "dead"),
+    [
+        ({"deceasedString": "no"}, None), ({"deceasedString": "at home"}, None), ({"deceasedBoolean": False}, False),
+        ({"deceasedBoolean": "no"}, None), ({"deceasedAge": {}}, None), ({"deceasedDate": "never"}, None),
+        ({"deceasedDate": "1999"}, True), ({"deceasedAge": {"value": 70}}, True), ({"deceasedRange": {"low": {"value": 70}}}, True),
+    ],
+)  # fmt: skip
+def test_a_relative_is_dead_where_an_age_or_a_date_says_so_and_not_by_a_text(said, dead):
+    out = engine().resource({"resourceType": "FamilyMemberHistory", "status": "completed", **said})
+    assert out.get("deceasedBoolean") is dead
+
+
+@pytest.mark.parametrize(
+    ("type_name", "name"),
+    [("Condition", "abatementBoolean"), ("Patient", "deceasedAge"), ("ServiceRequest", "asNeeded")],
+)
+def test_a_choice_of_another_version_of_fhir_refuses_unless_it_denies(type_name, name):
+    judge = engine()
+    assert judge.resource({"resourceType": type_name, name: True}) is None
+    (reason,) = judge.tally.refused
+    assert reason.startswith(f"modifier:{type_name}.")
+    assert judge.resource({"resourceType": type_name, name: False}) == {"resourceType": type_name}
 
 
 @pytest.mark.parametrize(
@@ -182,7 +208,8 @@ def test_a_condition_that_ended_at_some_unknown_time_has_ended_and_the_dead_are_
     ],
 )
 def test_a_number_in_a_unit_that_may_not_stay_is_not_a_bare_number(written, kept):
-    out = engine().resource({"resourceType": "Observation", "valueQuantity": {"value": 70, **written}})
+    named = {"coding": [{"system": "http://loinc.org", "code": "8867-4"}]}
+    out = engine().resource({"resourceType": "Observation", "code": named, "valueQuantity": {"value": 70, **written}})
     assert out["valueQuantity"]["value"] == 70
     assert out["valueQuantity"].get("unit") == kept
     assert out["valueQuantity"].get("code") == (kept if kept != "unknown" else None)

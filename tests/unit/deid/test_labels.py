@@ -15,6 +15,7 @@ from tests.unit.chart import (
     SCT,
     amount,
     bundle,
+    concept,
     model,
     observation,
     person,
@@ -23,7 +24,7 @@ from tests.unit.chart import (
     stay,
     vitals,
 )
-from tests.unit.kidney import acr, chronic, condition, creatinine, judge, judge_ckd, kfre
+from tests.unit.kidney import ICD, acr, chronic, condition, creatinine, judge, judge_ckd, kfre
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 ACT = "http://terminology.hl7.org/CodeSystem/v3-ActCode"
@@ -81,21 +82,179 @@ def test_no_words_name_an_input_that_a_label_holds_back_and_the_total_counts_it_
     assert "sensitive" in risk["prediction"][0]["rationale"]
 
 
-def test_an_input_is_held_back_by_its_code_too():
-    policy = rules()
-    hiv = {"code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "B20.1"}]}}
-    flu = {
-        "code": {
-            "coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "J10.1"}, {"system": {}, "code": []}]
-        }
-    }
-    assert (is_sensitive(hiv, policy), is_sensitive(flu, policy), is_sensitive({}, policy)) == (True, False, False)
+ICD10 = ("http://hl7.org/fhir/sid/icd-10", ICD, "http://fhir.de/CodeSystem/bfarm/icd-10-gm")
+ICD9, ATC = "http://hl7.org/fhir/sid/icd-9-cm", "http://www.whocc.no/atc"
+
+
+def coded(code):
+    return is_sensitive({"code": concept(code)}, rules())
+
+
+HELD = [
+    *(f"{system}|{code}" for system in ICD10 for code in (
+        "B20", "B20.1", "B24", "B240", "b22.7", "Z21", "O98.7", "O987", "O98.711", "F10", "F10.20", "F1020", "F16.1", "F18",
+        "F19.9", "F20", "F32.1", "F3290", "F99", "A50", "A64", "A53.9", "Z72.5", "Z72.51", "O03.9", "O04", "O07.4", "T74.1",
+        "X60", "X84.9", "U60.3", "U61.1", "D57.1", "K70.3", "R78.5",
+    )),
+    *(f"{ICD9}|{code}" for code in (
+        "042", "079.53", "V08", "303.90", "30390", "304", "305.0", "305.2", "305.90", "291.81", "295.30", "302.85", "311",
+        "319", "098.0", "635.9", "995.5", "995.85", "E950.1", "V62.84", "282.62",
+    )),
+    *(f"{LOINC}|{code}" for code in (
+        "7917-8", "5221-7", "68961-2", "56888-1", "20447-9", "25836-8", "29893-5", "10351-5", "75626-2", "44261-6",
+    )),
+    *(f"{SCT}|{code}" for code in ("86406008", "62479008", "7200002", "5602001", "13746004", "58214004", "76272004", "57797005")),
+    f"{ATC}|J05AR13", f"{ATC}|N07BC01", "http://hl7.org/fhir/sid/icpc-2|P76", "http://id.who.int/icd/release/11/mms|6C40.2",
+    "http://hl7.org/fhir/sid/icd-10-pcs|10A07ZZ", "http://fhir.de/CodeSystem/bfarm/ops|9-647.0",
+]  # fmt: skip
+NAMED = [
+    *(f"{system}|{code}" for system in ICD10 for code in (
+        "B19.9", "B25", "Z20.5", "Z22.3", "O98.6", "O9", "F0", "F05", "F01.5", "F17.2", "A49", "A65", "Z72.4", "O02", "O08",
+        "G20", "T73", "X59", "X85", "U62", "D56", "D58", "K71", "N18.5", "I10", "E11.9", "B2", "Z2",
+    )),
+    *(f"{ICD9}|{code}" for code in (
+        "041", "045", "079.52", "V07", "305.1", "3051", "290.0", "293.0", "294.1", "310.0", "320", "305", "089", "100", "633",
+        "640", "995.7", "V62.8", "282.5", "E949", "E960", "E96",
+    )),
+    f"{LOINC}|8867-4", f"{LOINC}|7917-9", f"{LOINC}|7917", f"{LOINC}|7917-81", f"{SCT}|8640600", f"{SCT}|864060081",
+    f"{SCT}|709044004", f"{ATC}|J05AF10", f"{ATC}|N02AA01", "urn:site|B20", "http://hl7.org/fhir/sid/icpc-2|P17",
+    "http://hl7.org/fhir/sid/icpc-2|P70", "http://fhir.de/CodeSystem/bfarm/ops|5-750", f"{LOINC}|B20",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("code", HELD)
+def test_an_input_is_held_back_by_its_code_too(code):
+    assert coded(code)
+
+
+@pytest.mark.parametrize("code", NAMED)
+def test_a_code_beside_a_listed_one_is_named(code):
+    assert not coded(code)
+
+
+HIV, PULSE = concept(f"{SCT}|86406008"), concept(f"{LOINC}|8867-4")
+
+
+@pytest.mark.parametrize("element", [
+    {"code": {"coding": [*PULSE["coding"], *HIV["coding"]]}},
+    {"category": [PULSE, HIV]},
+    {"valueCodeableConcept": HIV},
+    {"component": [{"code": PULSE}, {"code": HIV, "valueQuantity": amount(3, "{count}")}]},
+    {"component": [{"code": PULSE, "valueCodeableConcept": HIV}]},
+    {"medicationCodeableConcept": HIV},
+    {"reasonCode": [HIV]},
+    {"class": HIV["coding"][0]},
+    {"modality": HIV["coding"]},
+    {"item": [{"item": [{"answer": [{"valueCoding": HIV["coding"][0]}]}]}]},
+    {"evidence": [{"code": [HIV]}]},
+    {"contained": [{"resourceType": "Medication", "code": HIV}]},
+])  # fmt: skip
+def test_an_input_is_held_back_by_any_coding_in_it(element):
+    assert is_sensitive({"resourceType": "Observation", "code": PULSE, **element}, rules())
+
+
+def nested(depth):
+    inside = {"code": HIV}
+    for _ in range(depth):
+        inside = {"item": [inside]}
+    return inside
+
+
+def test_how_deep_a_chart_is_nested_does_not_matter():
+    assert is_sensitive(nested(5_000), rules())
+
+
+@pytest.mark.parametrize("odd", [
+    {}, {"code": None}, {"code": []}, {"code": "86406008"}, {"code": {"coding": {}}}, {"code": {"coding": [None, 1, []]}},
+    {"code": {"coding": [{"system": {}, "code": []}]}}, {"code": {"coding": [{"code": "86406008"}]}}, {"category": [None, "x"]},
+    {"meta": None}, {"meta": {"security": 1}}, {"code": {"coding": [{"system": SCT, "code": 86406008}]}},
+    {"code": {"coding": [{"system": None, "code": "B20"}]}},
+])  # fmt: skip
+def test_what_is_no_coding_holds_nothing_back(odd):
+    assert not is_sensitive(odd, rules())
+
+
+@pytest.mark.parametrize("label", [
+    f"{CONFIDENTIALITY}|R", f"{CONFIDENTIALITY}|V", *(f"{ACT}|{code}" for code in (
+        "ETH", "SUD", "ETHUD", "OPIOIDUD", "PSY", "PSYTHPN", "MH", "BH", "HIV", "STD", "SDV", "SEX", "GDIS", "SCA", "42CFRPart2",
+    )), "http://terminology.hl7.org/CodeSystem/v3-ActUSPrivacyLaw|42CFRPart2",
+])  # fmt: skip
+def test_an_input_is_held_back_by_its_label(label):
+    assert is_sensitive({"meta": labelled(f"{CONFIDENTIALITY}|N", label)}, rules())
+
+
+@pytest.mark.parametrize(
+    "label", [f"{CONFIDENTIALITY}|{c}" for c in "ULMN"] + [f"{ACT}|IMP", "urn:site|HIV", f"{ACT}|hiv"]
+)
+def test_a_label_that_says_nothing_of_a_condition_holds_nothing_back(label):
+    assert not is_sensitive({"meta": labelled(label)}, rules())
+
+
+VERHOEFF = (
+    [
+        "0123456789",
+        "1234067895",
+        "2340178956",
+        "3401289567",
+        "4012395678",
+        "5987604321",
+        "6598710432",
+        "7659821043",
+        "8765932104",
+        "9876543210",
+    ],
+    ["0123456789", "1576283094", "5803796142", "8916043527", "9453126870", "4286573901", "2793806415", "7046913258"],
+)
+
+
+def snomed_checks(code):
+    """https://docs.snomed.org/snomed-ct-specifications/snomed-ct-release-file-specification (check digit)."""
+    turns, moves = VERHOEFF
+    check = 0
+    for at, digit in enumerate(reversed(code)):
+        check = int(turns[check][int(moves[at % 8][int(digit)])])
+    return check == 0
+
+
+def loinc_checks(code):
+    """https://loinc.org/kb/users-guide (mod 10)."""
+    number, _, digit = code.partition("-")
+    doubled = (int(each) * (2 - at % 2) for at, each in enumerate(reversed(number)))
+    return (10 - sum(n // 10 + n % 10 for n in doubled) % 10) % 10 == int(digit)
+
+
+def test_every_listed_code_of_snomed_and_loinc_has_its_check_digit():
+    codes = rules().sensitive.codes
+    assert len(codes[SCT]) > 70
+    assert len(codes[LOINC]) > 70
+    assert [code for code in codes[SCT] if not snomed_checks(code)] == []
+    assert [code for code in codes[LOINC] if not loinc_checks(code)] == []
+    assert not snomed_checks("86406009")
+    assert not loinc_checks("7917-9")
 
 
 @pytest.mark.parametrize(
     ("right", "wrong"),
-    [("[sensitive.codes]", "[sensitive.code]"), ('"86406008"', "86406008"), ('"Z21", "R75", "F10"', '""'), ("labels = [", "labels = [1, ")],
-)  # fmt: skip
+    [
+        ("[sensitive.systems]", "[sensitive.system]"),
+        ('sct = ["http', 'snomed = ["http'),
+        ("[sensitive.systems]", "systems = 1\n[sensitive.others]"),
+        ("labels = [", "labels = [1, "),
+        ("labels = [", 'labels = ["urn:of-no-system", '),
+        ('"86406008"', "86406008"),
+        ('"86406008"', '"*"'),
+        ('"86406008"', '"62479008"'),
+        ("[sensitive.hiv]", "hiv = 1\n[sensitive.more]"),
+        ('"http://www.ama-assn.org/go/cpt"]\natc', '"urn:of-no-system"]\natc'),
+        ('  "F10..F16*"', '"F16..F10*"'),
+        ('  "F10..F16*"', '"F10..F10*"'),
+        ('  "F10..F16*"', '"F10..F161*"'),
+        ('  "F10..F16*"', '"F10..G16*"'),
+        ('  "F10..F16*"', '"F 1*"'),
+        ('  "F10..F16*"', '"F000..F100*"'),
+        ('  "F10..F16*"', '"f10*"'),
+    ],
+)
 def test_a_list_of_what_is_sensitive_that_does_not_parse_stops_the_start(right, wrong):
     shipped = (REPO / "sidecar" / "deid" / "rules.toml").read_text()
     assert right in shipped

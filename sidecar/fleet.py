@@ -1,0 +1,333 @@
+"""The versions that run now: which one scores whom, and in which arm. Changed as a whole, while everything runs.
+
+A *track* is what the worker knows as a model: `news2` is the one whose results may be charted, scored by its champion
+or, for some patients, by its canary. `news2@2.0.0` is a version in shadow beside it: with results of its own under
+identities of its own, so that nothing it says can revise, end or replace what is in a chart.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+
+from sidecar import log, metrics
+from sidecar.context import Need
+from sidecar.errors import Misconfigured, NotHere
+from sidecar.features import Extractor, SiteChoices, open_choices
+from sidecar.inbox import ModelWait
+from sidecar.manifest import Manifest
+from sidecar.monitoring import Bins, bins_for
+from sidecar.pipeline import RunningModel
+from sidecar.records import Arm
+from sidecar.rollout import Canary, Standing, Standings, Version, in_canary
+from sidecar.scoring import LoadedModel, declared, load_models
+from sidecar.settings import ModelSettings, Settings
+from sidecar.store import Cipher
+
+BESIDE = "@"
+"""Between the name and the version of a track that runs in shadow beside the model's own."""
+ELSEWHERE_S, AGAIN_S = 2.0, 5.0
+"""Before work of a version that cannot be loaded here is looked at again, and before its folder is."""
+
+
+def shipped(name: str) -> Path:
+    """A folder that ships with the project (`models`, `ward`), in a checkout or an installed package."""
+    package = Path(__file__).parent
+    checkout = {"models": package.parent / "models", "ward": package.parent / "fhir_fixtures" / "ward"}[name]
+    return checkout if checkout.is_dir() else package / "shipped" / name
+
+
+def running_model(loaded: LoadedModel, site: ModelSettings) -> RunningModel:
+    """A loaded model with the site's decisions, in shadow: the log says who may write.
+
+    Raises:
+        Misconfigured: the settings name a switch or an input that the model does not have, or leave a choice open.
+    """
+    manifest = loaded.manifest
+    unknown = [f"models.{manifest.name}.switches.{n}" for n in site.switches if n not in manifest.switches]
+    unknown += [f"models.{manifest.name}.max_age.{n}" for n in site.max_age if n not in manifest.features]
+    unknown += [f"models.{manifest.name}.choices.{n}" for n in site.choices if n not in manifest.choices]
+    problems = [f"{name}: the model has no such name" for name in unknown] + open_choices(manifest, site.choices)
+    if problems:
+        raise Misconfigured(problems)
+    debounce = site.debounce or manifest.events.debounce
+    max_wait = site.max_wait or manifest.events.max_wait
+    return RunningModel(
+        loaded=loaded,
+        extractor=Extractor(manifest, SiteChoices(site.switches, site.choices, site.max_age, site.spread)),
+        need=Need.of(manifest, site.max_age, site.spread),
+        arm=Arm.SHADOW,
+        wait=ModelWait(manifest.name, debounce.total_seconds(), max_wait.total_seconds()),
+    )
+
+
+def running_models(settings: Settings) -> dict[str, RunningModel]:
+    """Every model that the settings name, in the version that they name, in shadow.
+
+    Raises:
+        Misconfigured: listing what is wrong with them.
+    """
+    loaded = load_models(_root(settings), {name: site.version for name, site in settings.models.items()})
+    return {name: running_model(loaded[name], site) for name, site in settings.models.items()}
+
+
+def _root(settings: Settings) -> Path:
+    return settings.models_dir or shipped("models")
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """Who scores what at one moment, by track. `absent` are tracks that run, and that this process cannot run."""
+
+    tracks: Mapping[str, RunningModel] = field(default_factory=lambda: MappingProxyType({}))
+    canaries: Mapping[str, tuple[RunningModel, Canary]] = field(default_factory=lambda: MappingProxyType({}))
+    absent: frozenset[str] = frozenset()
+
+    @property
+    def all(self) -> list[tuple[str, RunningModel]]:
+        return [*self.tracks.items(), *((name, model) for name, (model, _) in self.canaries.items())]
+
+
+class Fleet(Mapping[str, RunningModel]):
+    """Every running model by its track. Iterating gives the tracks; `chosen` gives the version for one patient."""
+
+    def __init__(self, settings: Settings, *, warm: bool = True) -> None:
+        """Load what the settings name; until `take` it runs in shadow. One that is not `warm` loads what is asked for.
+
+        Raises:
+            Misconfigured: listing what is wrong with it.
+        """
+        self._root, self._sites = _root(settings), settings.models
+        self._token: Callable[..., bytes] | None = None
+        self.promotions: Mapping[str, tuple[str, str] | None] = {
+            name: (site.promoted_by, site.promoted_because or "") if site.promoted_by is not None else None
+            for name, site in settings.models.items()
+        }
+        self.configured: Mapping[str, RunningModel] = running_models(settings) if warm else {}
+        self._loaded = {m.loaded.digest: m for m in self.configured.values()}
+        self._made: dict[tuple[str, str, Arm], RunningModel] = {}
+        self._failed: dict[str, float] = {}
+        self.bins: dict[str, Mapping[str, Bins]] = {}
+        self.standings = Standings()
+        self._picture = _Picture(dict(self.configured))
+        self.manifests = self._all_manifests()
+
+    def sort_by(self, cipher: Cipher) -> None:
+        """The ring whose look-up key sorts patients into arms."""
+        self._token = cipher.token
+
+    def __getitem__(self, track: str) -> RunningModel:
+        return self._picture.tracks[track]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._picture.tracks)
+
+    def __len__(self) -> int:
+        return len(self._picture.tracks)
+
+    @property
+    def running(self) -> list[tuple[str, RunningModel]]:
+        """Every version that scores somebody, by its track: a canary stands beside its champion."""
+        return self._picture.all
+
+    def runs(self, model: RunningModel) -> bool:
+        """Whether `model` still scores somebody, in its arm."""
+        return any(model is other for _, other in self._picture.all)
+
+    def may_write(self, track: str) -> bool:
+        """Whether anything new of this track may be charted now."""
+        return any(name == track and model.arm.writes for name, model in self._picture.all)
+
+    def is_withdrawn(self, track: str, digest: str) -> bool:
+        """Whether the version with this digest was rolled back: what it said and is not charted yet must not be."""
+        return digest in self.standings.of(track).withdrawn
+
+    def hears(self, manifest: Manifest) -> bool:
+        """Whether all that this version waits for is listened for since the start."""
+        observations = {code for m in self.manifests for code in m.observation_codes}
+        conditions = {code for m in self.manifests for code in m.codes_of("Condition")}
+        return manifest.observation_codes <= observations and manifest.codes_of("Condition") <= conditions
+
+    def asks_for_unit(self, track: str) -> bool:
+        """Whether `chosen` needs the patient's unit."""
+        canary = self._picture.canaries.get(track)
+        return canary is not None and canary[1].by == "unit"
+
+    def chosen(self, track: str, patient_key: bytes, unit: str | None = None) -> RunningModel | None:
+        """The version that scores this patient; None when the track has ended.
+
+        The same patient, or unit, gets the same answer for as long as the log stays as it is.
+
+        Raises:
+            NotHere: this process has not loaded it; another may have.
+        """
+        picture = self._picture
+        if track in picture.absent:
+            raise NotHere("model_not_here", ELSEWHERE_S)
+        main = picture.tracks.get(track)
+        if track not in picture.canaries:
+            return main
+        model, canary = picture.canaries[track]
+        whose = unit if canary.by == "unit" else patient_key.hex()
+        if whose is None or self._token is None:
+            return main
+        place = self._token("arm", track, canary.version.version, canary.by, whose)
+        return model if in_canary(place, canary.percent) else main
+
+    def knows(self, track: str) -> bool:
+        """Whether the settings name the model of this track."""
+        return track.partition(BESIDE)[0] in self._sites
+
+    def of_result(self, track: str, version: str, digest: str) -> Manifest:
+        """The manifest by which a result was made, whatever runs now.
+
+        Raises:
+            NotHere: that version cannot be loaded by this process.
+        """
+        found = self._loaded.get(digest)
+        if found is None and self.knows(track):
+            found = self._try(track.partition(BESIDE)[0], Version(version, digest))
+        if found is None:
+            raise NotHere("model_not_here", ELSEWHERE_S)
+        return found.loaded.manifest
+
+    def reload(self) -> None:
+        """Look at the folders again: where the settings name no version, the newest may be another by now.
+
+        Raises:
+            Misconfigured: listing what is wrong with them; nothing changes.
+        """
+        self.configured = {name: self.find(name, site.version) for name, site in self._sites.items()}
+        self._failed.clear()
+
+    def find(self, name: str, version: str | None) -> RunningModel:
+        """A version from the models' folder, verified and kept warm.
+
+        Raises:
+            Misconfigured: the settings do not name the model, or the version cannot run here.
+        """
+        if name not in self._sites:
+            known = ", ".join(sorted(self._sites))
+            raise Misconfigured([f'the settings run no model "{name}"; they run: {known}'])
+        found = running_model(load_models(self._root, {name: version})[name], self._sites[name])
+        return self._loaded.setdefault(found.loaded.digest, found)
+
+    def lacks_any(self, standings: Standings) -> bool:
+        """Whether a version that stands is not loaded."""
+        return any(version.digest not in self._loaded for _, version in self._stands(standings))
+
+    def lacks(self) -> list[str]:
+        """What writes and cannot be loaded, in words."""
+        of = {name: self.standings.of(name) for name in self._sites}
+        writers = [(n, v) for n, s in of.items() for v in (s.champion, s.canary.version if s.canary else None) if v]
+        return [
+            f"{name} {version.version} writes, says the log, and its folder is not there as it was"
+            for name, version in writers
+            if version.digest not in self._loaded
+        ]
+
+    def load(self, standings: Standings) -> None:
+        """Load every version that stands, warm ones too, as far as they are there. May take long; may be repeated."""
+        for name, version in self._stands(standings):
+            if version.digest not in self._loaded:
+                self._try(name, version)
+
+    def _stands(self, standings: Standings) -> Iterator[tuple[str, Version]]:
+        return ((name, version) for name in self._sites for version in standings.of(name).warm)
+
+    def take(self, standings: Standings) -> None:
+        """Let what stands score from now on, in every track at once. `load` first: what is not loaded is absent."""
+        before = self._picture
+        tracks: dict[str, RunningModel] = {}
+        canaries: dict[str, tuple[RunningModel, Canary]] = {}
+        absent: set[str] = set()
+        for name in self._sites:
+            self._place(name, standings.of(name), (tracks, canaries, absent))
+        self.standings = standings
+        self._picture = _Picture(tracks, canaries, frozenset(absent))
+        self._announce(before)
+
+    def _place(
+        self,
+        name: str,
+        standing: Standing,
+        into: tuple[dict[str, RunningModel], dict[str, tuple[RunningModel, Canary]], set[str]],
+    ) -> None:
+        tracks, canaries, absent = into
+        writes = Arm.SHADOW if standing.suspended else Arm.CHAMPION
+        main = standing.champion or next((v for v in standing.shadows if v.digest in self._loaded), None)
+        if main is None and name in self.configured:  # nothing of it stands: what the settings name speaks to nobody
+            loaded = self.configured[name].loaded
+            main = Version(loaded.manifest.version, loaded.digest)
+        if main is None:
+            return
+        if main.digest in self._loaded:
+            tracks[name] = self._as(main, name, writes if standing.champion else Arm.SHADOW)
+        else:
+            absent.add(name)
+        canary = standing.canary
+        if canary is not None and canary.version.digest in self._loaded:
+            arm = Arm.SHADOW if standing.suspended else Arm.CANARY
+            canaries[name] = self._as(canary.version, name, arm), canary
+        elif canary is not None:
+            absent.add(name)
+        for version in standing.shadows:
+            if version != main and version.digest in self._loaded:
+                track = f"{name}{BESIDE}{version.version}"
+                tracks[track] = self._as(version, track, Arm.SHADOW)
+
+    def _as(self, version: Version, track: str, arm: Arm) -> RunningModel:
+        """One and the same for as long as it runs so."""
+        key = version.digest, track, arm
+        if key not in self._made:
+            model = self._loaded[version.digest]
+            self._made[key] = replace(model, track=track, arm=arm, wait=replace(model.wait, model=track))
+        return self._made[key]
+
+    def _try(self, name: str, version: Version) -> RunningModel | None:
+        """That version, unless its folder is not there as it was; looked for again after a while."""
+        if time.monotonic() < self._failed.get(version.digest, 0.0):
+            return None
+        try:
+            found = self.find(name, version.version)
+            if found.loaded.digest == version.digest:
+                return found
+            problem = "its folder holds another than the log names"
+        except Misconfigured as error:
+            problem = "; ".join(error.problems)
+        if version.digest not in self._failed:
+            log.get().error("model not loaded", model=name, problem=problem)
+        self._failed[version.digest] = time.monotonic() + AGAIN_S
+        return None
+
+    def _all_manifests(self) -> list[Manifest]:
+        """Of every version in the folders of the models that run: what any of them reads is listened for."""
+        found = [m.loaded.manifest for m in self.configured.values()]
+        return found + declared(self._root, self._sites)
+
+    def _announce(self, before: _Picture) -> None:
+        """Make every child of the models' metrics exist, with its reference, and say who runs."""
+        now = [_who(name, model) for name, model in self._picture.all]
+        for name, model in before.all:
+            if model.track and _who(name, model) not in now:
+                metrics.MODEL_INFO.remove(*_who(name, model))
+        for name, model in self._picture.all:
+            version = model.loaded.manifest.version
+            metrics.MODEL_INFO.labels(name, version, model.loaded.digest[:12], model.arm.value).set(1)
+        for name, model in self._picture.all:
+            if model.loaded.digest not in self.bins:
+                self.bins[model.loaded.digest] = bins_for(model.loaded.reference)
+            _announce_bins(name, model.loaded.manifest.version, self.bins[model.loaded.digest])
+
+
+def _who(name: str, model: RunningModel) -> tuple[str, str, str, str]:
+    return name, model.loaded.manifest.version, model.loaded.digest[:12], model.arm.value
+
+
+def _announce_bins(name: str, version: str, bins: Mapping[str, Bins]) -> None:
+    for feature, spec in bins.items():
+        metrics.REFERENCE_OBSERVATIONS.labels(name, version, feature).set(spec.observations)
+        for bin_name in spec.names:
+            metrics.BIN_OBSERVATIONS.labels(name, version, feature, bin_name)
+            metrics.BIN_REFERENCE.labels(name, version, feature, bin_name).set(spec.ratios[bin_name])
