@@ -151,7 +151,12 @@ def conclude(
 
 
 def newest_reading_at(conclusion: Conclusion, manifest: Manifest) -> datetime | None:
-    """When the newest reading was taken that a conclusion looked at, usable or not; None when it looked at none."""
+    """When the newest reading was taken that a conclusion looked at, usable or not; None when it looked at none.
+
+    Of a model without readings, as a score of diagnoses is, it is the moment of the look.
+    """
+    if not any(manifest.features[name].sources for name in manifest.members):
+        return conclusion.evidence.at
     used = (f for f in conclusion.assessment.vector.features if f.name in manifest.members and f.index is not None)
     latest = max((f.seconds for f in used if f.seconds is not None), default=None)
     return None if latest is None else later(conclusion.evidence.at, timedelta(seconds=latest))

@@ -65,6 +65,11 @@ def medicine(code):
     )  # fmt: skip
 
 
+def current(site):
+    """The results that nothing has ended."""
+    return [r for r in site.risk_assessments() if "No longer current" not in r["note"][0]["text"]]
+
+
 async def test_ten_risks_are_one_result_with_a_rationale_each_and_from_60_on_five(tmp_path):
     async with house(tmp_path, models__aha_prevent=SITE) as site:
         await site.admit("p1", gender="male", birthDate=born(50))
@@ -92,3 +97,6 @@ async def test_a_score_of_nothing_but_diagnoses_comes_with_the_diagnosis_it_wait
         await until(lambda: [r for r in site.risk_assessments() if "CHA2DS2-VASc total 4" in r["note"][0]["text"]])
         (total,) = (o for o in site.ehr.all("Observation") if o["id"].startswith("so-"))
         assert (total["valueQuantity"]["value"], len(total["component"])) == (4, 7)
+        await site.chart([statement("Condition", "I50.9", ICD)])
+        await until(lambda: [r for r in current(site) if "CHA2DS2-VASc total 5" in r["note"][0]["text"]])
+        await until(lambda: len(current(site)) == 1)
