@@ -71,7 +71,7 @@ def train(recipe: Recipe, folder: Path, asked: argparse.Namespace) -> int:
     cases = recipe.read(data)
     usable = cases.only(_complete(recipe, cases.inputs)).with_both_outcomes(data)
     say(f"{len(cases.outcome)} rows of the cohort, {len(usable.outcome)} with what the model needs")
-    model, report = assess(recipe, usable, say, DRAWS)
+    model, report = assess(recipe, usable, say, DRAWS // 2)
     files = {
         "model.onnx": onnx_bytes(model, recipe.name),
         "vectors.json": vectors_of(recipe, model, usable.inputs),

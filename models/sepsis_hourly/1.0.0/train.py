@@ -67,7 +67,7 @@ RESULTS = {
     "troponin_i": ("TroponinI", 0.0, 1000.0),
 }
 DECIMALS = {"ph": 2, "creatinine": 2, "bilirubin": 1, "lactate": 1, "potassium": 1, "haemoglobin": 1}
-DECIMALS |= {"temperature": 1, "temperature_max_24h": 1, "leukocytes": 1, "troponin_i": 2}
+DECIMALS |= {"temperature": 1, "temperature_max_24h": 1, "temperature_mean_8h": 1, "leukocytes": 1, "troponin_i": 2}
 NEWS2_VITALS = ("respiratory_rate", "spo2", "systolic_bp", "pulse", "temperature")
 EXTREMES: dict[str, tuple[str, Callable[[Floats, Floats], Floats]]] = {
     "temperature_max_24h": ("temperature", np.fmax),
