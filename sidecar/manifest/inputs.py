@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sidecar.manifest.codes import Closed, Code, CodePattern, Group, groups_fit
+from sidecar.manifest.fhirpath import parse
 from sidecar.toml import Duration, Name
 
 Range = tuple[float, float]
@@ -118,6 +119,13 @@ class Source(Closed):
         if (self.name is None) != (not self.label):
             raise ValueError("a source has both name and label, or neither")
         return self
+
+    @field_validator("fhirpath")
+    @classmethod
+    def _is_understood(cls, written: str | None) -> str | None:
+        if written is not None:
+            parse(written)
+        return written
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:
