@@ -136,6 +136,11 @@ SUPERSEDED = Gauge(
     "1 while this process leaves the work to servers that were started later with other models or settings.",
     registry=REGISTRY,
 )
+WRITES_STOPPED = Gauge(
+    "sidecar_writes_stopped",
+    "1 while this process writes into no chart: somebody said so, or the log of model transitions was changed.",
+    registry=REGISTRY,
+)
 BIN_OBSERVATIONS = Counter(
     "sidecar_feature_bin_observations_total",
     "Feature values seen, in disjoint bins (missing included); summable over replicas.",

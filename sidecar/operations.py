@@ -50,6 +50,10 @@ BURIED_WRITES = Statement(
     "ORDER BY queued_at LIMIT 1000",
     within_s=SLOW_S,
 )
+STOPPED = Statement(
+    "writes_stopped",
+    "SELECT what FROM transition WHERE what IN ('stop-writes', 'allow-writes') ORDER BY number DESC LIMIT 1",
+)
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -66,6 +70,7 @@ async def status(store: Store) -> dict[str, Any]:
         "oldest_event_s": round(now - waiting["oldest"], 1) if waiting["oldest"] else None,
         "writes": {r["state"]: r["n"] for r in await store.read(WRITES_BY_STATE)},
         "oldest_write_s": round(now - writes["oldest"], 1) if writes["oldest"] else None,
+        "writes_stopped": [r["what"] for r in await store.read(STOPPED)] == ["stop-writes"],
         "assessments": [dict(r) for r in await store.read(OUTCOMES)],
         "not_scored": await reasons(store),
         "for_review": len(await store.read(FOR_REVIEW)),

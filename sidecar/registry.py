@@ -14,6 +14,8 @@ from functools import partial
 from sidecar import log
 from sidecar.errors import Misconfigured, NotStored, TooEarly
 from sidecar.fleet import Fleet
+from sidecar.manifest import missing_mandatory
+from sidecar.metrics import WRITES_STOPPED
 from sidecar.pipeline import RunningModel
 from sidecar.rollout import Ask, Book, Changed, Standings, Version, asked_by_settings, is_followed, stand
 from sidecar.rollout.standing import WRITES
@@ -26,15 +28,15 @@ Missing = Callable[[RunningModel], Sequence[str]]
 """Which attributes of its card a version lacks that it must have before it may write."""
 
 
-def nothing_missing(_: RunningModel) -> Sequence[str]:
-    """For models whose cards are not read."""
-    return ()
+def card_gaps(model: RunningModel) -> Sequence[str]:
+    """What the card of its folder does not say and must; everything, when there is no card."""
+    return missing_mandatory(model.loaded.card)
 
 
 class Registry:
     """The log of one database, as one process sees it; `fleet` runs what stands in it."""
 
-    def __init__(self, book: Book, fleet: Fleet, missing: Missing = nothing_missing) -> None:
+    def __init__(self, book: Book, fleet: Fleet, missing: Missing = card_gaps) -> None:
         self.book, self.fleet, self.missing = book, fleet, missing
         self._looking = asyncio.Lock()
         self._looked_at = float("-inf")
@@ -79,8 +81,8 @@ class Registry:
 
     async def _asked(self, name: str, version: Version, promoted: tuple[str, str] | None, now: Standings) -> Ask | None:
         ask = asked_by_settings(name, version, promoted, now.of(name))
-        if ask is not None and ask.what in WRITES:
-            self.must_have_its_card(self.fleet.configured[name])
+        if ask is not None and ask.what in WRITES and self.missing(self.fleet.configured[name]):
+            log.get().error("promoted without a whole card", model=name, reason="settings")
         return ask
 
     def must_have_its_card(self, model: RunningModel) -> None:
@@ -110,7 +112,7 @@ class Registry:
             if not self._is_changed:
                 log.get().error("log of models changed", place="registry", reason=error.reason)
             self._is_changed = True
-            self._allowed.clear()
+            self._let_write(allowed=False)
             self._looked_at = began
             return
         self._looked_at = began
@@ -121,11 +123,15 @@ class Registry:
     async def _take(self) -> None:
         """A stop counts at once; versions when they are loaded, which takes as long as it takes."""
         standings = stand(self.book.entries)
-        (self._allowed.clear if standings.stopped else self._allowed.set)()
+        self._let_write(allowed=not standings.stopped)
         if self.fleet.lacks_any(standings):
             await asyncio.to_thread(self.fleet.load, standings)
         self.fleet.take(standings)
         self.changed()
+
+    def _let_write(self, *, allowed: bool) -> None:
+        (self._allowed.set if allowed else self._allowed.clear)()
+        WRITES_STOPPED.set(not allowed)
 
     async def keep(self) -> None:
         """Look for ever."""

@@ -30,6 +30,12 @@ def answers_on_missing(model: LoadedModel) -> list[str]:
 def agreement_of_terms(model: LoadedModel) -> tuple[bool | None, str]:
     """Whether what explains the result sums to it, on typical values."""
     manifest = model.manifest
+    if manifest.explanation is not None and manifest.explanation.prototypes:
+        score = _scored(model, typical(model))
+        off = (
+            score.probabilities[manifest.outputs[0].name] - (score.baseline or 0.0) - math.fsum(score.changes.values())
+        )
+        return abs(off) <= _SAME, f"Shapley values sum to the probability less the prototypes' mean, but for {off:.1g}"
     if manifest.explanation is not None:
         return True, f"by {manifest.explanation.method}: it sums to nothing, and says so"
     score = _scored(model, typical(model))

@@ -27,6 +27,8 @@ def status(config: Path, *, as_json: bool) -> None:
     overview.add_row("oldest event waiting", _seconds(found["oldest_event_s"]))
     overview.add_row("writes", _counts(found["writes"]))
     overview.add_row("oldest write waiting", _seconds(found["oldest_write_s"]))
+    if found["writes_stopped"]:
+        overview.add_row("writing", "stopped everywhere: sidecar models history")
     for row in found["assessments"]:
         overview.add_row(f"{row['model']}: {row['outcome']}", str(row["n"]))
     overview.add_row("to review", str(found["for_review"]))

@@ -96,6 +96,7 @@ def _line(conclusion: Conclusion, model: RunningModel) -> dict[str, Any]:
         "risk": a.risk,
         "contributions": dict(a.contributions),
         "typical": dict(a.typical),
+        **({"baseline": a.baseline, "error": a.error} if a.baseline is not None else {}),
         **({"terms": {name: dict(terms) for name, terms in a.terms.items()}} if a.terms else {}),
         **({"further": dict(a.further)} if a.further else {}),
         "resources": _resources(conclusion, model),

@@ -367,7 +367,7 @@ _ACTIONS: Mapping[str, Action] = {
     "abated": abated,
     "abated_period": abated_period,
     "absent": _absent,
-    "admit_source": statements.admit_source,
+    "came_and_went": statements.came_and_went,
     "age": _age,
     "birth_sex": _birth_sex,
     "booked": statements.booked,

@@ -32,6 +32,8 @@ from sidecar.records import (
 from sidecar.store import Cipher, Row, Statement, Step, Store, row_key
 
 _SAME_MOMENT_S = 0.001
+_SOMETIMES = ("probabilities", "typical", "terms", "further", "baseline", "error")
+"""What only some kinds of model say of an assessment."""
 MOST_REMEMBERED = 1000
 
 COLUMNS = (
@@ -139,9 +141,8 @@ class Archive:
 
     async def current(self, patient: PatientId, model: str) -> Stored | None:
         """What was last concluded of a patient, scored or not."""
-        key = self._patient_key(patient)
-        rows = await self._store.read(CURRENT, patient_key=key, model=model)
-        return self._open(rows[0]) if rows else None
+        rows = await self.found(CURRENT, patient_key=self._patient_key(patient), model=model)
+        return rows[0] if rows else None
 
     async def found(self, statement: Statement, **parameters: object) -> list[Stored]:
         """What a statement over `COLUMNS` finds, opened."""
@@ -162,12 +163,11 @@ class Archive:
 
     async def valid(self, after: tuple[float, str], most: int) -> list[Stored]:
         """A page of assessments that hold beyond `after` (a moment and an id), those ending first before the rest."""
-        return [self._open(r) for r in await self._store.read(VALID, valid_until=after[0], id=after[1], most=most)]
+        return await self.found(VALID, valid_until=after[0], id=after[1], most=most)
 
     async def in_force(self, patient: PatientId, model: str, now: float) -> list[Stored]:
         """The results of a patient that hold, in the chart or not, oldest moment first. An ended one never does."""
-        rows = await self._store.read(IN_FORCE, patient_key=self._patient_key(patient), model=model, now=now)
-        found = (self._open(r) for r in rows)
+        found = await self.found(IN_FORCE, patient_key=self._patient_key(patient), model=model, now=now)
         return [stored for stored in found if not stored.conclusion.assessment.vector.ended]
 
     async def find(self, conclusion: Conclusion, spread_s: float) -> Stored | None:
@@ -337,12 +337,9 @@ class Archive:
             vector=_read_vector(numbers["vector"]),
             contributions=numbers["contributions"],
             consent=Consent(row["consent"]),
-            probabilities=numbers["vector"].get("probabilities", {}),
             tells_birth_date="numbers" in sealed,
-            typical=numbers["vector"].get("typical", {}),
             withheld=tuple(numbers["vector"].get("withheld", ())),
-            terms=numbers["vector"].get("terms", {}),
-            further=numbers["vector"].get("further", {}),
+            **{name: numbers["vector"][name] for name in _SOMETIMES if name in numbers["vector"]},
         )
         return Stored(
             id=row["id"],
@@ -376,16 +373,9 @@ def _numbers(a: Assessment) -> dict[str, Any]:
         [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in a.vector.features
     ]
     document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
-    if a.probabilities:
-        document["probabilities"] = dict(a.probabilities)
-    if a.typical:
-        document["typical"] = dict(a.typical)
     if a.withheld:
         document["withheld"] = a.withheld
-    if a.terms:
-        document["terms"] = {output: dict(terms) for output, terms in a.terms.items()}
-    if a.further:
-        document["further"] = dict(a.further)
+    document |= {name: said for name in _SOMETIMES if (said := getattr(a, name)) not in (None, {})}
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

@@ -77,8 +77,8 @@ class Source(Closed):
     the note says when it is used: `{value}` stands for the value in `unit`.
 
     A statement of another type than Observation has no number: it is 1 where it is there, or what `values` say of its
-    code. What its codes are by type: of an Encounter its class, type, service type, priority and admit source; of a
-    medicine what it is; of an Appointment its type, service, specialty and, as
+    code. What its codes are by type: of an Encounter its class, type, service type, priority, admit source and
+    discharge disposition; of a medicine what it is; of an Appointment its type, service, specialty and, as
     `http://hl7.org/fhir/appointmentstatus|noshow`, its status; of the others `code` (`vaccineCode`). The values of a
     DiagnosticReport are its conclusion codes. `valuesets` name files of codes that count as if they stood in `codes`.
     What is over (a resolved diagnosis, a stopped medicine) counts only with `history`; what never was, was only

@@ -213,6 +213,7 @@ async def test_writes_that_are_stopped_wait_and_are_made_when_they_may(tmp_path)
         await found.chart(observation_set("p2", now(1)))
         await until(lambda: _stored(found, 2))
         assert await writes_within(found, 1.5) == []
+        assert (await found.status())["writes_stopped"]
         await decide(found, "allow-writes")
         await found.settled()
         assert len(found.risk_assessments()) == 2

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from tests.harness import house, now, observation_set, open_store, until, write_site
-from tests.versions import models, use
+from tests.versions import CARD, card, models, sealed, use
 
 
 def run(config: Path, *words: str) -> subprocess.CompletedProcess[str]:
@@ -104,8 +104,19 @@ def test_what_is_said_on_many_lines_is_refused(site):
     assert "on one line" in run(site, "stop-writes", "--who", "Dr A", "--why", "one\ntwo").stderr
 
 
+def test_a_version_whose_card_is_not_whole_is_not_promoted_whatever_somebody_says(site):
+    folder = site.parent / "models" / "news2" / "2.0.0"
+    (folder / CARD).write_text(card("2.0.0").replace('responder = "x"', 'responder = ""'))
+    sealed(folder)
+    for words in (("promote",), ("canary", "--percent", "5")):
+        done = run(site, words[0], "news2", "--version", "2.0.0", *words[1:], "--override", "x", *SIGNED)
+        assert done.returncode == 2
+        assert "its card does not say responder" in done.stderr
+    said(site, "shadow", "news2", "--version", "2.0.0", *SIGNED)
+
+
 async def test_a_serving_process_takes_what_is_asked_through_its_door(tmp_path):
-    async with house(tmp_path, promoted=False) as served:
+    async with house(tmp_path, promoted=False, models_dir=models(tmp_path)) as served:
         config = tmp_path / "sidecar.toml"
         await served.admit("p1")
         await served.chart(observation_set("p1", now(1), c9279_1=26))
