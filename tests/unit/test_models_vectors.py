@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import pytest
 from click.testing import CliRunner
@@ -32,10 +33,7 @@ def one(inputs, **expected):
 def with_vectors(tmp_path, folder, table):
     """The model of `folder` with another [vectors] table."""
     copy = tmp_path / folder.parent.name / folder.name
-    copy.mkdir(parents=True)
-    for path in folder.iterdir():
-        if path.is_file():
-            (copy / path.name).write_bytes(path.read_bytes())
+    shutil.copytree(folder, copy, ignore=shutil.ignore_patterns("__pycache__"))
     text = (copy / "manifest.toml").read_text(encoding="utf-8")
     before, _, after = text.partition("[vectors]")
     kept = re.search(r"(?ms)^(\[\[?(?!vectors)[a-z_.]+\]\]?.*)", after)
