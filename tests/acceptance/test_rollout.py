@@ -177,6 +177,33 @@ async def _stored(found: House, count: int) -> bool:
     return rows[0]["n"] >= count
 
 
+async def test_a_first_canary_that_was_rolled_back_charts_nothing_new_and_still_corrects_what_it_has_charted(tmp_path):
+    async with site(tmp_path, promoted=False) as found:
+        at = now(5)
+        await decide(found, "canary", "1.0.0", percent=100)
+        await scored(found, "p1", at)
+        await decide(found, "rollback")
+        await scored(found, "p2", at)
+        await found.ehr.write(observation_set("p1", at, c9279_1=26)[0])
+        await found.settled()
+
+        (risk,) = found.risk_assessments()
+        assert (risk["subject"]["reference"], risk["status"]) == ("Patient/p1", "corrected")
+
+
+async def test_what_was_only_in_shadow_is_charted_as_final_once_it_may_be(tmp_path):
+    async with site(tmp_path, promoted=False) as found:
+        at = now(5)
+        await scored(found, "p1", at, c3151_8=None)
+        await found.chart(observation_set("p1", at))
+        await found.settled()
+        await decide(found, "promote", "1.0.0")
+        await touch(found, "p1", at)
+
+        (risk,) = found.risk_assessments()
+        assert risk["status"] == "final"
+
+
 async def test_a_suspended_model_charts_nothing_new_and_still_corrects_what_it_has_charted(tmp_path):
     async with site(tmp_path) as found:
         at = now(5)
