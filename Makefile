@@ -46,8 +46,11 @@ lock: $(VENV)/ready ## pin the dependencies again, with hashes and without index
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header pyproject.toml -o requirements.lock
 	$(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header --extra dev pyproject.toml -o requirements-dev.lock
 
-models: $(VENV)/ready ## build the shipped graphs again; the bytes must not change
+models: $(VENV)/ready ## build the shipped graphs again (the bytes must not change), render the cards, pin what is there
 	@for script in models/*/*/build.py models/*/*/reference.py; do echo $$script; $(BIN)/python $$script || exit 1; done
+	@for folder in models/*/*; do name=$${folder#models/}; $(BIN)/sidecar models seal $$folder && \
+	  $(BIN)/sidecar models card $$name > build-card.md && cp build-card.md $$folder/card.md && rm build-card.md && \
+	  $(BIN)/sidecar models seal $$folder || exit 1; done
 
 bench: $(VENV)/ready ## the sidecar beside the least that does the job: CPU, latency, requests; about an hour
 	$(BIN)/python -m tests.benchmarks

@@ -17,7 +17,7 @@ from aiohttp import web
 from sidecar import log, metrics, operations
 from sidecar.context import ContextReader
 from sidecar.decisions import Decisions
-from sidecar.deid import Mode, Rules, load_rules
+from sidecar.deid import Mode, Rules, load_rules, unreadable
 from sidecar.delivery import Delivery
 from sidecar.duties import DUTIES, Duties
 from sidecar.errors import Misconfigured, NotStored, SidecarError
@@ -97,6 +97,8 @@ class Sidecar:
         signer = _try(lambda: credentials(settings.ehr, self._needs), problems)
         models = _try(lambda: Fleet(settings), problems)
         rules = _try(lambda: load_rules(mode=Mode(settings.deid.mode)), problems)
+        if models and rules:
+            problems += [p for model in models.configured.values() for p in unreadable(rules, model.extractor.reads)]
         if problems or not (cipher and hook and signer and models and rules):
             raise Misconfigured(problems)
         self.models, self._cipher = models, cipher

@@ -3,9 +3,12 @@
 A subscription event, a file on the command line and, later, a CDS Hooks call all come through here.
 """
 
+import asyncio
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 
 from sidecar.context import ContextReader, Need
 from sidecar.deid import Rules, deidentify, inherited, is_sensitive
@@ -32,6 +35,7 @@ from sidecar.records import (
 )
 from sidecar.scoring import LoadedModel
 
+_SLOW = ThreadPoolExecutor(1, thread_name_prefix="slow-models")
 ABOUT_THE_PATIENT = frozenset({"gone:patient", "another_patient"})
 """Refusals of a read that are a conclusion; others say something of the EHR and nothing of the patient."""
 NOT_WHOLE = frozenset({"gone:medication", *(f"too_many:{kind.lower()}" for kind in SOURCE_TYPES)})
@@ -82,7 +86,15 @@ async def assess(  # noqa: PLR0913, PLR0917 -- the path's inputs, all of them
         return _refused(patient, model, rules, at, refusal.reason)
     seen(snapshot)
     with STAGE_SECONDS.labels("assess").time():
-        return conclude(snapshot, model, rules)
+        return await reckon(snapshot, model, rules)
+
+
+async def reckon(
+    snapshot: PatientSnapshot, model: RunningModel, rules: Rules, *, still_in_cohort: bool = False
+) -> Conclusion:
+    """`conclude`, on the one thread for it when the model is slow, so that it keeps nobody else waiting."""
+    run = partial(conclude, snapshot, model, rules, still_in_cohort=still_in_cohort)
+    return await asyncio.get_running_loop().run_in_executor(_SLOW, run) if model.loaded.is_slow else run()
 
 
 def conclude(
@@ -109,7 +121,8 @@ def conclude(
         refused = _refused(patient, model, rules, snapshot.at, outside)
         said = replace(refused.assessment, withheld=withheld)
         return Conclusion(said, replace(refused.evidence, labels=labels))
-    vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
+    if manifest.remarks:
+        vector = replace(vector, remarks=(*vector.remarks, *limits_that_act(manifest, vector, withheld)))
     concluded = explain(manifest, vector, model.loaded.score(vector))
     assessment = Assessment(
         model=model.name,
@@ -128,6 +141,8 @@ def conclude(
         probabilities=concluded.probabilities,
         tells_birth_date=manifest.uses_exact_age,
         typical=concluded.typical,
+        baseline=concluded.baseline,
+        error=concluded.error,
         withheld=withheld,
         terms=concluded.terms,
         further=concluded.further,

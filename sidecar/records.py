@@ -240,14 +240,18 @@ class Score:
 
     Points and terms sum to the total. `probabilities` are in [0, 1], by the names of the manifest's outputs. Of a graph
     without terms there is no total (NaN) and no points; `changes` has for each input by how much the probability is
-    higher than with that input at its typical value. They sum to nothing. Of outputs with terms of their own `terms`
-    has those of each, and total and points are the first one's. `further` are other totals of the same inputs, by name.
+    higher than with that input at its typical value, and they sum to nothing; or, where there is a `baseline`, its
+    Shapley value, and they sum to the probability less the baseline. `error` is their largest standard error. Of
+    outputs with terms of their own `terms` has those of each, and total and points are the first one's. `further` are
+    other totals of the same inputs, by name.
     """
 
     total: float
     points: Mapping[str, float]
     probabilities: Mapping[str, float] = field(default_factory=dict)
     changes: Mapping[str, float] = field(default_factory=dict)
+    baseline: float | None = None
+    error: float | None = None
     terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     further: Mapping[str, float] = field(default_factory=dict)
 
@@ -259,12 +263,14 @@ class Assessment:
     `score` is a total of all inputs (of a probability model: its linear predictor, if the graph gives one); `at_least`
     the least it can be when some are missing. They are never both set. `contributions` are the graph's points or terms,
     which sum to the score, or the `changes` of a graph without them, which sum to nothing; `typical` has the values
-    that those compare with. `risk` is the band's code of a total; the bands of `probabilities` follow from the
-    manifest. `urgent` means an incomplete result must still be shown. `tells_birth_date` means that an exact age went
-    in: with the moment, the numbers give the day of birth, whatever else is left out. `withheld` names the inputs that
-    count and that no rationale names, because they would reveal a sensitive condition. `terms` are the contributions by
-    output, where each has its own: then score and contributions are those of the first that is given. A scored result
-    has reasons where some of its outputs are not given. `further` are other totals of the same inputs, by name.
+    that those compare with. Where there is a `baseline` they are Shapley values, which sum to the probability less the
+    baseline; `error` is their largest standard error. `risk` is the band's code of a total; the bands of
+    `probabilities` follow from the manifest. `urgent` means an incomplete result must still be shown.
+    `tells_birth_date` means that an exact age went in: with the moment, the numbers give the day of birth, whatever
+    else is left out. `withheld` names the inputs that count and that no rationale names, because they would reveal a
+    sensitive condition. `terms` are the contributions by output, where each has its own: then score and contributions
+    are those of the first that is given. A scored result has reasons where some of its outputs are not given. `further`
+    are other totals of the same inputs, by name.
     """
 
     model: str
@@ -286,6 +292,8 @@ class Assessment:
     withheld: tuple[str, ...] = ()
     terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     further: Mapping[str, float] = field(default_factory=dict)
+    baseline: float | None = None
+    error: float | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False)

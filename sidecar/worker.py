@@ -275,7 +275,7 @@ class Worker:
         there = {r.relative: r for s in snapshot.resources if (r := references.identity(s)) is not None}
         if all(_unchanged(r, there) for r in old.conclusion.evidence.basis):
             return False, []
-        again = pipeline.conclude(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
+        again = await pipeline.reckon(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
         if again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
             _, steps = await self._revise(old.conclusion, old, "entered-in-error", item, model)
             return True, steps

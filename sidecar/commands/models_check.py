@@ -4,6 +4,7 @@ Each check says what it found and, where it failed, what to do. One that fails d
 to open unverified bytes is not run.
 """
 
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -144,7 +145,7 @@ def _golden(found: Found) -> Said:
 
 
 def _frozen(found: Found) -> Said:
-    if FROZEN not in found.names:
+    if not _has(found, FROZEN):
         return None, f"there is no {FROZEN}"
     if found.model is None:
         return _NOT_LOADED
@@ -166,12 +167,17 @@ def _reference(found: Found) -> Said:
 
 
 def _carded(found: Found) -> Said:
-    if CARD not in found.names:
+    if not _has(found, CARD):
         return False, f"there is no {CARD}"
     raw = read_file(found.folder, CARD)
     card = card_of(found.files) if found.files else parse_card(raw.decode(errors="replace"), CARD)
     lacking = missing_mandatory(card)
     return not lacking, f"missing: {', '.join(lacking)}" if lacking else "every mandatory attribute is given"
+
+
+def _has(found: Found, name: str) -> bool:
+    """Whether a file is there, also in a folder that something is wrong with."""
+    return os.path.lexists(found.folder / name)
 
 
 def _quick(found: Found) -> Said:

@@ -68,7 +68,8 @@ def golden_troubles(model: LoadedModel, content: bytes) -> list[str]:
         if golden.at is not None and golden.at.tzinfo is None:
             return ["at: give a time with its offset"]
         running = running_model(model, ModelSettings(switches=golden.switches, choices=golden.choices))
-        snapshot = from_bundle(golden.bundle, model.manifest.set_codes, golden.at, ZoneInfo(golden.time_zone))
+        stays = frozenset(model.manifest.cohort.stays)
+        snapshot = from_bundle(golden.bundle, model.manifest.set_codes, golden.at, ZoneInfo(golden.time_zone), stays)
         conclusion = conclude(snapshot, running, load_rules())
     except orjson.JSONDecodeError:
         return ["is no JSON"]
@@ -77,7 +78,7 @@ def golden_troubles(model: LoadedModel, content: bytes) -> list[str]:
         return [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found]
     except Misconfigured as error:
         return error.problems
-    except (Rejected, OSError, ValueError) as error:
+    except (Rejected, OSError, ValueError, KeyError) as error:
         return [f"cannot be judged: {getattr(error, 'reason', type(error).__name__)}"]
     return list(_differences(golden, conclusion))
 

@@ -30,6 +30,12 @@ def answers_on_missing(model: LoadedModel) -> list[str]:
 def agreement_of_terms(model: LoadedModel) -> tuple[bool | None, str]:
     """Whether what explains the result sums to it, on typical values."""
     manifest = model.manifest
+    if manifest.explanation is not None and manifest.explanation.prototypes:
+        score = _scored(model, typical(model))
+        off = (
+            score.probabilities[manifest.outputs[0].name] - (score.baseline or 0.0) - math.fsum(score.changes.values())
+        )
+        return abs(off) <= _SAME, f"Shapley values sum to the probability less the prototypes' mean, but for {off:.1g}"
     if manifest.explanation is not None:
         return True, f"by {manifest.explanation.method}: it sums to nothing, and says so"
     score = _scored(model, typical(model))
@@ -37,11 +43,9 @@ def agreement_of_terms(model: LoadedModel) -> tuple[bool | None, str]:
         return None, "not tried: typical values are outside of what the graph is for"
     sums = math.fsum(score.points.values())
     off = abs(sums - score.total)
-    holds = off <= _SAME * max(1.0, abs(score.total))
-    return (
-        holds,
-        f"{len(score.points)} points sum to the total" if holds else f"points sum to {sums:g}, not {score.total:g}",
-    )
+    if not off <= _SAME * max(1.0, abs(score.total)):
+        return False, f"the points sum to {sums:g}, and the total is {score.total:g}"
+    return True, f"{len(score.points)} points sum to the total"
 
 
 def microseconds(model: LoadedModel) -> float:

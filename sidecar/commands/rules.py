@@ -47,7 +47,7 @@ _DONE = {
 }
 # Elements of data types whose meaning is not in their own type.
 _AT = {
-    "Coding.code": "beside a known system, if it looks like a code",
+    "Coding.code": "beside a known system, if it is one of its codes or has their form",
     "Coding.system": "if it is known",
     "Quantity.system": "UCUM only",
     "Reference.reference": "token",

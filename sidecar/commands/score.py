@@ -11,7 +11,7 @@ import orjson
 
 from sidecar.app import running_model, shipped
 from sidecar.context import from_bundle
-from sidecar.deid import Mode, Rules, load_rules
+from sidecar.deid import Mode, Rules, load_rules, unreadable
 from sidecar.errors import Misconfigured, Rejected
 from sidecar.explanation import rationale, rationales, reason_in_words
 from sidecar.pipeline import RunningModel, conclude
@@ -35,6 +35,8 @@ def score(file: BinaryIO, options: Mapping[str, Any]) -> int:
     choices = _choices(options["choices"])
     model = running_model(loaded, ModelSettings(switches=dict.fromkeys(options["switches"], True), choices=choices))
     rules = load_rules(mode=Mode(options["mode"]))
+    if problems := unreadable(rules, model.extractor.reads):
+        raise Misconfigured(problems)
     failed = False
     for bundle in _bundles(file):
         try:
@@ -94,6 +96,7 @@ def _line(conclusion: Conclusion, model: RunningModel) -> dict[str, Any]:
         "risk": a.risk,
         "contributions": dict(a.contributions),
         "typical": dict(a.typical),
+        **({"baseline": a.baseline, "error": a.error} if a.baseline is not None else {}),
         **({"terms": {name: dict(terms) for name, terms in a.terms.items()}} if a.terms else {}),
         **({"further": dict(a.further)} if a.further else {}),
         "resources": _resources(conclusion, model),

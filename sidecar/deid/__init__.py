@@ -7,6 +7,7 @@ from sidecar.deid.boundary import deidentify
 from sidecar.deid.general import Done, Engine, KeyedNames, Names, Tally, Vault, VaultNames
 from sidecar.deid.labels import inherited, is_sensitive, joined
 from sidecar.deid.mode import Mode
+from sidecar.deid.paths import unreadable
 from sidecar.deid.policy import Keep, Policy, load_policy, load_rules
 from sidecar.deid.rules import Rules
 from sidecar.deid.times import instant
@@ -30,4 +31,5 @@ __all__ = [
     "joined",
     "load_policy",
     "load_rules",
+    "unreadable",
 ]

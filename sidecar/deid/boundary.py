@@ -13,9 +13,11 @@ from sidecar.deid import statements
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
 from sidecar.deid.draft import Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
+from sidecar.deid.paths import Odd, compiled
 from sidecar.deid.rules import MEANT, Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
+from sidecar.manifest import ANY, PathRead, Wanted
 from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot, Sex
 
 UCUM = "http://unitsofmeasure.org"
@@ -36,6 +38,7 @@ _NESTED = {dict, list}
 # Whose facts are made here; those of the others in `statements`.
 _WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
+NO_RULE = Rule("quantity")
 
 
 def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> DeidentifiedSnapshot:
@@ -79,11 +82,49 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
         return ()
     draft = _walk(Draft(view, wanted), table, resource)
     if type_name not in _WITH_VALUES:
-        return statements.statement(index, type_name, draft)
+        return (*statements.statement(index, type_name, draft), *_by_path(index, resource, draft))
     if draft.void or draft.unread:
         return ()
     own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
+    if type(wanted) is Wanted and wanted.paths:
+        return (*own, *_by_path(index, resource, draft), *(_fact(index, type_name, draft, p) for p in draft.parts))
     return (*own, *(_fact(index, type_name, draft, part) for part in draft.parts)) if draft.parts else own
+
+
+def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
+    """The values that FHIRPath finds in a statement, each by the code that stands for its expression."""
+    wanted = draft.wanted
+    if type(wanted) is not Wanted or draft.void or draft.unread:
+        return ()
+    found = []
+    for path in wanted.paths:
+        if ANY not in path.of and path.of.isdisjoint(draft.codes):
+            continue
+        trouble = draft.trouble if draft.trouble in _WHOLE else None
+        part = Draft(draft.view, codes=(path.key,), trouble=trouble)
+        _path_value(part, resource, path)
+        kind = str(resource.get("resourceType"))
+        found.append(
+            Fact(
+                index, kind, part.codes, draft.seconds, part.value, part.unit, (), part.trouble, draft.recorded,
+                draft.began, draft.confirmed, draft.ended, draft.days, draft.over,
+            )
+        )  # fmt: skip
+    return tuple(found)
+
+
+def _path_value(part: Draft, resource: Mapping[str, Any], path: PathRead) -> None:
+    try:
+        rules = part.view.rules
+        expression = compiled(rules, str(resource.get("resourceType")), path.expression)
+        value = expression.of(resource)
+    except (Odd, ValueError):
+        part.trouble = part.trouble or "shape"
+        return
+    if expression.quantity and value is not None:
+        _quantity(part, value, NO_RULE)
+    elif value is not None:
+        part.value, part.unit = float(value), "{count}"
 
 
 def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
@@ -326,7 +367,7 @@ _ACTIONS: Mapping[str, Action] = {
     "abated": abated,
     "abated_period": abated_period,
     "absent": _absent,
-    "admit_source": statements.admit_source,
+    "came_and_went": statements.came_and_went,
     "age": _age,
     "birth_sex": _birth_sex,
     "booked": statements.booked,

@@ -10,10 +10,6 @@ from sidecar.deid.draft import Draft, is_over, pairs
 from sidecar.deid.rules import Rule
 from sidecar.deid.times import days
 
-CLINICAL = "http://terminology.hl7.org/CodeSystem/condition-clinical"
-VERIFICATION = "http://terminology.hl7.org/CodeSystem/condition-ver-status"
-"""Both bindings are required: a code of any other system is no status, whatever its letters."""
-
 FAR_FUTURE_S = 3_600.0
 """A time up to this far ahead may be one clock running before another; what begins later is planned, or a slip."""
 
@@ -83,16 +79,16 @@ def _there_since(draft: Draft, value: object) -> None:
 def clinical_status(draft: Draft, value: Any, rule: Rule) -> None:
     """Whether it is active, as far as anybody says."""
     draft.stated = True
-    _coded_status(draft, value, rule, CLINICAL)
+    _coded_status(draft, value, rule)
 
 
 def verification(draft: Draft, value: Any, rule: Rule) -> None:
     """Whether it is more than a suspicion."""
-    draft.confirmed = not _coded_status(draft, value, rule, VERIFICATION) & rule.doubtful
+    draft.confirmed = not _coded_status(draft, value, rule) & rule.doubtful
 
 
-def _coded_status(draft: Draft, value: Any, rule: Rule, required: str) -> set[str]:
-    codes = {code for system, code in pairs(value) if system == required and isinstance(code, str)}
+def _coded_status(draft: Draft, value: Any, rule: Rule) -> set[str]:
+    codes = {code for system, code in pairs(value) if system == rule.system and isinstance(code, str)}
     if codes & rule.void:
         draft.void = True
     elif codes & rule.over:

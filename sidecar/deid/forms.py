@@ -7,7 +7,7 @@ unknown of a system must at least look like nothing else. A number that happens 
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 IsCode = Callable[[str], bool]
@@ -81,6 +81,7 @@ _TURNED = (
 )
 
 
+@cache
 def form_of(system: str, units: frozenset[str]) -> IsCode:
     """Whether a text looks like a code of `system`; of UCUM, `units` are all there are."""
     if system == "http://unitsofmeasure.org":
@@ -107,6 +108,7 @@ def looks_like_a_code(code: str) -> bool:
     )
 
 
+@lru_cache(maxsize=8192)
 def is_snomed(code: str) -> bool:
     """Whether `code` is an identifier of a SNOMED CT concept: its partition and its Verhoeff check digit say so."""
     if _SNOMED.fullmatch(code) is None:
@@ -117,6 +119,7 @@ def is_snomed(code: str) -> bool:
     return check == "0"
 
 
+@lru_cache(maxsize=8192)
 def is_loinc(code: str) -> bool:
     """Whether `code` is a LOINC number, of a term, a part or an answer, with its check digit."""
     return _LOINC.fullmatch(code) is not None and (_luhn(code) or code in _AS_ISSUED)

@@ -4,10 +4,11 @@ A rule that does not parse, or names what R4 does not have, stops the start: a s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sidecar.deid.definitions import Element, nearest, r4
+from sidecar.deid.keeping import Keep
 from sidecar.deid.mode import Mode
 from sidecar.deid.sensitive import Sensitive
 
@@ -20,7 +21,7 @@ ACTIONS: Mapping[str, frozenset[str]] = {
     "abated": frozenset({"Age", "Range", "dateTime", "string"}),
     "abated_period": _PERIOD,
     "absent": _CONCEPT,
-    "admit_source": frozenset({"BackboneElement"}),
+    "came_and_went": frozenset({"BackboneElement"}),
     "age": frozenset({"date"}),
     "birth_sex": frozenset({"Extension"}),
     "booked": _TIMES,
@@ -78,26 +79,38 @@ MEANT = frozenset(
 """Actions on what changes the meaning of the rest: without a value, `_name` says that there is one and not which."""
 
 _CODES = ("usable", "doubtful", "over", "void")
+_HL7 = "http://terminology.hl7.org/CodeSystem/"
+_SYSTEMS = {
+    "Condition.clinicalStatus": f"{_HL7}condition-clinical",
+    "Condition.verificationStatus": f"{_HL7}condition-ver-status",
+    "AllergyIntolerance.clinicalStatus": f"{_HL7}allergyintolerance-clinical",
+    "AllergyIntolerance.verificationStatus": f"{_HL7}allergyintolerance-verification",
+}
 # What a statement is about is read before anything else, and decides whether anything else is read.
 _ABOUT = ("components", "codes")
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """What happens to one element. `usable`, `doubtful`, `over` and `void` are the codes of a status element."""
+    """What happens to one element. `usable`, `doubtful`, `over` and `void` are the codes of a status element.
+
+    `system` is the one that the required binding of a coded status names: a code of any other says nothing.
+    """
 
     do: str
     usable: frozenset[str] = frozenset()
     doubtful: frozenset[str] = frozenset()
     over: frozenset[str] = frozenset()
     void: frozenset[str] = frozenset()
+    system: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Rules:
     """What the path may read: element rules by resource type, systems and units, what is sensitive, mode and digest.
 
-    `of_component` are the rules of an Observation for each of its components, which have none of their own.
+    `of_component` are the rules of an Observation for each of its components, which have none of their own. `kept` are
+    the tables `[keep.*]`, by type: a value that FHIRPath finds is found among what they keep.
     """
 
     types: Mapping[str, Mapping[str, Rule]]
@@ -108,6 +121,7 @@ class Rules:
     siblings: frozenset[str]
     mode: Mode
     digest: str
+    kept: Mapping[str, Mapping[str, Keep]] = field(default_factory=dict)
 
 
 def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rule]]:
@@ -164,8 +178,11 @@ def _rule(where: str, value: object, element: Element | None, problems: list[str
         problems.append(f"{where}: {action} cannot read {element.kind}, only {', '.join(sorted(kinds))}")
     if extra := set(detail) - {"do", *_CODES}:
         problems.append(f"{where}: unknown key {', '.join(sorted(extra))}")
-    lists = [_codes(f"{where}.{name}", detail.get(name, []), element, problems) for name in _CODES]
-    return Rule(action, *lists)
+    lists = {name: _codes(f"{where}.{name}", detail.get(name, []), element, problems) for name in _CODES}
+    system = _SYSTEMS.get(where.removeprefix("deid rules: read."), "")
+    if action in {"clinical_status", "verification"} and not system:
+        problems.append(f"{where}: {action} reads one of {', '.join(_SYSTEMS)}")
+    return Rule(action, system=system, **lists)
 
 
 def _codes(where: str, listed: object, element: Element | None, problems: list[str]) -> frozenset[str]:

@@ -65,10 +65,11 @@ def kinds(draft: Draft, value: Any, _: Rule) -> None:
         _also(draft, concept)
 
 
-def admit_source(draft: Draft, value: Any, _: Rule) -> None:
-    """Where a stay came from: the one thing that is read of `hospitalization`."""
+def came_and_went(draft: Draft, value: Any, _: Rule) -> None:
+    """Where a stay came from and where it ended: what is read of `hospitalization`."""
     if isinstance(value, dict):
         _also(draft, value.get("admitSource"))
+        _also(draft, value.get("dischargeDisposition"))
 
 
 def _also(draft: Draft, concept: Any) -> None:

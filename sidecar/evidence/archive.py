@@ -32,6 +32,8 @@ from sidecar.records import (
 from sidecar.store import Cipher, Row, Statement, Step, Store, row_key
 
 _SAME_MOMENT_S = 0.001
+_SOMETIMES = ("probabilities", "typical", "terms", "further", "baseline", "error")
+"""What only some kinds of model say of an assessment."""
 MOST_REMEMBERED = 1000
 
 COLUMNS = (
@@ -335,12 +337,9 @@ class Archive:
             vector=_read_vector(numbers["vector"]),
             contributions=numbers["contributions"],
             consent=Consent(row["consent"]),
-            probabilities=numbers["vector"].get("probabilities", {}),
             tells_birth_date="numbers" in sealed,
-            typical=numbers["vector"].get("typical", {}),
             withheld=tuple(numbers["vector"].get("withheld", ())),
-            terms=numbers["vector"].get("terms", {}),
-            further=numbers["vector"].get("further", {}),
+            **{name: numbers["vector"][name] for name in _SOMETIMES if name in numbers["vector"]},
         )
         return Stored(
             id=row["id"],
@@ -374,16 +373,9 @@ def _numbers(a: Assessment) -> dict[str, Any]:
         [f.name, _number(f.value), f.unit, f.seconds, f.index, f.reason, f.assumed, f.shown] for f in a.vector.features
     ]
     document: dict[str, Any] = {"features": rows, "remarks": a.vector.remarks}
-    if a.probabilities:
-        document["probabilities"] = dict(a.probabilities)
-    if a.typical:
-        document["typical"] = dict(a.typical)
     if a.withheld:
         document["withheld"] = a.withheld
-    if a.terms:
-        document["terms"] = {output: dict(terms) for output, terms in a.terms.items()}
-    if a.further:
-        document["further"] = dict(a.further)
+    document |= {name: said for name in _SOMETIMES if (said := getattr(a, name)) not in (None, {})}
     return {"score": a.score, "at_least": a.at_least, "vector": document, "contributions": dict(a.contributions)}
 
 

@@ -25,6 +25,8 @@ class Concluded:
     reasons: tuple[str, ...] = ()
     probabilities: Mapping[str, float] = field(default_factory=dict)
     typical: Mapping[str, float] = field(default_factory=dict)
+    baseline: float | None = None
+    error: float | None = None
     terms: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     further: Mapping[str, float] = field(default_factory=dict)
 
@@ -75,6 +77,8 @@ def _probabilities(manifest: Manifest, vector: FeatureVector, score: Score) -> C
         reasons=reasons,
         probabilities=probabilities,
         typical=opaque.typical if opaque else {},
+        baseline=score.baseline,
+        error=score.error,
         terms=terms,
     )
 

@@ -81,7 +81,8 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     """What the result comes from, the strongest first: "respiratory rate 26/min (3), supplemental oxygen (2)".
 
     Of a probability model: each input with how many times it raises or lowers the hazard or odds of `compared_with`, or
-    by how many percentage points the probability would change with that input alone at its typical value.
+    by how many percentage points the probability would change with that input alone at its typical value, or by how
+    many it moves the probability away from the mean of the prototypes.
     """
     if not assessment.withheld:
         return _said(assessment, manifest, most)
@@ -106,6 +107,8 @@ def _without(assessment: Assessment) -> Assessment:
 
 def _said(assessment: Assessment, manifest: Manifest, most: int) -> str:
     by_name = {f.name: f for f in assessment.vector.features}
+    if assessment.baseline is not None:
+        return _shares(assessment, assessment.baseline, manifest, by_name)
     if assessment.typical:
         return _changes(assessment, manifest, by_name)
     if manifest.result.effect:
@@ -151,6 +154,21 @@ def _changes(assessment: Assessment, manifest: Manifest, by_name: Mapping[str, F
     ]
     more = f" and {len(seen) - most} more" if len(seen) > most else ""
     return f"{_BY_OCCLUSION}: {', '.join(said)}{more}"
+
+
+def _shares(
+    assessment: Assessment, baseline: float, manifest: Manifest, by_name: Mapping[str, Feature], most: int = 6
+) -> str:
+    """The largest Shapley values; one that rounds to 0.0 is left out, as above."""
+    shares = assessment.contributions
+    seen = sorted((n for n, share in shares.items() if round(share * 100, 1)), key=lambda n: (-abs(shares[n]), n))
+    begin = f"by Shapley values, from {baseline * 100:.1f} %, the mean of the model's prototypes"
+    if not seen:
+        return f"{begin}: no input moves it by 0.1 percentage points"
+    said = [f"{manifest.say(n, by_name[n].value)} ({shares[n] * 100:+.1f} percentage points)" for n in seen[:most]]
+    more = f" and {len(seen) - most} more" if len(seen) > most else ""
+    error = f"; standard error at most {assessment.error * 100:.1g}" if assessment.error else ""
+    return f"{begin}: {', '.join(said)}{more}{error}"
 
 
 def _multiple(term: float) -> str:

@@ -4,10 +4,11 @@ Refusing costs less than losing: a sender that hears 503 or 429 tries again, and
 the next search for missed events. What was acknowledged stays, and the work inside goes on.
 https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3
 
-Long before that, a process whose CPU is used up and that is `BEHIND_S` behind takes events one after the other, at a
-little more than the rate at which they drain: each acknowledgement would take its time from the results that wait.
-Senders have a bounded number of requests under way, so an answer that comes later slows them down, and nothing is
-refused. An EHR that is slow or away does not slow them: then there is CPU left, and what it sends is safer here.
+Long before that, a process whose CPU is used up and that is `BEHIND_S` behind with what is due takes events one after
+the other, at a little more than the rate at which they drain: each acknowledgement would take its time from the results
+that wait. Senders have a bounded number of requests under way, so an answer that comes later slows them down, and
+nothing is refused. An EHR that is slow or away does not slow them: then there is CPU left, and what it sends is safer
+here.
 """
 
 import asyncio
@@ -34,8 +35,10 @@ SAY_AGAIN_S = 60.0
 SMOOTHING = 0.3
 SLOWEST_PER_S = 0.1
 BEHIND_S, NO_CPU_LEFT, PACE, LEAST_PACE = 4.0, 0.85, 1.05, 50.0
-"""Events are paced where more wait than drain in so long, and the process uses so much of a CPU: to `PACE` of what
+"""Events are paced where something has been due for so long, and the process uses so much of a CPU: to `PACE` of what
 drains, and never to fewer a second than the last, which cost next to nothing."""
+STORED_S = 1.0
+"""What ended so long ago is surely stored, so that each is counted as drained once."""
 TOGETHER_S, LONGEST_TURN_S = 0.2, 2.0
 """The turns of so long come at once, so that they share a commit. None waits longer for its turn than the second:
 senders of more requests at once than that allows are not slowed further."""
@@ -46,6 +49,20 @@ BY_SOURCE = Statement(
     "waiting_by_source",
     "SELECT source, count(*) AS n FROM event WHERE state IN ('pending', 'routed') GROUP BY source",
     within_s=SLOW_S,
+)
+# What ended, by when; not what is missing, which would call every repeat drained that was taken and is no news.
+DRAINED = Statement(
+    "drained", "SELECT count(*) AS n FROM event WHERE done_at > :since AND done_at <= :until", within_s=SLOW_S
+)
+# What nobody has begun although it is due: events wait for each other on purpose, and a search waits for room.
+OVERDUE = Statement(
+    "overdue",
+    "SELECT min(since) AS since FROM ("
+    "SELECT since FROM (SELECT CASE WHEN due_at > heard_at THEN due_at ELSE heard_at END AS since FROM event "
+    "WHERE state = 'pending' AND due_at <= :now AND lease_until <= :now AND focus_type IS NOT NULL "
+    "ORDER BY due_at, id LIMIT 1) AS told "
+    "UNION ALL SELECT since FROM (SELECT due_at AS since FROM work WHERE due_at <= :now AND lease_until <= :now "
+    "ORDER BY due_at LIMIT 1) AS owed) AS oldest",
 )
 
 
@@ -94,6 +111,7 @@ class Inflow:
         self._shut: set[str] = set()
         self._disk_left: int | None = None
         self._looked_at: float | None = None
+        self._drained_until = time.time() - STORED_S
         self._per_s = 0.0
         self._cpu_s = cpu_s()
         self._pace: float | None = None
@@ -174,17 +192,18 @@ class Inflow:
                 self._disk_left = await asyncio.to_thread(self._free)
             except OSError:  # nobody knows; what does not fit fails to commit and is not acknowledged
                 self._disk_left = None
-        before, began = self._taken.copy(), time.monotonic()
-        rows = await self._store.read(BY_SOURCE)
-        counted = {row["source"]: int(row["n"]) for row in rows}
+        before, began, now = self._taken.copy(), time.monotonic(), time.time()
+        counted = {row["source"]: int(row["n"]) for row in await self._store.read(BY_SOURCE)}
+        (drained,) = await self._store.read(DRAINED, since=self._drained_until, until=now - STORED_S)
+        (overdue,) = await self._store.read(OVERDUE, now=now)
         cpu_s = self._cpu()
         if self._looked_at is not None:
             took = max(began - self._looked_at, 0.001)
-            drained = max(sum(self._counted.values()) + before.total() - sum(counted.values()), 0)
-            self._per_s += SMOOTHING * (drained / took - self._per_s)
-            is_behind = sum(counted.values()) > BEHIND_S * self._per_s
+            self._per_s += SMOOTHING * (int(drained["n"]) / took - self._per_s)
+            is_behind = overdue["since"] is not None and now - overdue["since"] > BEHIND_S
             self._set_pace(self._per_s * PACE if is_behind and cpu_s - self._cpu_s > NO_CPU_LEFT * took else None)
         self._counted, self._looked_at, self._cpu_s = counted, began, cpu_s
+        self._drained_until = now - STORED_S
         self._taken -= before  # what was taken while we counted may be counted twice until the next look
         self._open()
         self._show()

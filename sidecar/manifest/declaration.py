@@ -148,8 +148,8 @@ class Manifest(Closed):
         if self.explanation is None:
             if self.kind == "probability" and not self.graph.points:
                 raise ValueError(
-                    "a graph without total, points and point_names is explained by occlusion: give [explanation] with "
-                    "method and typical"
+                    "a graph without total, points and point_names is explained by Shapley values or occlusion: "
+                    "give [explanation] with method, and prototypes or typical"
                 )
             if self.kind == "probability" and not (result.effect and result.compared_with):
                 raise ValueError("terms need result.effect and result.compared_with, to be told in words")
@@ -161,8 +161,8 @@ class Manifest(Closed):
         if loose := [n for n in self.graph.features if n in self.features and not self.features[n].required]:
             raise ValueError(f"a graph without terms is never run without an input, so required: {', '.join(loose)}")
         if len(self.outputs) != 1:
-            raise ValueError("occlusion explains one probability: give one output, and a model for each other one")
-        return self._typical_fits(self.explanation.typical)
+            raise ValueError("one probability is explained so: give one output, and a model for each other one")
+        return self._typical_fits(self.explanation.typical) if self.explanation.typical else self
 
     def _typical_fits(self, typical: Mapping[str, float]) -> Self:
         wanted = set(self.graph.features)

@@ -3,9 +3,10 @@
 from datetime import timedelta
 from typing import Any, Literal, Self, get_args
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from sidecar.manifest.codes import Closed, Code, CodePattern, Group, groups_fit
+from sidecar.manifest.fhirpath import parse
 from sidecar.toml import Duration, Name
 
 Range = tuple[float, float]
@@ -76,8 +77,8 @@ class Source(Closed):
     the note says when it is used: `{value}` stands for the value in `unit`.
 
     A statement of another type than Observation has no number: it is 1 where it is there, or what `values` say of its
-    code. What its codes are by type: of an Encounter its class, type, service type, priority and admit source; of a
-    medicine what it is; of an Appointment its type, service, specialty and, as
+    code. What its codes are by type: of an Encounter its class, type, service type, priority, admit source and
+    discharge disposition; of a medicine what it is; of an Appointment its type, service, specialty and, as
     `http://hl7.org/fhir/appointmentstatus|noshow`, its status; of the others `code` (`vaccineCode`). The values of a
     DiagnosticReport are its conclusion codes. `valuesets` name files of codes that count as if they stood in `codes`.
     What is over (a resolved diagnosis, a stopped medicine) counts only with `history`; what never was, was only
@@ -118,6 +119,13 @@ class Source(Closed):
         if (self.name is None) != (not self.label):
             raise ValueError("a source has both name and label, or neither")
         return self
+
+    @field_validator("fhirpath")
+    @classmethod
+    def _is_understood(cls, written: str | None) -> str | None:
+        if written is not None:
+            parse(written)
+        return written
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> Self:

@@ -48,10 +48,22 @@ class Explanation(Closed):
     `occlusion`: the probability is computed again with one input at a time at its `typical` value, and the difference
     is told. The differences do not add up to anything, and they are not Shapley values. What is typical is the
     author's decision, taken from the data that the model was made with.
+
+    `shapley`: the probability less the mean over stored `prototypes` is shared out among the inputs, by Shapley values;
+    they sum to it. The file, `{"features": [...], "rows": [[...], ...]}`, holds 2 to 200 rows that stand for those the
+    model was made with and are nobody's, such as medians of clusters; some 50 do.
     """
 
-    method: Literal["occlusion"]
-    typical: dict[Name, FiniteFloat] = Field(min_length=1)
+    method: Literal["occlusion", "shapley"]
+    typical: dict[Name, FiniteFloat] = Field(default_factory=dict)
+    prototypes: str | None = Field(default=None, pattern=r"^[a-z_]+\.json$")
+
+    @model_validator(mode="after")
+    def _has_what_the_method_needs(self) -> Self:
+        occlusion = self.method == "occlusion"
+        if occlusion != bool(self.typical) or occlusion == bool(self.prototypes):
+            raise ValueError("occlusion needs typical, shapley needs prototypes, and neither takes the other's")
+        return self
 
 
 class Band(Closed):

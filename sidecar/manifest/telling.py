@@ -128,6 +128,7 @@ COHORT: Mapping[str, Sentence] = {
     "min_age_years": lambda c: f"aged {c.min_age_years} years or more",
     "max_age_years": lambda c: f"aged {c.max_age_years} years or less",
     "exclude": lambda c: f"not {', '.join(c.exclude)}",
+    "stays": lambda c: f"in a stay of the class {_codes(c.stays)}",
     "exclude_when": _told_elsewhere,
     "require": _told_elsewhere,
 }
@@ -182,13 +183,21 @@ def _what_it_says(manifest: Manifest) -> Iterator[str]:
     if manifest.kind == "points":
         yield f"Says: a points total, not a probability. Outcome: {result.outcome}."
         for band in manifest.bands:
-            yield f"  {band.risk}: {band.text}"
+            yield f"  {band.risk}: {band.words}"
     else:
         yield f"Says: a probability. Outcome: {result.outcome}."
         for output in manifest.outputs:
             yield f"  {output.display}, within {output.horizon.words}"
+            for rule in output.exclude_when:
+                yield f"    not given when {_called(rule, manifest)} {', '.join(said_of(rule, EXCLUSION))}"
             for limit in output.bands:
                 yield f"    {limit.risk}: {limit.text} ({limit.source})"
+    for further in manifest.further:
+        yield f"Kept with it and not charted: {further.label}."
+    for name, words in manifest.graph.rest.items():
+        yield f"Of no input: {words} ({name})."
+    for remark in manifest.remarks:
+        yield f"The note says, where it is so: “{remark.text}”"
     yield f"Valid for {for_long(manifest.validity)}."
     yield f"Inputs further apart than {for_long(manifest.spread)} are not one set: the older one is stale."
 

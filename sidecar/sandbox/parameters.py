@@ -49,6 +49,11 @@ _PATIENT = _reference("patient", "subject", "Patient")
 _SUBJECT = _reference("subject", "subject", "Patient", "Group")
 _OBSERVED = _reference("subject", "subject", "Patient", "Group", "Device", "Location")
 _ENCOUNTER = _reference("encounter", "encounter", "Encounter")
+_CONTEXT = _reference("context", "context", "Encounter")
+_OWNER = _reference("patient", "patient", "Patient")
+_CODE = _parameter("code", "token")
+_MEDICINE = _parameter("code", "token", "medicationCodeableConcept")
+_MEDICATION = _reference("medication", "medicationReference", "Medication")
 
 PARAMETERS: dict[str, dict[str, Parameter]] = {
     "Patient": _table(
@@ -81,6 +86,62 @@ PARAMETERS: dict[str, dict[str, Parameter]] = {
         _ENCOUNTER,
         _parameter("code", "token"),
         _parameter("clinical-status", "token", "clinicalStatus"),
+    ),
+    "Procedure": _table(
+        _PATIENT,
+        _SUBJECT,
+        _ENCOUNTER,
+        _CODE,
+        _code("status", "event-status"),
+        _parameter("date", "date", "performedDateTime", "performedPeriod"),
+    ),
+    "Medication": _table(_IDENTIFIER, _CODE),
+    "MedicationRequest": _table(
+        _PATIENT,
+        _SUBJECT,
+        _ENCOUNTER,
+        _MEDICINE,
+        _MEDICATION,
+        _code("status", "CodeSystem/medicationrequest-status"),
+        _parameter("authoredon", "date", "authoredOn"),
+    ),
+    "MedicationStatement": _table(
+        _PATIENT,
+        _SUBJECT,
+        _CONTEXT,
+        _MEDICINE,
+        _MEDICATION,
+        _code("status", "CodeSystem/medication-statement-status"),
+        _parameter("effective", "date", "effectiveDateTime", "effectivePeriod"),
+    ),
+    "MedicationAdministration": _table(
+        _PATIENT,
+        _SUBJECT,
+        _CONTEXT,
+        _MEDICINE,
+        _MEDICATION,
+        _code("status", "CodeSystem/medication-admin-status"),
+        _parameter("effective-time", "date", "effectiveDateTime", "effectivePeriod"),
+    ),
+    "DiagnosticReport": _table(
+        _PATIENT,
+        _SUBJECT,
+        _ENCOUNTER,
+        _CODE,
+        _code("status", "diagnostic-report-status"),
+        _parameter("date", "date", "effectiveDateTime", "effectivePeriod"),
+    ),
+    "AllergyIntolerance": _table(_OWNER, _CODE, _parameter("clinical-status", "token", "clinicalStatus")),
+    "Immunization": _table(
+        _OWNER,
+        _parameter("vaccine-code", "token", "vaccineCode"),
+        _code("status", "event-status"),
+        _parameter("date", "date", "occurrenceDateTime"),
+    ),
+    "Appointment": _table(
+        _reference("patient", "participant.actor", "Patient"),
+        _code("status", "appointmentstatus"),
+        _parameter("date", "date", "start"),
     ),
     "RiskAssessment": _table(
         _IDENTIFIER,

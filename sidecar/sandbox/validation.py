@@ -34,6 +34,25 @@ REQUIRED_CODES: dict[str, dict[str, str]] = {
         "clinicalStatus.coding.code": "active recurrence relapse inactive remission resolved",
         "verificationStatus.coding.code": "unconfirmed provisional differential confirmed refuted entered-in-error",
     },
+    "Procedure": {"status": _EVENT_STATUS},
+    "MedicationRequest": {
+        "status": "active on-hold cancelled completed entered-in-error stopped draft unknown",
+        "intent": "proposal plan order original-order reflex-order filler-order instance-order option",
+        "priority": _PRIORITY,
+    },
+    "MedicationStatement": {
+        "status": "active completed entered-in-error intended stopped on-hold unknown not-taken",
+    },
+    "MedicationAdministration": {
+        "status": "in-progress not-done on-hold completed entered-in-error stopped unknown",
+    },
+    "DiagnosticReport": {
+        "status": "registered partial preliminary final amended corrected appended cancelled entered-in-error unknown",
+    },
+    "Immunization": {"status": "completed entered-in-error not-done"},
+    "Appointment": {
+        "status": "proposed pending booked arrived fulfilled cancelled noshow entered-in-error checked-in waitlist",
+    },
     "RiskAssessment": {"status": _OBSERVATION_STATUS},
     "Device": {"status": "active inactive entered-in-error unknown"},
     "Subscription": {
@@ -60,6 +79,14 @@ REQUIRED_ELEMENTS: dict[str, frozenset[str]] = {
     "Encounter": frozenset({"status", "class"}),
     "Observation": frozenset({"status", "code"}),
     "Condition": frozenset({"subject"}),
+    "Procedure": frozenset({"status", "subject"}),
+    "MedicationRequest": frozenset({"status", "intent", "subject"}),
+    "MedicationStatement": frozenset({"status", "subject"}),
+    "MedicationAdministration": frozenset({"status", "subject"}),
+    "DiagnosticReport": frozenset({"status", "code"}),
+    "AllergyIntolerance": frozenset({"patient"}),
+    "Immunization": frozenset({"status", "vaccineCode", "patient"}),
+    "Appointment": frozenset({"status", "participant"}),
     "RiskAssessment": frozenset({"status", "subject"}),
     "Subscription": frozenset({"status", "reason", "criteria", "channel"}),
     "Flag": frozenset({"status", "code", "subject"}),

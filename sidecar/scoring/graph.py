@@ -15,6 +15,7 @@ import numpy as np
 from sidecar.errors import Misconfigured
 from sidecar.manifest import Manifest
 from sidecar.records import Score
+from sidecar.scoring.shapley import shapley
 from sidecar.scoring.wire import Malformed, objections
 
 _DTYPES = {"tensor(float)": np.float32, "tensor(double)": np.float64}
@@ -25,13 +26,18 @@ _SAME = 1e-5
 """How far two answers of a graph about one row may differ, when rows are summed in another order."""
 
 
+Rows = Sequence[Sequence[float]]
+
+
 class _Unfit(Exception):
     """The graph is not the one that its manifest declares; the message says how."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedGraph:
-    """A loaded graph. `columns` are the places of the manifest's outputs; `typical` [F] is of graphs without terms.
+    """A loaded graph. `columns` are the places of the manifest's outputs.
+
+    `typical` [F] is of graphs without terms, `prototypes` [B, F] of those that are explained by Shapley values.
 
     `tensors` are total and points, where there are terms; then probabilities, where there are outputs; then the
     `further` totals. `each` says that every output has terms of its own.
@@ -46,19 +52,26 @@ class LoadedGraph:
     outputs: tuple[str, ...]
     columns: tuple[int, ...]
     typical: Any
+    prototypes: Any = None
     further: tuple[str, ...] = ()
     each: bool = False
 
     def score(self, values: Sequence[float]) -> Score:
         """Run the graph on one patient's features. NaN in, NaN out: what is missing is never scored as normal.
 
-        A graph without terms may well answer on NaN, as trees do, so it is not run unless every input is a number. It
-        is run once, on F + 1 rows: the patient, and the patient with one input after the other at its typical value.
+        A graph without terms may well answer on NaN, as trees do, so it is not run unless every input is a number. For
+        occlusion it is run once, on F + 1 rows: the patient, and the patient with one input after the other at its
+        typical value.
 
         Raises:
             ValueError: a probability outside [0, 1], from a graph that says logits.
         """
-        return self._terms(values) if self.typical is None else self._occluded(values)
+        if self.typical is None:
+            return self._terms(values)
+        row = _row(values, self.dtype)
+        if not np.isfinite(row).all():
+            return Score(math.nan, {}, {self.outputs[0]: math.nan})
+        return self._occluded(row) if self.prototypes is None else self._shared(row)
 
     def _terms(self, values: Sequence[float]) -> Score:
         """Shapes: features [1, F] in the type the graph declares; total [1, 1]; points [1, P]; probabilities [1, C].
@@ -77,11 +90,14 @@ class LoadedGraph:
     def _named(self, points: Any) -> dict[str, float]:
         return dict(zip(self.points, points.tolist(), strict=True))
 
-    def _occluded(self, values: Sequence[float]) -> Score:
+    def _shared(self, row: Any) -> Score:
+        found = shapley(lambda rows: self.run(rows)[0][:, self.columns[0]], row, self.prototypes)
+        values = dict(zip(self.features, found.values.tolist(), strict=True))
+        probability = {self.outputs[0]: _probability(found.probability)}
+        return Score(math.nan, {}, probability, values, found.baseline, float(found.errors.max()))
+
+    def _occluded(self, row: Any) -> Score:
         """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
-        row = _row(values, self.dtype)
-        if not np.isfinite(row).all():
-            return Score(math.nan, {}, {self.outputs[0]: math.nan})
         said = self.run(self.occlusions(row))[0][:, self.columns[0]].tolist()
         if not (min(said) >= 0.0 and max(said) <= 1.0):
             said = [_probability(p) for p in said]
@@ -110,8 +126,10 @@ def _probability(said: float) -> float:
     return min(max(said, 0.0), 1.0) if said == said else said  # noqa: PLR0124 -- NaN is not itself
 
 
-def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
+def open_graph(content: bytes, manifest: Manifest, path: Path, prototypes: Rows = ()) -> LoadedGraph:
     """Load a graph from verified bytes, and run it, to see that it is the one that `manifest`, at `path`, declares.
+
+    `prototypes` are the rows that Shapley values compare with, each in the order of the graph's features.
 
     Raises:
         Misconfigured: the runtime refuses it, names, types or shapes differ, or it answers what it must not.
@@ -119,7 +137,7 @@ def open_graph(content: bytes, manifest: Manifest, path: Path) -> LoadedGraph:
     try:
         _examined(content)
         session = _session(content)
-        graph = _declared(session, manifest)
+        graph = _declared(session, manifest, prototypes)
         if graph.typical is None:
             _refuses_nan(graph)
         else:
@@ -185,16 +203,19 @@ def _session(content: bytes) -> Any:
         raise _Unfit(f"the runtime refuses the graph ({type(error).__name__})") from None
 
 
-def _declared(session: Any, manifest: Manifest) -> LoadedGraph:
+def _declared(session: Any, manifest: Manifest, prototypes: Rows) -> LoadedGraph:
     declared, features = manifest.graph, manifest.graph.features
     tensors = tuple(name for name in (declared.total, declared.points, declared.probabilities) if name)
     tensors += tuple(further.tensor for further in manifest.further)
     dtype = _dtype(session, declared.input, tensors)
-    typical = None
+    typical, compared_with = None, None
     if manifest.explanation is not None:
-        typical = _row([manifest.explanation.typical[name] for name in features], dtype)
-        if not np.isfinite(typical).all():
-            raise _Unfit(f"explanation.typical has a value that is too large for {declared.input}")
+        said = manifest.explanation.typical
+        rows = prototypes or [[said[name] for name in features]]
+        compared_with = np.stack([_row(row, dtype) for row in rows])
+        if not np.isfinite(compared_with).all():
+            raise _Unfit(f"what [explanation] compares with has a value that is too large for {declared.input}")
+        typical = np.median(compared_with, axis=0).astype(dtype)
     row = _row([math.nan] * len(features), dtype) if typical is None else typical
     answer = _tried(session, tensors, {declared.input: row[np.newaxis]})
     return LoadedGraph(
@@ -207,6 +228,7 @@ def _declared(session: Any, manifest: Manifest) -> LoadedGraph:
         outputs=tuple(o.name for o in manifest.outputs),
         columns=_columns(manifest, answer[tensors.index(declared.probabilities)]) if declared.probabilities else (),
         typical=typical,
+        prototypes=compared_with if prototypes else None,
         further=tuple(further.name for further in manifest.further),
         each=bool(manifest.outputs) and bool(declared.points) and answer[1].ndim == 3,
     )
@@ -299,4 +321,4 @@ def _keeps_rows_apart(graph: LoadedGraph) -> None:
         raise _Unfit("the graph gives a row another answer beside other rows than alone")
     for said in together[:, graph.columns[0]].tolist():
         if not -_ROUNDING <= said <= 1 + _ROUNDING:
-            raise _Unfit("the graph gives no probability for explanation.typical, or near it")
+            raise _Unfit("the graph gives no probability for what [explanation] compares with, or near it")

@@ -33,6 +33,11 @@ class LoadedModel:
     card: Card | None
     _graph: LoadedGraph
 
+    @property
+    def is_slow(self) -> bool:
+        """Whether a score takes milliseconds, and should not keep other patients waiting."""
+        return self._graph.prototypes is not None
+
     def score(self, vector: FeatureVector) -> Score:
         """Run the graph on one patient. NaN in, NaN out: what is missing is never scored as normal.
 
@@ -142,8 +147,38 @@ def warm(found: ModelFolder) -> LoadedModel:
         digest=found.digest,
         reference=reference,
         card=card_of(found),
-        _graph=open_graph(found.files[declared.graph.file], declared, path),
+        _graph=open_graph(found.files[declared.graph.file], declared, path, _prototypes(found)),
     )
+
+
+class _Prototypes(BaseModel):
+    """Rows that stand for those a model was made with, in the order of `features`."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    features: tuple[str, ...]
+    rows: tuple[tuple[FiniteFloat, ...], ...] = Field(min_length=2, max_length=200)
+
+
+def _prototypes(found: ModelFolder) -> tuple[tuple[float, ...], ...]:
+    """What Shapley values compare with; nothing where the model is explained in another way.
+
+    Raises:
+        Misconfigured: the file is not in the folder, or not of this graph.
+    """
+    name = found.manifest.explanation.prototypes if found.manifest.explanation else None
+    if name is None:
+        return ()
+    path, features = found.path / name, found.manifest.graph.features
+    if name not in found.files:
+        raise Misconfigured([f"{path}: explanation.prototypes names it, and it is not among the manifest's [files]"])
+    try:
+        said = _Prototypes.model_validate_json(found.files[name])
+    except ValidationError as error:
+        raise Misconfigured([f"{path}: {one['loc']}: {one['msg']}" for one in error.errors()[:5]]) from None
+    if said.features != features or any(len(row) != len(features) for row in said.rows):
+        raise Misconfigured([f"{path}: features and rows must be as graph.features are: {', '.join(features)}"])
+    return said.rows
 
 
 def card_of(found: ModelFolder) -> Card | None:

@@ -15,6 +15,11 @@ OCCLUSION = (
     "typical value, which the model's author gave. The differences do not add up to the probability, and they are not "
     "Shapley values."
 )
+SHAPLEY = (
+    "How much each input matters was found by Shapley values: the difference between the probability and its mean over "
+    "the prototypes that come with the model, shared out among the inputs. They say how the model came to its number, "
+    "not what causes the outcome."
+)
 WITHHELD = "An input that counts is not named here, because it would reveal a sensitive condition."
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
@@ -88,8 +93,8 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
         parts.append(WITHHELD)
     if why:
         parts.append(f"What it comes from: {why}.")
-    if a.typical and not ended and status != "entered-in-error":
-        parts.append(OCCLUSION)
+    if (a.typical or a.baseline is not None) and not ended and status != "entered-in-error":
+        parts.append(OCCLUSION if a.typical else SHAPLEY)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)
     parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")

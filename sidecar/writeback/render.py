@@ -84,7 +84,7 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
     values = _values(a, manifest, links)
     if values is None:
         return None
-    why = links.rationale if links.alone and a.probabilities and _stands(a, links) else ""
+    why = _why(a, manifest, links) if links.alone and a.probabilities and _stands(a, links) else ""
     said = note.text(conclusion, manifest, links.status, links.reasons, why)
     survey = {"system": "http://terminology.hl7.org/CodeSystem/observation-category", "code": "survey"}
     return _without_none(
@@ -108,6 +108,12 @@ def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dic
     )
 
 
+def _why(a: Assessment, manifest: Manifest, links: Links) -> str:
+    """The rationale, where no element holds it; of several with terms of their own, that of the first."""
+    first = next((o for o in manifest.outputs if o.name in links.rationales and o.name in a.probabilities), None)
+    return links.rationale if first is None else f"{first.display}: {links.rationales[first.name]}"
+
+
 def _values(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any] | None:
     """What the Observation holds, or None when there is nothing for it to hold."""
     if a.outcome is Outcome.INCOMPLETE and links.alone:
@@ -121,7 +127,7 @@ def _values(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any] |
         return _percentages(a, manifest, links)
     if a.score is None:
         raise ValueError("a scored assessment has neither score nor probability")
-    return {**_points(a.score, links.score_value), "component": _components(a, manifest, links)}
+    return {**_points(a.score, links.score_value), "component": _components(a, manifest, links) or None}
 
 
 def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[str, Any]]:

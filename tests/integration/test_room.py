@@ -14,9 +14,9 @@ import pytest
 
 from sidecar import metrics
 from sidecar.commands import operate
-from sidecar.inbox import Bounds, EventBox, Inflow
-from sidecar.inbox.inflow import LEAST_PACE, LONGEST_TURN_S
-from sidecar.records import Event, Reference
+from sidecar.inbox import Bounds, EventBox, Inflow, ModelWait
+from sidecar.inbox.inflow import BEHIND_S, LEAST_PACE, LONGEST_TURN_S, STORED_S
+from sidecar.records import Event, PatientId, Reference
 from sidecar.store import Cipher, Statement, Step, Store
 from tests.harness import (
     ENGINES,
@@ -216,7 +216,8 @@ async def test_when_to_come_back_follows_from_how_fast_it_drains(tmp_path):
         before = inflow.full("observation")
         assert before is not None
         assert before.retry_after_s == 60
-        await store.commit(Step(Statement("test", "UPDATE event SET state = 'done' WHERE id <= 80")))
+        ended = "UPDATE event SET state = 'done', done_at = :at WHERE id <= 80"
+        await store.commit(Step(Statement("test", ended), [{"at": time.time() - STORED_S}]))
         await inflow.look()
         after = inflow.full("observation")
         assert after is not None
@@ -255,3 +256,77 @@ async def test_a_process_that_waits_for_the_ehr_keeps_nobody_waiting(tmp_path):
         assert metrics.REGISTRY.get_sample_value("sidecar_intake_pace") == 0
         await asyncio.gather(*(inflow.turn() for _ in range(1000)))
         assert time.monotonic() - began < 0.5
+
+
+READINGS = 200
+
+
+async def routed(store: Store, cipher: Cipher, debounce_s: float, heard_at: float) -> EventBox:
+    """Readings of as many patients, routed when they were heard: each is due when it has waited for others."""
+    box = EventBox(store, cipher)
+    await box.record(
+        *(Event("observation", heard_at, Reference("Observation", f"o{n}", "1"), "t") for n in range(READINGS))
+    )
+    wait = ModelWait("m", debounce_s, 600.0)
+    for event in await box.claim("c", time.time(), 60, READINGS):
+        await store.commit(*box.routed(event, [(PatientId(event.focus.id), wait)], heard_at))
+    return box
+
+
+async def paced(store: Store) -> bool:
+    """Whether a process whose CPU is used up would pace what it is told now."""
+    used = itertools.count(0, 60)
+    inflow = Inflow(store, None, None, lambda: next(used))
+    await inflow.look()
+    await inflow.look()
+    return bool(metrics.REGISTRY.get_sample_value("sidecar_intake_pace"))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("overdue_s", "is_paced"), [(-30.0, False), (BEHIND_S - 3.0, False), (BEHIND_S + 1.0, True)])
+async def test_only_what_is_due_and_not_begun_makes_a_process_behind(tmp_path, engine, overdue_s, is_paced):
+    cipher = cipher_in(tmp_path)
+    with open_store(tmp_path, engine) as store:
+        await routed(store, cipher, 60.0, time.time() - 60.0 - overdue_s)
+        assert await paced(store) is is_paced
+        await store.commit(
+            Step(Statement("begun", "UPDATE work SET lease_until = :later"), [{"later": time.time() + 60}])
+        )
+        assert not await paced(store)
+
+
+async def test_an_event_that_was_told_just_now_or_pauses_is_not_overdue_and_one_that_waits_is(tmp_path):
+    cipher = cipher_in(tmp_path)
+    with open_store(tmp_path) as store:
+        box = EventBox(store, cipher)
+        await box.record(Event("observation", time.time(), Reference("Observation", "now")), Event("observation", 1.0))
+        assert not await paced(store)
+        await store.commit(Step(Statement("test", "UPDATE event SET heard_at = 1 WHERE focus_type IS NOT NULL")))
+        assert await paced(store)
+        await store.commit(Step(Statement("test", LATER), [{"due_at": time.time() + 3600}]))
+        assert not await paced(store)
+        await store.commit(Step(Statement("test", LATER), [{"due_at": time.time() - BEHIND_S / 2}]))
+        assert not await paced(store)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+async def test_what_is_told_again_and_is_no_news_does_not_count_as_drained(tmp_path, engine):
+    cipher = cipher_in(tmp_path)
+    with open_store(tmp_path, engine) as store:
+        inflow = Inflow(store)
+        await inflow.look()
+        box = await routed(store, cipher, 60.0, time.time())
+        told = [Event("observation", time.time(), Reference("Observation", f"o{n}", "1"), "t") for n in range(READINGS)]
+        for _ in range(5):
+            with inflow.taking("observation", len(told)):
+                await box.record(*told)
+            await inflow.look()
+        assert inflow.report()["drained_per_s"] == 0
+        ended = "UPDATE event SET state = 'done', done_at = :at WHERE id <= 100"
+        await store.commit(Step(Statement("test", ended), [{"at": time.time() - STORED_S}]))
+        await inflow.look()
+        assert inflow.report()["drained_per_s"] > 0
+        await inflow.look()
+        once = inflow.report()["drained_per_s"]
+        await inflow.look()
+        assert inflow.report()["drained_per_s"] < once  # each is counted once

@@ -176,10 +176,11 @@ def _observed_age(age_codes: frozenset[str], ages: Ages) -> Finish:
         if not _is_of(age_codes, out, visit):
             return
         kept = ages.observed(source, visit) if "code" in out else {}
-        _drop_values(out, visit, "Observation")
-        out.update(kept)
-        if kept:
-            visit.tell("Observation.value[x]", visit.said or GENERALISED)
         visit.said = None
+        out.pop("referenceRange", None)
+        if kept != {name: value for name, value in out.items() if name.startswith("value")}:
+            _drop_values(out, visit, "Observation")
+            out.update(kept)
+            visit.tell("Observation.value[x]", GENERALISED if kept else DROPPED)
 
     return finish

@@ -12,7 +12,7 @@ from sidecar.deid import deidentify, instant, load_rules
 from sidecar.deid.boundary import BIRTH_SEX
 from sidecar.deid.times import days, years_between
 from sidecar.errors import Misconfigured, Rejected
-from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference
+from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Reference, Sex
 from tests.unit.chart import (
     AT,
     UCUM,
@@ -304,8 +304,33 @@ def test_how_deep_an_element_is_nested_does_not_matter():
     assert fact.trouble == "modifier"
 
 
-@pytest.mark.parametrize("value", ["88", {"value": "88"}, {"value": True}, {"value": 10**400}])
+@pytest.mark.parametrize("value", [
+    {"valueQuantity": "88"}, {"valueQuantity": {"value": "88"}}, {"valueQuantity": {"value": True}},
+    {"valueQuantity": {"value": 10**400}}, {"valueQuantity": {"value": 88, "comparator": "<"}}, {"valueInteger": "88"},
+    {"valueString": "88"}, {"valueCodeableConcept": {"text": "88"}}, {"interpretation": [{"coding": [{"code": "<"}]}]},
+    {"_implicitRules": {}},
+], ids=str)  # fmt: skip
 def test_a_value_that_cannot_be_read_hides_no_trouble_of_the_whole_statement(value):
     part = {"code": PULSE, "valueQuantity": {"value": 88, "system": UCUM, "code": "/min"}}
-    whole = measured("8867-4", 88, "/min") | {"status": "unknown", "valueQuantity": value, "component": [part]}
+    whole = observation("http://loinc.org|8867-4") | {"status": "unknown", "component": [part], **value}
     assert [fact.trouble for fact in facts(whole)] == ["status", "status"]
+
+
+def test_a_number_without_a_unit_has_none():
+    assert facts(observation("http://loinc.org|9279-1", valueQuantity={"value": 3}))[0].unit is None
+    assert facts(observation("http://loinc.org|9279-1", valueQuantity={"value": 3, "system": UCUM}))[0].unit is None
+
+
+@pytest.mark.parametrize(
+    "odd", [[{"coding": [{"code": ["<"]}]}], [{"coding": [{"code": {}}]}], "<", [None], [{"coding": "<"}]]
+)
+def test_an_interpretation_of_another_shape_says_nothing(odd):
+    assert facts(measured("8867-4", 88, "/min") | {"interpretation": odd})[0].trouble is None
+
+
+def test_a_word_that_says_nothing_of_the_sex_contradicts_nothing():
+    told = [{"url": BIRTH_SEX, "valueCode": "F"}]
+    for word in ("unknown", "UNK", "ASKU"):
+        assert crossed(person(gender=word, extension=told), stay(), ()).sex is Sex.FEMALE
+    assert crossed(person(gender="other", extension=told), stay(), ()).sex is Sex.CONTRADICTORY
+    assert crossed(person(gender="other"), stay(), ()).sex is Sex.UNKNOWN

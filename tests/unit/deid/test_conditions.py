@@ -18,7 +18,7 @@ DAY_S = 86_400.0
 
 def facts(at=AT, **stated):
     reads = {"Condition": frozenset({CKD})}
-    return deidentify(PatientSnapshot(person(), None, (condition(CKD, **stated),), at), rules(), reads).facts
+    return deidentify(PatientSnapshot(person(), None, ({**condition(CKD), **stated},), at), rules(), reads).facts
 
 
 def fact(at=AT, **stated):
@@ -201,3 +201,22 @@ def test_an_end_that_is_no_date_is_unusable(end):
 
 def test_a_period_that_is_none_ends_nothing():
     assert fact(abatementPeriod="2020").trouble is None
+
+
+def test_a_date_that_cannot_be_read_leaves_what_another_says():
+    assert fact(onsetDateTime="2026-02-28", recordedDate="last year").began == -DAY_S / 2
+
+
+def test_a_status_that_cannot_be_read_hides_no_modifier_of_the_code():
+    modified = {"code": {**concept(CKD), "modifierExtension": [{"url": "urn:x"}]}}
+    assert fact(**modified, **status("urn:x|active")).trouble == "modifier"
+    assert fact(**modified, abatementDateTime="in spring").trouble == "modifier"
+
+
+@pytest.mark.parametrize("more", [
+    {"onsetDateTime": "2026-02-01T00:00:00Z"}, {"onsetDateTime": "2026-02"}, {"onsetPeriod": {"start": "2026"}},
+    {"abatementDateTime": "2026-02-01"}, {"abatementDateTime": "2030"}, {"verificationStatus": concept(f"{VERIFIED}|confirmed")},
+    {"recordedDate": "2026-02-01"},
+])  # fmt: skip
+def test_what_is_over_stays_over_whatever_its_dates_say(more):
+    assert facts(**status(f"{CLINICAL}|resolved"), **more) == ()

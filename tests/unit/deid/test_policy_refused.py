@@ -154,6 +154,7 @@ def test_what_may_turn_a_statement_into_its_opposite_cannot_be_omitted(match):
         ("v3-ActCode|HIV", "v3-ActCodes|HIV", "sensitive.labels: http://terminology.hl7.org/CodeSystem/v3-ActCodes|HIV: must be"),
         ('sct = ["http://snomed.info/sct"]', 'sct = ["http://snomed.info/sct2"]', "sensitive.codes: http://snomed.info/sct2 is none of"),
         ('icd-9 = ["http://hl7.org/fhir/sid/icd-9-cm"]', 'icd-9 = ["http://hl7.org/fhir/sid/icd-12"]', "sensitive.beginnings: http://hl7.org/fhir/sid/icd-12 is none of"),
+        ("[read.Condition]", '[read.Condition]\ncategory = "verification"', "read.Condition.category: verification reads one of Condition.clinicalStatus"),
         ("[sensitive]", "[sensitive]\nlabel = []", "sensitive.label must be a table of lists"),
         ("[sensitive.hiv]", "[sensitive.hiv]\nloink = []", "sensitive.hiv.loink: sensitive.systems names no such system"),
         ('"F18..F19*"', '"F19..F18*"', 'F19..F18*: write "F10*", or "F10..F16*" for seven, in order'),

@@ -32,7 +32,7 @@ def refused(tmp_path, text):
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        (EXPLANATION, "", "is explained by occlusion: give [explanation]"),
+        (EXPLANATION, "", "is explained by Shapley values or occlusion: give [explanation]"),
         ('method = "occlusion"', 'method = "lime"', "explanation.method"),
         ('method = "occlusion"\n', "", "explanation.method"),
         ("typical =", "typicall =", 'unknown key explanation.typicall; did you mean "typical"?'),
@@ -50,7 +50,7 @@ def refused(tmp_path, text):
         ("[vectors]", 'effect = "odds"\n[vectors]', "are about terms, and the graph gives none"),
         ("[vectors]", 'compared_with = "others"\n[vectors]', "are about terms, and the graph gives none"),
         ("[vectors]", 'components = [{ points = "pulse", code = "a|b", display = "c" }]\n[vectors]', "unknown points: pulse"),
-        ("[result]", SECOND, "occlusion explains one probability: give one output"),
+        ("[result]", SECOND, "one probability is explained so: give one output"),
         ("column = 1", "column = -1", "column"),
         ("column = 1", "colum = 1", 'did you mean "column"?'),
         ('of = "probability"', 'of = "total"', "vectors name what the manifest does not have: total"),

@@ -171,7 +171,7 @@ async def test_turned_off_or_deleted_it_is_silent(client, subscribe, receiver, m
         ({"status": "active"}, {}, "status"),
         ({"criteria": "Observation?colour=red"}, {}, "criteria"),
         ({"criteria": "Observation?_count=5"}, {}, "criteria"),
-        ({"criteria": "Medication?code=x"}, {}, "criteria"),
+        ({"criteria": "Substance?code=x"}, {}, "criteria"),
         ({}, {"type": "websocket"}, "channel.type"),
         ({}, {"payload": "application/fhir+xml"}, "channel.payload"),
         ({}, {"endpoint": "http://192.0.2.1/hook"}, "channel.endpoint"),

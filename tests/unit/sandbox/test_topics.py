@@ -213,7 +213,7 @@ async def test_query_criteria_decide_by_the_versions_before_and_after(ehr, recei
     ("resource", "said"),
     [
         (basic(), "resourceTrigger"),
-        (basic(trigger("Medication")), "Medication"),
+        (basic(trigger("Substance")), "Substance"),
         (basic(trigger("Encounter", "read")), "supportedInteraction"),
         (basic(trigger(more=[{"url": "fhirPathCriteria", "valueString": "true"}])), "fhirPathCriteria"),
         (basic(trigger(), filters=["colour"]), "colour"),

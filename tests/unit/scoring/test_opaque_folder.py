@@ -83,7 +83,7 @@ def test_a_tensor_that_is_not_there_is_named(tmp_path):
 @pytest.mark.parametrize("everywhere", [1.2, -0.1, float("nan")])
 def test_a_graph_that_says_no_probability_even_of_typical_values_is_refused(tmp_path, everywhere):
     logits = classifier([Stump(0, 20.5, everywhere, everywhere)], transform="NONE")
-    assert "gives no probability for explanation.typical" in refused(tmp_path, logits)
+    assert "gives no probability for what [explanation] compares with" in refused(tmp_path, logits)
 
 
 def test_a_second_input_is_refused(tmp_path):
@@ -99,7 +99,7 @@ def test_a_typical_value_that_the_graph_cannot_hold_is_refused(tmp_path):
     said = refused(
         tmp_path, None, MANIFEST.replace("plausible = [20, 250]\n", "").replace("pulse = 80", "pulse = 1e300")
     )
-    assert "explanation.typical has a value that is too large for features" in said
+    assert "what [explanation] compares with has a value that is too large for features" in said
 
 
 def test_a_graph_that_gives_another_number_of_rows_than_it_takes_is_refused(tmp_path):
