@@ -110,7 +110,8 @@ class Delivery:
             return None
         if models.is_withdrawn(a.model, a.model_digest):
             return "version_withdrawn"
-        return None if charted or (stored.arm.writes and models.may_write(a.model)) else "not_promoted"
+        may = charted or (stored.arm.writes and models.may_chart(a.model, a.model_digest))
+        return None if may else "not_promoted"
 
     def _cancelled(self, write: QueuedWrite, stored: Stored, reason: str) -> list[Step]:
         """Steps that end a write; what a withdrawn version said is looked at again by the version in force."""

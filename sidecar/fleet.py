@@ -135,19 +135,24 @@ class Fleet(Mapping[str, RunningModel]):
         """Whether `model` still scores somebody, in its arm."""
         return any(model is other for _, other in self._picture.all)
 
-    def may_write(self, track: str) -> bool:
-        """Whether anything new of this track may be charted now."""
-        return any(name == track and model.arm.writes for name, model in self._picture.all)
+    def may_chart(self, track: str, digest: str) -> bool:
+        """Whether what this version said may go into a chart that has none of it: it writes, or did until replaced."""
+        standing = self.standings.of(track)
+        writers = [*standing.champions, *([standing.canary.version] if standing.canary else [])]
+        return not standing.suspended and any(version.digest == digest for version in writers)
 
     def is_withdrawn(self, track: str, digest: str) -> bool:
-        """Whether the version with this digest was rolled back: what it said and is not charted yet must not be."""
-        return digest in self.standings.of(track).withdrawn
+        """Whether this version was rolled back and speaks for the model no more: another has to say it again."""
+        speaks = any(name == track and m.loaded.digest == digest for name, m in self._picture.all)
+        return digest in self.standings.of(track).withdrawn and not speaks
 
     def hears(self, manifest: Manifest) -> bool:
         """Whether all that this version waits for is listened for since the start."""
-        observations = {code for m in self.manifests for code in m.observation_codes}
-        conditions = {code for m in self.manifests for code in m.codes_of("Condition")}
-        return manifest.observation_codes <= observations and manifest.codes_of("Condition") <= conditions
+        heard: dict[str, set[str]] = {}
+        for known in self.manifests:
+            for kind in known.types:
+                heard.setdefault(kind, set()).update(known.codes_of(kind))
+        return all(kind in heard and manifest.codes_of(kind) <= heard[kind] for kind in manifest.types)
 
     def asks_for_unit(self, track: str) -> bool:
         """Whether `chosen` needs the patient's unit."""
@@ -227,11 +232,21 @@ class Fleet(Mapping[str, RunningModel]):
             if version.digest not in self._loaded
         ]
 
-    def load(self, standings: Standings) -> None:
-        """Load every version that stands, warm ones too, as far as they are there. May take long; may be repeated."""
+    def load(self, standings: Standings) -> bool:
+        """Load what stands and is not loaded, warm versions too, as far as it is there; whether anything was.
+
+        May take long, and may be repeated.
+        """
+        before = len(self._loaded)
         for name, version in self._stands(standings):
             if version.digest not in self._loaded:
                 self._try(name, version)
+        return len(self._loaded) > before
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether this process can score for every model."""
+        return not self._picture.absent
 
     def _stands(self, standings: Standings) -> Iterator[tuple[str, Version]]:
         return ((name, version) for name in self._sites for version in standings.of(name).warm)

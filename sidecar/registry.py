@@ -119,6 +119,9 @@ class Registry:
         if self._is_changed or len(self.book.entries) != self._taken:
             self._is_changed, self._taken = False, len(self.book.entries)
             await self._take()
+        elif not self.fleet.is_whole and await asyncio.to_thread(self.fleet.load, self.fleet.standings):
+            self.fleet.take(self.fleet.standings)  # what was missing is there by now
+            self.changed()
 
     async def _take(self) -> None:
         """A stop counts at once; versions when they are loaded, which takes as long as it takes."""
@@ -149,18 +152,27 @@ class Registry:
         """Another process has appended something."""
         self._woken.set()
 
+    async def caught_up(self) -> None:
+        """Look, if the last look was more than `FRESH_S` ago; whoever asks meanwhile shares the look.
+
+        Raises:
+            NotStored: the database is away.
+        """
+        if time.monotonic() - self._looked_at > FRESH_S:
+            async with self._looking:
+                if time.monotonic() - self._looked_at > FRESH_S:
+                    await self._look()
+
     async def fresh(self) -> None:
-        """Go on only with what stood at most `FRESH_S` ago; whoever asks meanwhile shares the look.
+        """Go on only with what stood at most `FRESH_S` ago.
 
         Raises:
             NotStored: the database is away, or slower than that.
         """
         for _ in range(LOOKS):
+            await self.caught_up()
             if time.monotonic() - self._looked_at <= FRESH_S:
                 return
-            async with self._looking:
-                if time.monotonic() - self._looked_at > FRESH_S:
-                    await self._look()
         raise NotStored("store:slow")  # what it says is older than that by the time it is here
 
     async def may_write(self) -> None:

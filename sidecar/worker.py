@@ -162,7 +162,7 @@ class Worker:
         rooms, track = self._rooms, item.claim.model
         if not rooms.models.knows(track):
             raise Rejected("unknown_model")
-        await rooms.registry.fresh()
+        await rooms.registry.caught_up()
         unit = await unit_of(rooms.client, item.patient) if rooms.models.asks_for_unit(track) else None
         model = rooms.models.chosen(track, item.claim.patient_key, unit)
         if model is None:
@@ -202,13 +202,18 @@ class Worker:
             archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
         )
         if previous is None or self._is_news(conclusion, previous, model):
-            assessment_id, steps = await self._revise(conclusion, previous, _status(conclusion, previous), item, model)
+            status = _status(conclusion, previous if await self._is_told(previous) else None)
+            assessment_id, steps = await self._revise(conclusion, previous, status, item, model)
             return assessment_id, previous.identity if previous else archive.identity(conclusion), steps
         steps = [] if _same_versions(conclusion, previous) else archive.touched(previous, conclusion)
         a = conclusion.assessment
         if model.arm.writes and is_chartable(a.outcome, urgent=a.urgent):
             steps.append(self._rooms.outbox.requeue(previous.id, time.time()))
         return previous.id, previous.identity, steps
+
+    async def _is_told(self, previous: Stored | None) -> bool:
+        """Whether anybody may have read it: what was only in shadow is no former result to a reader."""
+        return previous is not None and (previous.arm.writes or await self._rooms.outbox.was_queued(previous.identity))
 
     def _is_news(self, conclusion: Conclusion, previous: Stored, model: RunningModel) -> bool:
         """Whether it says something else, or is the first of its result that may be charted."""
@@ -307,8 +312,7 @@ def _newer(standing: Sequence[Stored], ending: _Ending | None, asked: set[bytes]
 def _status(conclusion: Conclusion, previous: Stored | None) -> str:
     """The FHIR status of a revision: what a reader must know about how it came to be."""
     complete = conclusion.assessment.outcome is Outcome.SCORED
-    only_in_shadow = previous is not None and previous.revision == 1 and not previous.arm.writes
-    if previous is None or only_in_shadow or previous.status == "preliminary":
+    if previous is None or previous.status == "preliminary":
         return "final" if complete else "preliminary"
     before = {r.relative: r.version for r in previous.conclusion.evidence.basis}
     now = {r.relative: r.version for r in conclusion.evidence.basis}

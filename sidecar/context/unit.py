@@ -25,7 +25,7 @@ async def unit_of(client: EhrClient, patient: PatientId) -> str | None:
         if (whose := references.of(stay.get("subject"), client.base_url)) is not None and whose.id == patient.value
     ]
     newest = max(stays, key=_began, default=None)
-    return None if newest is None else _unit(newest)
+    return None if newest is None else _unit(newest, client.base_url)
 
 
 def _began(stay: Mapping[str, Any]) -> str:
@@ -33,14 +33,14 @@ def _began(stay: Mapping[str, Any]) -> str:
     return str(period.get("start", "")) if isinstance(period, Mapping) else ""
 
 
-def _unit(stay: Mapping[str, Any]) -> str | None:
+def _unit(stay: Mapping[str, Any], base_url: str) -> str | None:
     listed = stay.get("location")
     there = [place for place in listed if isinstance(place, Mapping)] if isinstance(listed, list) else []
     now = [p for p in there if p.get("status") in {None, "active"} and not (p.get("period") or {}).get("end")]
     wards = [p for p in now if WARD in _codes(p.get("physicalType"))]
     places = [p.get("location") for p in wards or now] + [stay.get("serviceProvider")]
-    named = (place.get("reference") for place in places if isinstance(place, Mapping))
-    return next((name for name in named if isinstance(name, str) and name), None)
+    named = (references.of(place, base_url) for place in places)
+    return next((reference.relative for reference in named if reference is not None), None)
 
 
 def _codes(concept: object) -> Iterable[object]:

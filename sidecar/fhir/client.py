@@ -4,10 +4,11 @@ Nothing from a payload chooses where we connect: paths are built from checked ty
 followed only when it stays under the configured base. https://hl7.org/fhir/R4/http.html
 """
 
+import asyncio
 import functools
 import re
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -34,6 +35,14 @@ _REQUEST_LINE = re.compile(r"[!-~]*")
 
 Query = Mapping[str, str | tuple[str, ...]]
 """Search parameters; a tuple repeats its parameter, which FHIR reads as AND."""
+
+
+MayBegin = Callable[[], Awaitable[None]]
+"""Raises when a request must not begin now."""
+
+
+async def always() -> None:
+    """Nothing forbids it."""
 
 
 class Credentials(Protocol):
@@ -66,6 +75,7 @@ class EhrClient:
         self._timeout = aiohttp.ClientTimeout(total=timeout_s)
         self._connections = connections
         self._session: aiohttp.ClientSession | None = None
+        self._free = asyncio.Semaphore(connections)
 
     async def close(self) -> None:
         """Close connections."""
@@ -117,8 +127,12 @@ class EhrClient:
         ok: set[int],
         body: Any = None,
         headers: Mapping[str, str] | None = None,
+        may_begin: MayBegin = always,
     ) -> Answer:
         """One request under the base. Statuses in `ok` return; the rest raise by what happens next.
+
+        `may_begin` is awaited when nothing more is waited for, neither a token nor a connection; what it raises is
+        raised, and nothing was sent.
 
         Raises:
             Unavailable: no connection, time-out, 401/403, 429 or 502 to 504; an answer that is not the EHR's own.
@@ -127,11 +141,11 @@ class EhrClient:
             Rejected: any other 4xx with an OperationOutcome.
         """
         signed = await self._credentials.header()
-        answer = await self._once(operation, method, path, body, _headers(signed, headers))
+        answer = await self._once(operation, method, path, body, _headers(signed, headers), may_begin)
         if answer.status == 401 and 401 not in ok:
             self._credentials.renew(signed)
             if (fresh := await self._credentials.header()) != signed:
-                answer = await self._once(operation, method, path, body, _headers(fresh, headers))
+                answer = await self._once(operation, method, path, body, _headers(fresh, headers), may_begin)
         if answer.status in ok:
             return answer
         if answer.status in {401, 403}:
@@ -144,7 +158,9 @@ class EhrClient:
             raise Unavailable(f"ehr_not_fhir:{answer.status}")  # a redirect or refusal of something in between
         raise Rejected(f"ehr_refused:{answer.status}")
 
-    async def _once(self, operation: str, method: str, path: str, body: Any, headers: dict[str, str]) -> Answer:
+    async def _once(  # noqa: PLR0913, PLR0917 -- as above
+        self, operation: str, method: str, path: str, body: Any, headers: dict[str, str], may_begin: MayBegin
+    ) -> Answer:
         if not _REQUEST_LINE.fullmatch(path):
             raise Rejected("grammar:path")
         payload = None
@@ -153,23 +169,35 @@ class EhrClient:
             payload = orjson.dumps(body)
         started = time.perf_counter()
         status_class = "none"
+        url = URL(f"{self.base_url}{'' if path.startswith('?') else '/'}{path}", encoded=True)
+        session, free = self._open(), self._free
         try:
-            async with self._open().request(
-                method,
-                URL(f"{self.base_url}{'' if path.startswith('?') else '/'}{path}", encoded=True),
-                data=payload,
-                headers=headers,
-                allow_redirects=False,
-            ) as response:
-                status_class = f"{response.status // 100}xx"
-                return await _answer(response)
+            await self._acquired(free)
+            try:
+                await may_begin()
+                async with session.request(
+                    method, url, data=payload, headers=headers, allow_redirects=False
+                ) as response:
+                    status_class = f"{response.status // 100}xx"
+                    return await _answer(response)
+            finally:
+                free.release()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise Unavailable(f"ehr_unreachable:{type(error).__name__}") from None
         finally:
             EHR_REQUEST_SECONDS.labels(operation, status_class).observe(time.perf_counter() - started)
 
+    async def _acquired(self, free: asyncio.Semaphore) -> None:
+        """Make one of the connections ours, within the time that an answer may take."""
+        if not free.locked():
+            await free.acquire()
+            return
+        async with asyncio.timeout(self.timeout_s):
+            await free.acquire()
+
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            self._free = asyncio.Semaphore(self._connections)
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 timeout=self._timeout,

@@ -7,14 +7,14 @@ https://hl7.org/fhir/R4/http.html#upsert https://hl7.org/fhir/R4/http.html#ccrea
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from sidecar import log
 from sidecar.errors import Conflict, Rejected, Retryable, TooEarly, Unavailable
 from sidecar.fhir import references
 from sidecar.fhir.capability import Capability, Ladder
-from sidecar.fhir.client import EhrClient
+from sidecar.fhir.client import EhrClient, MayBegin, always
 from sidecar.metrics import DUPLICATES
 from sidecar.records import Reference, is_fhir_id
 from sidecar.writeback import twins
@@ -22,19 +22,13 @@ from sidecar.writeback.render import AIAST
 from sidecar.writeback.sending import Sending
 
 _SERVER_OWNED = {"id", "meta", "text"}
-MayWrite = Callable[[], Awaitable[None]]
-"""Raises when no write may begin now."""
-
-
-async def _always() -> None:
-    """Nobody forbids it."""
 
 
 class LadderWriter:
     """Writes through one client with one server's abilities. `may_write` is awaited before each request that writes."""
 
     def __init__(
-        self, client: EhrClient, capability: Capability, forced: Ladder | None = None, may_write: MayWrite = _always
+        self, client: EhrClient, capability: Capability, forced: Ladder | None = None, may_write: MayBegin = always
     ) -> None:
         self._client, self._capability, self._forced = client, capability, forced
         self._may_write = may_write
@@ -101,10 +95,10 @@ class LadderWriter:
                 found = await self._find(resource)
                 if found is not None:
                     return await self._bring_up_to_date(resource, found)
-        await self._may_write()
         await self._client.send(
             "update", "PUT", f"{type_name}/{logical_id}", ok={200, 201},
             body={**resource, "id": logical_id}, headers={"Prefer": "return=minimal"},
+            may_begin=self._may_write,
         )  # fmt: skip
         return logical_id
 
@@ -127,10 +121,10 @@ class LadderWriter:
         headers = {"Prefer": "return=minimal"}
         if is_fhir_id(version):
             headers["If-Match"] = f'W/"{version}"'
-        await self._may_write()
         await self._client.send(
             "update", "PUT", f"{resource['resourceType']}/{logical_id}", ok={200, 201},
             body={**resource, "id": logical_id}, headers=headers,
+            may_begin=self._may_write,
         )  # fmt: skip
 
     async def _tidy(self, resource: Mapping[str, Any], known_id: str) -> None:
@@ -142,10 +136,9 @@ class LadderWriter:
 
     async def _conditional(self, resource: Mapping[str, Any], sending: Sending) -> str:
         system, value = _identifier(resource)
-        await self._may_write()
         answer = await self._client.send(
             "create", "POST", str(resource["resourceType"]), ok={200, 201, 412}, body=_unnamed(resource),
-            headers={"If-None-Exist": f"identifier={_token(system, value)}"},
+            headers={"If-None-Exist": f"identifier={_token(system, value)}"}, may_begin=self._may_write,
         )  # fmt: skip
         if answer.status == 412:
             found = await self._find(resource)
@@ -171,11 +164,11 @@ class LadderWriter:
         if clock.time() >= too_late:  # a slow database, or a process that was stopped: somebody else may go on
             raise Retryable("too_late:create")
         try:
-            await self._may_write()
             async with asyncio.timeout_at(too_late):
                 answer = await self._client.send(
-                    "create", "POST", str(resource["resourceType"]), ok={200, 201}, body=_unnamed(resource)
-                )
+                    "create", "POST", str(resource["resourceType"]), ok={200, 201}, body=_unnamed(resource),
+                    may_begin=self._may_write,
+                )  # fmt: skip
         except TimeoutError:
             raise Unavailable("ehr_unreachable:TimeoutError") from None
         except (Rejected, Conflict, TooEarly):  # refused: nothing is under way. After any other error it may be

@@ -11,8 +11,8 @@ import pytest
 
 from sidecar.app import Sidecar
 from sidecar.decisions import Decisions
-from sidecar.errors import Misconfigured
-from sidecar.records import PatientId
+from sidecar.errors import Misconfigured, SidecarError
+from sidecar.records import PatientId, Reference
 from sidecar.settings import load
 from sidecar.store import Statement, Step
 from tests.harness import House, house, now, observation_set, reading, until
@@ -177,6 +177,33 @@ async def _stored(found: House, count: int) -> bool:
     return rows[0]["n"] >= count
 
 
+async def test_a_first_canary_that_was_rolled_back_charts_nothing_new_and_still_corrects_what_it_has_charted(tmp_path):
+    async with site(tmp_path, promoted=False) as found:
+        at = now(5)
+        await decide(found, "canary", "1.0.0", percent=100)
+        await scored(found, "p1", at)
+        await decide(found, "rollback")
+        await scored(found, "p2", at)
+        await found.ehr.write(observation_set("p1", at, c9279_1=26)[0])
+        await found.settled()
+
+        (risk,) = found.risk_assessments()
+        assert (risk["subject"]["reference"], risk["status"]) == ("Patient/p1", "corrected")
+
+
+async def test_what_was_only_in_shadow_is_charted_as_final_once_it_may_be(tmp_path):
+    async with site(tmp_path, promoted=False) as found:
+        at = now(5)
+        await scored(found, "p1", at, c3151_8=None)
+        await found.chart(observation_set("p1", at))
+        await found.settled()
+        await decide(found, "promote", "1.0.0")
+        await touch(found, "p1", at)
+
+        (risk,) = found.risk_assessments()
+        assert risk["status"] == "final"
+
+
 async def test_a_suspended_model_charts_nothing_new_and_still_corrects_what_it_has_charted(tmp_path):
     async with site(tmp_path) as found:
         at = now(5)
@@ -233,6 +260,46 @@ async def test_a_write_that_is_under_way_when_writing_is_stopped_is_made_after_i
         await decide(found, "allow-writes")
         await found.settled()
         assert len(found.risk_assessments()) == 1
+
+
+async def test_a_write_that_waits_for_a_connection_does_not_begin_a_second_after_the_stop(tmp_path):
+    async with site(tmp_path, ehr="max_connections = 1") as found:
+        await found.admit("p1")
+        await found.settled()
+        await decide(found, "stop-writes")
+        await found.chart(observation_set("p1", now(1)))
+        await until(lambda: _stored(found, 1))
+        await decide(found, "allow-writes")
+        found.ehr.requests.clear()
+        async with crowded(found):  # each request waits for some two seconds
+            await until(lambda: found.ehr.requests["GET", "Device"] > 0, 60)  # the last before it is made
+            await asyncio.sleep(0.5)  # by now that write waits for the connection
+            await decide(found, "stop-writes")
+            await asyncio.sleep(1)  # in which a write may still begin
+            assert await writes_within(found, 4) == []
+        await decide(found, "allow-writes")
+        await found.settled(60)
+        assert len(found.risk_assessments()) == 1
+
+
+@contextlib.asynccontextmanager
+async def crowded(found: House) -> AsyncIterator[None]:
+    """Twenty others read over the same connections, one after the other."""
+
+    async def read() -> None:
+        while True:
+            with contextlib.suppress(SidecarError):
+                await found.sidecar.rooms.client.read(Reference("Patient", "p1"))
+
+    found.ehr.faults.delay_s = 0.1
+    readers = [asyncio.create_task(read()) for _ in range(20)]
+    try:
+        yield
+    finally:
+        found.ehr.faults.delay_s = 0.0
+        for reader in readers:
+            reader.cancel()
+        await asyncio.gather(*readers, return_exceptions=True)
 
 
 async def test_a_version_put_into_the_folder_begins_in_shadow_without_a_restart(tmp_path):
