@@ -181,10 +181,14 @@ class _Compiled:
         return _missing(self._name, self._unit, reason, reading)
 
     def _stale(self, latest: Reading) -> Feature:
-        """An assumption may stand in for a reading that is too old only when that reading said the same."""
+        """An assumption may stand in for a reading that is too old only when that reading said the same.
+
+        A graph that handles absence takes one that is too old as absent.
+        """
         reason = f"stale:{self._name}"
         forgotten = latest.seconds < -2 * self.max_age  # no further back is the EHR asked
-        if forgotten or (latest.trouble is None and latest.value == self._absent):
+        handled = self._absent is not None and math.isnan(self._absent)
+        if forgotten or handled or (latest.trouble is None and latest.value == self._absent):
             return self._nothing(reason, latest)
         return _missing(self._name, self._unit, reason, latest)
 

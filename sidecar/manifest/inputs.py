@@ -208,8 +208,9 @@ class FeatureSpec(Closed):
 
     `window` ends at the event. With `anchor = "encounter"` it ends where the present stay began, which is not among
     what is counted, nor what it came out of (a visit that ended within `joined`); without `window` it is the present
-    stay itself. `absent` is the value where nothing is charted: a number, or `nan` for a graph that handles it. A
-    feature without `absent` is missing then, and a model that requires it is not scored.
+    stay itself. `absent` is the value where nothing is charted: a number, or `nan` for a graph that handles it,
+    which takes what is too old as absent, too. A feature without `absent` is missing then, and a model that requires
+    it is not scored.
 
     `derive` is about the patient (exact age; completed years, for a score by birthdays; sex), about `inputs` (bmi: a
     weight in kg and a height in cm or m, both features, where no newer BMI is charted), or about stays:

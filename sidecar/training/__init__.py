@@ -8,7 +8,7 @@ Training needs the extra `train`; evaluating needs what serving needs.
 from sidecar.training.additive import Additive, Basis, Shape, Term, fit, patient_folds, quantiles
 from sidecar.training.cases import Cases, Recipe
 from sidecar.training.run import run
-from sidecar.training.table import BadData, Table, read_table
+from sidecar.training.table import BadData, Table, open_text, read_table
 
 __all__ = [
     "Additive",
@@ -20,6 +20,7 @@ __all__ = [
     "Table",
     "Term",
     "fit",
+    "open_text",
     "patient_folds",
     "quantiles",
     "read_table",

@@ -183,9 +183,12 @@ def _centred(model: Additive, inputs: Floats, weight: Floats) -> Additive:
 
 
 def quantiles(x: Floats, count: int, decimals: int) -> tuple[float, ...]:
-    """`count` places for bends between the 2nd and the 98th percentile of what is known of `x`, without repeats."""
-    found = np.nanquantile(x, np.linspace(0.02, 0.98, count))
-    return tuple(float(v) for v in np.unique(np.round(found, decimals)))
+    """`count` places for bends between the 2nd and the 98th percentile of what is known of `x`, without repeats.
+
+    They are two at least, as a line needs.
+    """
+    found = np.unique(np.round(np.nanquantile(x, np.linspace(0.02, 0.98, count)), decimals))
+    return tuple(float(v) for v in (found if len(found) > 1 else [found[0], found[0] + 10.0**-decimals]))
 
 
 def patient_folds(patients: npt.NDArray[np.str_] | Floats, count: int, seed: int) -> npt.NDArray[np.int64]:

@@ -68,7 +68,7 @@ class Recipe:
     `penalties` are tried, and the one with the best likelihood out of fold is taken. `figures` are the script's own, of
     scored cases and their probabilities. `whose` is what the data are, for files made of them. `edges` are those of the
     bins of drift; an input without gets its octiles. `variants` are other inputs and shapes of the same rows, to say
-    what they would be worth; they never ship.
+    what they would be worth; they never ship. `manifest` is the template of a model that is not shipped, in its folder.
     """
 
     name: str
@@ -81,4 +81,5 @@ class Recipe:
     seed: int
     edges: Mapping[str, tuple[float, ...]]
     variants: Mapping[str, Callable[[Cases], tuple[Floats, tuple[Shape, ...]]]] = field(default_factory=dict)
+    manifest: str | None = None
     figures: Callable[[Cases, Floats], Mapping[str, Any]] = lambda _cases, _probability: {}

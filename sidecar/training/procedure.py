@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from sidecar.monitoring.performance import Floats, Predictions
 from sidecar.training.additive import Additive, Shape, fit, patient_folds
@@ -60,7 +61,7 @@ def assess(recipe: Recipe, cases: Cases, say: Say, draws: int) -> tuple[Additive
         "held_out": _figures(recipe, test, part.model.probability(test.inputs), draws),
     }
     if cases.order is not None:
-        report["later_rows_of_other_patients"] = _by_time(recipe, cases, part.penalty, say, draws)
+        report |= _by_time(recipe, cases, part.penalty, say, draws)
     if recipe.variants:
         report["variants_held_out"] = _variants(recipe, cases, held, part.penalty, draws)
     say("fitting to all patients")
@@ -81,14 +82,21 @@ def _cross_validated(recipe: Recipe, cases: Cases, out_of_fold: Floats, draws: i
 
 
 def _by_time(recipe: Recipe, cases: Cases, penalty: float, say: Say, draws: int) -> dict[str, Any]:
-    """Fitted to the earlier rows; the later rows of patients who have no earlier one."""
+    """Fitted to the earlier rows: how it does on all later ones, and on those of patients who have no earlier one."""
     assert cases.order is not None
     early = cases.order < np.quantile(cases.order, LATER)
-    later = ~early & ~np.isin(cases.patients, cases.patients[early])
-    say(f"by time: {int(early.sum())} earlier rows, {int(later.sum())} later ones of other patients")
     model = develop(recipe, cases.only(early), (penalty,), say).model
-    test = cases.only(later)
-    return _figures(recipe, test, model.probability(test.inputs), draws)
+    found = {}
+    for name, chosen in (("later_rows", ~early), ("later_rows_of_other_patients", _others(cases, early))):
+        test = cases.only(chosen)
+        say(f"{name}: {len(test.outcome)}, fitted to {int(early.sum())} earlier ones")
+        if len(np.unique(test.outcome)) == 2:
+            found[name] = _figures(recipe, test, model.probability(test.inputs), draws)
+    return found
+
+
+def _others(cases: Cases, early: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+    return ~early & ~np.isin(cases.patients, cases.patients[early])
 
 
 def _variants(recipe: Recipe, cases: Cases, held: Any, penalty: float, draws: int) -> dict[str, Any]:

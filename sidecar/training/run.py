@@ -29,7 +29,9 @@ def run(recipe: Recipe, folder: Path, arguments: Sequence[str] | None = None) ->
     """Obey the command line for the model in `folder`; the exit code."""
     asked = _parser(recipe).parse_args(arguments)
     try:
-        return train(recipe, asked.data, asked.out) if asked.command == "train" else evaluate(recipe, folder, asked)
+        return (
+            train(recipe, folder, asked) if asked.command == "train" else evaluate(recipe, asked.model or folder, asked)
+        )
     except BadData as problem:
         sys.stderr.write(f"{problem}\n")
     except Misconfigured as error:
@@ -45,13 +47,14 @@ def _parser(recipe: Recipe) -> argparse.ArgumentParser:
     train_it.add_argument("--out", type=Path, required=True, help="the folder to write to; made where there is none")
     evaluate_it = commands.add_parser("evaluate", help="print figures of the shipped model on a file, as JSON")
     evaluate_it.add_argument("--data", type=Path, required=True, help="a file of the same format, plain or .gz")
+    evaluate_it.add_argument("--model", type=Path, help="the folder of another model made by this script")
     evaluate_it.add_argument("--draws", type=int, default=DRAWS, help="bootstrap samples of patients (%(default)s)")
     evaluate_it.add_argument("--json", action="store_true", help="JSON, which is the only format there is")
     return parser
 
 
-def train(recipe: Recipe, data: Path, out: Path) -> int:
-    """Fit the recipe to `data` and write the model's files to `out`.
+def train(recipe: Recipe, folder: Path, asked: argparse.Namespace) -> int:
+    """Fit the recipe to a file and write the model's files.
 
     Raises:
         BadData: the file is not as it should be.
@@ -59,7 +62,7 @@ def train(recipe: Recipe, data: Path, out: Path) -> int:
     from sidecar.training.graph import onnx_bytes  # noqa: PLC0415 -- building needs onnx, evaluating does not
     from sidecar.training.procedure import assess  # noqa: PLC0415 -- the same
 
-    began = time.monotonic()
+    began, data, out = time.monotonic(), asked.data, asked.out
 
     def say(text: str) -> None:
         sys.stderr.write(f"{time.monotonic() - began:6.1f} s  {text}\n")
@@ -68,13 +71,15 @@ def train(recipe: Recipe, data: Path, out: Path) -> int:
     cases = recipe.read(data)
     usable = cases.only(_complete(recipe, cases.inputs)).with_both_outcomes(data)
     say(f"{len(cases.outcome)} rows of the cohort, {len(usable.outcome)} with what the model needs")
-    model, report = assess(recipe, usable, say, DRAWS)
+    model, report = assess(recipe, usable, say, DRAWS // 2)
     files = {
         "model.onnx": onnx_bytes(model, recipe.name),
         "vectors.json": vectors_of(recipe, model, usable.inputs),
         "reference.json": reference_of(recipe, usable.inputs),
         "report.json": orjson.dumps({"data": recipe.whose, **report}, option=_INDENTED) + b"\n",
     }
+    if recipe.manifest is not None:
+        files["manifest.toml"] = (folder / recipe.manifest).read_bytes()
     out.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         (out / name).write_bytes(content)

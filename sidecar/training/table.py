@@ -41,7 +41,7 @@ def read_table(path: Path, delimiter: str, *, text: Sequence[str], numbers: Sequ
     Raises:
         BadData: it cannot be read, is empty, is divided otherwise, lacks a column, or a number is none.
     """
-    with _opened(path) as file:
+    with open_text(path) as file:
         lines = csv.reader(file, delimiter=delimiter)
         header = [name.strip() for name in next(lines, [])]
         places = _places(path, header, delimiter, [*text, *numbers])
@@ -66,7 +66,12 @@ def read_table(path: Path, delimiter: str, *, text: Sequence[str], numbers: Sequ
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[TextIO]:
+def open_text(path: Path) -> Iterator[TextIO]:
+    """The file at `path` as text, unzipped where it is called .gz.
+
+    Raises:
+        BadData: it cannot be read, also later on in the block.
+    """
     zipped = path.suffix == ".gz"
     try:
         with gzip.open(path, "rt", newline="") if zipped else path.open(newline="") as file:
