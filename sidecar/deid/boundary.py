@@ -34,7 +34,7 @@ _LIMITS = {"<", ">"}
 _WHOLE = {"modifier", "status"}
 # Components are statements with modifiers of their own; of extensions one is read, and it is looked into there.
 _LOOKED_INTO = {"components", "birth_sex"}
-_NESTED = {dict, list}
+_DEEPEST = 20
 # Whose facts are made here; those of the others in `statements`.
 _WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
@@ -156,27 +156,33 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
             _ACTIONS[rule.do](draft, value, rule)
             if draft.unread:
                 return draft
-            if rule.do not in _LOOKED_INTO and _is_modified(value):
+            kind = type(value)
+            if (kind is dict and _is_modified(value)) or (
+                kind is list and rule.do not in _LOOKED_INTO and _is_modified({name: value})
+            ):
                 draft.trouble = "modifier"
     if not draft.view.rules.siblings.isdisjoint(resource):
         _silent(draft, table, resource)
     return draft
 
 
-def _is_modified(value: Any) -> bool:
+def _is_modified(value: Mapping[str, Any], depth: int = 0) -> bool:
     """Whether anything in an element says that it means something else than it seems to.
 
-    R4 has modifiers in some elements only, but whoever writes one in another means it no less.
+    R4 has modifiers in some elements only, but whoever writes one in another means it no less. Deeper than any element
+    of R4 goes, nobody knows what is meant.
     """
-    stack = [value]
-    while stack:
-        node = stack.pop()
-        if type(node) is dict:
-            if node.get("modifierExtension") is not None:
+    if value.get("modifierExtension") is not None or depth > _DEEPEST:
+        return True
+    for each in value.values():
+        kind = type(each)
+        if kind is dict:
+            if _is_modified(each, depth + 1):
                 return True
-            stack += [each for each in node.values() if type(each) in _NESTED]
-        elif type(node) is list:
-            stack += [each for each in node if type(each) in _NESTED]
+        elif kind is list:
+            for one in each:
+                if type(one) is dict and _is_modified(one, depth + 1):
+                    return True
     return False
 
 

@@ -18,6 +18,7 @@ from tests.unit.chart import (
     concept,
     model,
     observation,
+    panel,
     person,
     rules,
     scale,
@@ -340,3 +341,8 @@ def test_what_has_a_harmless_label_is_still_judged_by_its_codes():
     assert not is_sensitive(harmless, rules())
     assert is_sensitive({**harmless, "code": HIV}, rules())
     assert not is_sensitive({"meta": [f"{ACT}|HIV"], "code": PULSE}, rules())
+
+
+def test_a_plain_panel_with_its_category_holds_nothing_back():
+    category = [concept("http://terminology.hl7.org/CodeSystem/observation-category|vital-signs")]
+    assert not is_sensitive({**panel(120), "category": category, "note": [{"text": "F10"}]}, rules())
