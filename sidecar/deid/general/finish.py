@@ -59,7 +59,7 @@ def _known_choice(source: Mapping[str, Any], known: tuple[str, ...], prefix: str
     """
     for name, value in source.items():
         if name.startswith(prefix) and name not in known and value is not None and value is not False:
-            raise Refused(f"modifier:{path}.{prefix}[x]")
+            raise Refused(f"modifier:{path}")
 
 
 def _drop_values(out: dict[str, Any], visit: Visit, path: str) -> None:
@@ -112,14 +112,14 @@ def _mask_value(source: Mapping[str, Any], out: dict[str, Any], _: Visit) -> Non
 
 def _say_ended(source: Mapping[str, Any], out: dict[str, Any], _: Visit) -> None:
     """When it ended may not be said; that it ended may."""
-    _known_choice(source, _ABATED, "abatement", "Condition")
+    _known_choice(source, _ABATED, "abatement", "Condition.abatement[x]")
     if _lost({name: value for name, value in source.items() if name.lstrip("_") in _ABATED}, out, "abatement"):
         out["abatementString"] = "masked"
 
 
 def _say_dead(source: Mapping[str, Any], out: dict[str, Any], _: Visit) -> None:
     """The same of a death."""
-    _known_choice(source, ("deceasedBoolean", "deceasedDateTime"), "deceased", "Patient")
+    _known_choice(source, ("deceasedBoolean", "deceasedDateTime"), "deceased", "Patient.deceased[x]")
     if _lost(
         {name: source[name] for name in ("deceasedDateTime", "_deceasedDateTime") if name in source}, out, "deceased"
     ):
@@ -140,7 +140,7 @@ def _say_as_needed(path: str) -> Finish:
     known = ("asNeededBoolean", "asNeededCodeableConcept")
 
     def finish(source: Mapping[str, Any], out: dict[str, Any], _: Visit) -> None:
-        _known_choice(source, known, "asNeeded", path)
+        _known_choice(source, known, "asNeeded", f"{path}.asNeeded[x]")
         said, why = source.get("asNeededBoolean"), source.get("asNeededCodeableConcept")
         unread = said is not None and not isinstance(said, bool)
         if unread or source.get("_asNeededBoolean") is not None or (why is not None and said is False):

@@ -128,6 +128,23 @@ def test_one_record_number_in_some_hundred_passes_as_snomed_and_that_is_said():
     assert passed < 400
 
 
+@pytest.mark.parametrize(
+    "system",
+    [
+        SNOMED,
+        LOINC,
+        "http://hl7.org/fhir/sid/cvx",
+        "http://terminology.hl7.org/CodeSystem/v3-ActCode",
+        "http://unitsofmeasure.org",
+    ],
+)
+@pytest.mark.parametrize("code", [8, ["IMP"], {"value": "IMP"}, True, None])
+def test_what_is_no_text_is_no_code_and_ends_nothing(system, code):
+    coded = [{"system": system, "code": code}, {"system": [system], "code": "IMP"}, {"code": "IMP"}, "IMP", None]
+    out = engine().resource({"resourceType": "Procedure", "status": "completed", "code": {"coding": coded}})
+    assert out == {"resourceType": "Procedure", "status": "completed"}
+
+
 def test_the_status_of_a_condition_or_an_allergy_is_of_its_own_system():
     stated = "http://terminology.hl7.org/CodeSystem/"
     for type_name, prefix in (("Condition", "condition"), ("AllergyIntolerance", "allergyintolerance")):

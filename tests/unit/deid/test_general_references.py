@@ -188,6 +188,20 @@ def test_a_bundle_in_a_bundle_resolves_within_itself_first_and_then_around():
     assert [r["subject"]["reference"] for r in inside] == [e["fullUrl"] for e in out["entry"][:2]]
 
 
+def test_an_identifier_resolves_in_the_bundle_around_too_and_the_inner_one_comes_first():
+    def known(logical_id):
+        return patient(logical_id, identifier=[{"system": "urn:mrn", "value": "12345"}])
+
+    by_identifier = {"identifier": {"system": "urn:mrn", "value": "12345"}}
+    outer = engine().resource(
+        bundle(known("p1"), bundle(reading(by_identifier), reading("Patient?identifier=urn:mrn|12345")))
+    )
+    inside = resources_of(resources_of(outer)[1])
+    assert [each["subject"]["reference"] for each in inside] == [dashed(NAMES.token("Patient", "p1"))] * 2
+    both = engine().resource(bundle(known("p1"), bundle(known("p2"), reading(by_identifier))))
+    assert pointed(resources_of(both)[1]) == dashed(NAMES.token("Patient", "p2"))
+
+
 def test_the_mode_does_not_change_what_resolves():
     who = patient(identifier=[{"system": "urn:mrn", "value": "12345"}])
     for mode in Mode:
