@@ -9,9 +9,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from sidecar.deid import statements
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
-from sidecar.deid.draft import Draft, Reads, View, pairs
+from sidecar.deid.draft import WITH_VALUES, Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
 from sidecar.deid.paths import Odd, compiled
 from sidecar.deid.rules import MEANT, Rule, Rules
@@ -32,8 +34,6 @@ _ENDED = {"finished", "cancelled", "entered-in-error"}
 _LIMITS = {"<", ">"}
 # Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
 _WHOLE = {"modifier", "status"}
-# Whose facts are made here; those of the others in `statements`.
-_WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
 NO_RULE = Rule("quantity")
 
@@ -78,20 +78,29 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     if not table or not wanted:
         return ()
     draft = _walk(Draft(view, wanted), table, resource)
-    if type_name not in _WITH_VALUES:
-        return (*statements.statement(index, type_name, draft), *_by_path(index, resource, draft))
     if draft.void or draft.unread:
         return ()
+    if type_name not in view.plain:
+        return _others(index, resource, draft)
     own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
-    if type(wanted) is Wanted and wanted.paths:
-        return (*own, *_by_path(index, resource, draft), *(_fact(index, type_name, draft, p) for p in draft.parts))
     return (*own, *(_fact(index, type_name, draft, part) for part in draft.parts)) if draft.parts else own
+
+
+def _others(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
+    """The facts of what is no Observation or Condition, or is asked for by more than plain codes."""
+    kind = str(resource.get("resourceType"))
+    if kind not in WITH_VALUES:
+        return (*statements.statement(index, kind, draft), *_by_path(index, resource, draft))
+    parts = (draft, *draft.parts) if draft.codes else draft.parts
+    made = (_fact(index, kind, draft, part) for part in parts)
+    whole = (msgspec.structs.replace(fact, over=True) for fact in made) if draft.over else made
+    return (*whole, *_by_path(index, resource, draft))
 
 
 def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
     """The values that FHIRPath finds in a statement, each by the code that stands for its expression."""
     wanted = draft.wanted
-    if type(wanted) is not Wanted or draft.void or draft.unread:
+    if type(wanted) is not Wanted:
         return ()
     found = []
     for path in wanted.paths:
@@ -104,7 +113,7 @@ def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fac
         found.append(
             Fact(
                 index, kind, part.codes, draft.seconds, part.value, part.unit, (), part.trouble, draft.recorded,
-                draft.began, draft.confirmed, draft.ended, draft.days, draft.over,
+                draft.began, draft.confirmed, statements.ended(draft), draft.days, draft.over,
             )
         )  # fmt: skip
     return tuple(found)
@@ -138,7 +147,6 @@ def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
         whole.recorded,
         whole.began,
         whole.confirmed,
-        over=whole.over,
     )
 
 
