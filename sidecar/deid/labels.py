@@ -14,6 +14,17 @@ from sidecar.deid.rules import Rules, Sensitive
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
 _ASCENDING = "ULMNRV"
+# What a statement is about, where that is not `code`; why it was made tells as much.
+_ELSEWHERE: Mapping[str, tuple[str, ...]] = {
+    "Encounter": ("type", "serviceType", "reasonCode"),
+    "Procedure": ("code", "reasonCode"),
+    "MedicationRequest": ("medicationCodeableConcept", "reasonCode"),
+    "MedicationStatement": ("medicationCodeableConcept", "reasonCode"),
+    "MedicationAdministration": ("medicationCodeableConcept", "reasonCode"),
+    "Immunization": ("vaccineCode", "reasonCode"),
+    "DiagnosticReport": ("code", "conclusionCode"),
+    "Appointment": ("appointmentType", "serviceType", "specialty", "reasonCode"),
+}
 
 
 def inherited(resources: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
@@ -35,11 +46,22 @@ def is_sensitive(resource: Mapping[str, Any], rules: Rules) -> bool:
     meta = resource.get("meta")
     if isinstance(meta, dict) and "security" in meta and not rules.sensitive.labels.isdisjoint(_labels(resource)):
         return True
+    if resource.get("resourceType") in _ELSEWHERE:
+        return any(
+            isinstance(system, str) and isinstance(code, str) and _is_listed(system, code, rules.sensitive)
+            for element in _ELSEWHERE[str(resource["resourceType"])]
+            for concept in _listed(resource.get(element))
+            for system, code in pairs(concept)
+        )
     for concept in (resource.get("code"), resource.get("valueCodeableConcept")):
         for system, code in pairs(concept) if concept is not None else ():
             if isinstance(system, str) and isinstance(code, str) and _is_listed(system, code, rules.sensitive):
                 return True
     return False
+
+
+def _listed(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else [value]
 
 
 @lru_cache(maxsize=4096)
