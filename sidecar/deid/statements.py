@@ -49,7 +49,6 @@ def present_stay(snapshot: PatientSnapshot, view: View) -> Stay | None:
     same = (i for i, r in enumerate(snapshot.resources) if _is(r, snapshot.encounter))
     return Stay(
         began=None if began is None else began[0],
-        exact=view.seconds_to(start) is not None,
         ended=None if ended is None or ended > 0 else ended,
         days=_days(view, start, end),
         index=next(same, None),
