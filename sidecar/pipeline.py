@@ -4,7 +4,7 @@ A subscription event, a file on the command line and, later, a CDS Hooks call al
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -168,7 +168,7 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
     A result that does not speak of a stay names none: it must not get another identity when the patient is admitted.
     """
     used = [f for f in vector.features if f.index is not None and not (f.reason or "").startswith("stale")]
-    sources = {i: snapshot.resources[i] for f in used for i in (f.index, *f.others) if i is not None}
+    sources = {index: snapshot.resources[index] for index in _indices(used)}
     members = [f for f in used if f.name in manifest.members and not (f.reason or "").startswith("future")]
     latest = max((f.seconds for f in members if f.seconds is not None), default=0.0)
     occurred_at = later(snapshot.at, timedelta(seconds=latest))
@@ -182,9 +182,18 @@ def _evidence(snapshot: PatientSnapshot, patient: PatientId, vector: FeatureVect
     )
 
 
+def _indices(features: Collection[Feature]) -> set[int]:
+    """The places in the snapshot of all that features come from."""
+    found = {f.index for f in features if f.index is not None}
+    for feature in features:
+        if feature.others:
+            found.update(feature.others)
+    return found
+
+
 def _labels(snapshot: PatientSnapshot, facts: Mapping[str, Feature]) -> tuple[str, ...]:
     """Of the patient, the stay, and all that a feature comes from, be it an input or one that the cohort asks for."""
-    used = {i for f in facts.values() for i in (f.index, *f.others) if i is not None}
+    used = _indices(facts.values())
     stay = [snapshot.encounter] if snapshot.encounter else []
     return inherited([snapshot.patient, *stay, *(snapshot.resources[index] for index in used)])
 

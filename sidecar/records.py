@@ -154,14 +154,13 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stay(msgspec.Struct, frozen=True, gc=False):
-    """The present stay, relative to the trigger; `exact` when the time of day of its start is known.
+    """The present stay, relative to the trigger; of a date without a time of day, since that day began.
 
     `ended` is None as long as it is open; `days` are those of the facility's calendar, until its end or the trigger.
     `index` is its place in the snapshot, if it is among the statements.
     """
 
     began: float | None
-    exact: bool
     ended: float | None
     days: int | None
     index: int | None

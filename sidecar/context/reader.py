@@ -79,7 +79,7 @@ class Need:
             else:
                 slow |= codes
                 slow_reach = max(slow_reach, reach * 2)
-        whole, conditions = wholes(manifest), tuple(sorted(manifest.codes_of("Condition")))
+        whole, conditions = wholes(manifest, max_age), tuple(sorted(manifest.codes_of("Condition")))
         return cls(
             recent_codes=tuple(sorted(recent)),
             recent_reach=recent_reach,

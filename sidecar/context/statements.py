@@ -54,10 +54,11 @@ class Whole:
     of_stay: bool = False
 
 
-def wholes(manifest: Manifest) -> tuple[Whole, ...]:
-    """What must be read as a whole for a manifest's features."""
+def wholes(manifest: Manifest, max_age: Mapping[str, timedelta]) -> tuple[Whole, ...]:
+    """What must be read as a whole for a manifest's features, with the maximum ages that a site chose."""
     found: dict[str, list[FeatureSpec]] = {}
-    for feature in manifest.features.values():
+    for name, spec in manifest.features.items():
+        feature = spec.model_copy(update={"max_age": max_age[name]}) if name in max_age else spec
         for kind in {s.type for s in feature.sources}:
             found.setdefault(kind, []).append(feature)
     if manifest.of_present_stay:

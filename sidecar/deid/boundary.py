@@ -9,12 +9,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import msgspec
+
 from sidecar.deid import statements
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
-from sidecar.deid.draft import Draft, Reads, View, pairs
+from sidecar.deid.draft import WITH_VALUES, Draft, Reads, View, pairs
 from sidecar.deid.mode import Mode
+from sidecar.deid.modifiers import is_modified, silent
 from sidecar.deid.paths import Odd, compiled
-from sidecar.deid.rules import MEANT, Rule, Rules
+from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
 from sidecar.errors import Rejected
 from sidecar.manifest import ANY, PathRead, Wanted
@@ -34,9 +37,6 @@ _LIMITS = {"<", ">"}
 _WHOLE = {"modifier", "status"}
 # Components are statements with modifiers of their own; of extensions one is read, and it is looked into there.
 _LOOKED_INTO = {"components", "birth_sex"}
-_DEEPEST = 20
-# Whose facts are made here; those of the others in `statements`.
-_WITH_VALUES = {"Observation", "Condition"}
 Action = Callable[[Draft, Any, Rule], None]
 NO_RULE = Rule("quantity")
 
@@ -81,20 +81,29 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
     if not table or not wanted:
         return ()
     draft = _walk(Draft(view, wanted), table, resource)
-    if type_name not in _WITH_VALUES:
-        return (*statements.statement(index, type_name, draft), *_by_path(index, resource, draft))
     if draft.void or draft.unread:
         return ()
+    if type_name not in view.plain:
+        return _others(index, resource, draft)
     own = (_fact(index, type_name, draft, draft),) if draft.codes else ()
-    if type(wanted) is Wanted and wanted.paths:
-        return (*own, *_by_path(index, resource, draft), *(_fact(index, type_name, draft, p) for p in draft.parts))
     return (*own, *(_fact(index, type_name, draft, part) for part in draft.parts)) if draft.parts else own
+
+
+def _others(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
+    """The facts of what is no Observation or Condition, or is asked for by more than plain codes."""
+    kind = str(resource.get("resourceType"))
+    if kind not in WITH_VALUES:
+        return (*statements.statement(index, kind, draft), *_by_path(index, resource, draft))
+    parts = (draft, *draft.parts) if draft.codes else draft.parts
+    made = (_fact(index, kind, draft, part) for part in parts)
+    whole = (msgspec.structs.replace(fact, over=True) for fact in made) if draft.over else made
+    return (*whole, *_by_path(index, resource, draft))
 
 
 def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
     """The values that FHIRPath finds in a statement, each by the code that stands for its expression."""
     wanted = draft.wanted
-    if type(wanted) is not Wanted or draft.void or draft.unread:
+    if type(wanted) is not Wanted:
         return ()
     found = []
     for path in wanted.paths:
@@ -107,7 +116,7 @@ def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fac
         found.append(
             Fact(
                 index, kind, part.codes, draft.seconds, part.value, part.unit, (), part.trouble, draft.recorded,
-                draft.began, draft.confirmed, draft.ended, draft.days, draft.over,
+                draft.began, draft.confirmed, statements.ended(draft), draft.days, draft.over,
             )
         )  # fmt: skip
     return tuple(found)
@@ -141,7 +150,6 @@ def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
         whole.recorded,
         whole.began,
         whole.confirmed,
-        over=whole.over,
     )
 
 
@@ -157,43 +165,13 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
             if draft.unread:
                 return draft
             kind = type(value)
-            if (kind is dict and _is_modified(value)) or (
-                kind is list and rule.do not in _LOOKED_INTO and _is_modified({name: value})
+            if (kind is dict and is_modified(value)) or (
+                kind is list and rule.do not in _LOOKED_INTO and is_modified({name: value})
             ):
                 draft.trouble = "modifier"
     if not draft.view.rules.siblings.isdisjoint(resource):
-        _silent(draft, table, resource)
+        silent(draft, table, resource)
     return draft
-
-
-def _is_modified(value: Mapping[str, Any], depth: int = 0) -> bool:
-    """Whether anything in an element says that it means something else than it seems to.
-
-    R4 has modifiers in some elements only, but whoever writes one in another means it no less. Deeper than any element
-    of R4 goes, nobody knows what is meant.
-    """
-    if value.get("modifierExtension") is not None or depth > _DEEPEST:
-        return True
-    for each in value.values():
-        kind = type(each)
-        if kind is dict:
-            if _is_modified(each, depth + 1):
-                return True
-        elif kind is list:
-            for one in each:
-                if type(one) is dict and _is_modified(one, depth + 1):
-                    return True
-    return False
-
-
-def _silent(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) -> None:
-    """What has an extension in the place of its value: a death at an unknown time is a death, a status is unknown."""
-    for name, rule in table.items():
-        if rule.do in MEANT and resource.get(name) is None and resource.get(f"_{name}") is not None:
-            if rule.do == "deceased":
-                draft.deceased = True
-            else:
-                draft.trouble = draft.trouble or "modifier"
 
 
 def _is_open(stay: Draft | None) -> bool | None:
@@ -321,7 +299,7 @@ def _birth_sex(draft: Draft, value: Any, _: Rule) -> None:
     """The one extension that is read. http://hl7.org/fhir/us/core/StructureDefinition-us-core-birthsex.html."""
     for extension in value if isinstance(value, list) else ():
         if isinstance(extension, dict) and extension.get("url") == BIRTH_SEX:
-            if _is_modified(extension):
+            if is_modified(extension):
                 draft.trouble = "modifier"
             _says_sex(draft, extension.get("valueCode"))
 

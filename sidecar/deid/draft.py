@@ -16,6 +16,9 @@ from sidecar.records import Sex
 Reads = Mapping[str, frozenset[str]]
 """The codes (`system|code`) that a model reads, by resource type. A statement of no other code is looked at."""
 
+WITH_VALUES = frozenset({"Observation", "Condition"})
+"""The types whose statements have a value or say of themselves since when they are there."""
+
 # What a code of a known system looks like. FHIR allows spaces in a code; no system we read has any, and a name does.
 _CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
 
@@ -28,6 +31,7 @@ class View:
 
     def __init__(self, rules: Rules, reads: Reads, at: datetime) -> None:
         self.rules, self.reads, self.at = rules, reads, at
+        self.plain = {name for name, wanted in reads.items() if name in WITH_VALUES and type(wanted) is not Wanted}
         self._utc = at.astimezone(UTC)
         self._seconds: dict[str, float | None] = {}
 
@@ -99,7 +103,6 @@ class Draft(msgspec.Struct):
     inactive: bool = False
     open: bool | None = None
     ended_at: float | None = None
-    ended: float | None = None
     days: int | None = None
     over: bool = False
 

@@ -23,13 +23,19 @@ _WHOLE_DAY_S = 86_400.0
 def statement(index: int, type_name: str, draft: Draft) -> Sequence[Fact]:
     """The fact that a statement comes to, if it is about what the model reads."""
     codes = (*draft.codes, ANY) if ANY in draft.wanted and ANY not in draft.codes else draft.codes
-    if draft.void or draft.unread or not codes:
+    if not codes:
         return ()
     fact = Fact(
         index, type_name, codes, draft.seconds, draft.value, draft.unit, draft.value_codes, draft.trouble,
-        draft.recorded, draft.began, draft.confirmed, draft.ended, draft.days, draft.over,
+        draft.recorded, draft.began, draft.confirmed, ended(draft), draft.days, draft.over,
     )  # fmt: skip
     return (fact,)
+
+
+def ended(draft: Draft) -> float | None:
+    """When it ended, if it has by the trigger; an appointment may end later."""
+    end = draft.ended_at
+    return None if end is None or (end > 0 and draft.seconds is not None and draft.seconds <= 0) else end
 
 
 def present_stay(snapshot: PatientSnapshot, view: View) -> Stay | None:
@@ -43,7 +49,6 @@ def present_stay(snapshot: PatientSnapshot, view: View) -> Stay | None:
     same = (i for i, r in enumerate(snapshot.resources) if _is(r, snapshot.encounter))
     return Stay(
         began=None if began is None else began[0],
-        exact=view.seconds_to(start) is not None,
         ended=None if ended is None or ended > 0 else ended,
         days=_days(view, start, end),
         index=next(same, None),
@@ -142,13 +147,13 @@ def booked(draft: Draft, value: Any, _: Rule) -> None:
 
 def booked_until(draft: Draft, value: Any, _: Rule) -> None:
     """When it ends."""
-    draft.ended = draft.view.seconds_to(value)
+    draft.ended_at = draft.view.seconds_to(value)
 
 
 def _until(draft: Draft, end: object) -> None:
     span = _span(draft.view, end)
-    if span is not None and span[0] <= 0:
-        draft.ended = min(span[1], 0.0)
+    if span is not None:
+        draft.ended_at = min(span[1], 0.0) if span[0] <= 0 else span[1]
 
 
 def _span(view: View, value: object) -> tuple[float, float] | None:

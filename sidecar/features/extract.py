@@ -69,7 +69,9 @@ class Extractor:
         self._apply_spread(found)
         found |= self._chosen
         ordered = tuple(self._needed(found[name]) for name in self._manifest.graph.features)
-        told = {name: f for name, f in found.items() if f.index not in held and held.isdisjoint(f.others)}
+        told = found
+        if held:
+            told = {name: f for name, f in found.items() if f.index not in held and held.isdisjoint(f.others)}
         return FeatureVector(ordered, self._remarks(clean, found, told, readings)), found
 
     def _set_moment(self, readings: Readings) -> float:
