@@ -23,7 +23,9 @@ FIGURES = (
     "o_e",
 )
 _CERTAIN = 1e-12
-_STEPS = 25
+_STEPS = 60
+_FAR = 1.0
+"""The longest step: Newton's method overshoots where nearly every probability is 0 or 1."""
 _ENOUGH = 0.9
 """The share of draws in which a figure must exist for its interval to be told."""
 
@@ -99,7 +101,8 @@ class Predictions:
             if determinant <= _CERTAIN * h00 * h11:
                 return float("nan"), float("nan")
             da, db = (h11 * g0 - h01 * g1) / determinant, (h00 * g1 - h01 * g0) / determinant
-            a, b = a + da, b + db
+            shorter = min(1.0, _FAR / max(abs(da), abs(db), _FAR))
+            a, b = a + da * shorter, b + db * shorter
             if abs(da) + abs(db) < 1e-8:
                 return a, b
         return float("nan"), float("nan")
@@ -108,7 +111,10 @@ class Predictions:
         a = self._shift
         for _ in range(_STEPS):
             p = _logistic(a + self._logit)
-            step = float((w * (self._y - p)).sum()) / float((w * p * (1 - p)).sum())
+            spread = float((w * p * (1 - p)).sum())
+            if spread <= 0:
+                break
+            step = min(max(float((w * (self._y - p)).sum()) / spread, -_FAR), _FAR)
             a += step
             if abs(step) < 1e-8:
                 return a

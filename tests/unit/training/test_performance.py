@@ -65,6 +65,15 @@ def test_of_one_outcome_alone_there_is_no_ranking_and_no_slope():
     assert found["o_e"] == 0
 
 
+@pytest.mark.parametrize("off", [-60, -20, 20, 60])
+def test_probabilities_that_are_far_off_are_said_to_be_and_do_not_break_the_figures(off):
+    outcome, probability, _ = drawn(6)
+    logit = np.log(probability / (1 - probability)) / 10 + off
+    found = Predictions(outcome, 1 / (1 + np.exp(-logit))).figures()
+    assert found["calibration_in_the_large"] * off < 0 or math.isnan(found["calibration_in_the_large"])
+    assert found["auroc"] >= 0.5
+
+
 def test_no_rows_and_what_is_no_number_are_refused():
     for outcome, probability in (([], []), ([1.0], [math.nan]), ([math.nan], [0.5])):
         with pytest.raises(ValueError, match="figures need rows"):
