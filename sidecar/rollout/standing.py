@@ -152,10 +152,9 @@ def _after(now: Standing, ask: Ask) -> Standing:
         return _settled(_of_a_version(now, ask, ask.version), ask)
     match ask.what:
         case What.ROLLBACK if now.canary is not None:
-            now = replace(now, canary=None, withdrawn=now.withdrawn | {now.canary.version.digest})
+            now = _withdrawn(replace(now, canary=None), now.canary.version)
         case What.ROLLBACK:
-            gone = frozenset(v.digest for v in now.champions[-1:])
-            now = replace(now, champions=now.champions[:-1], withdrawn=now.withdrawn | gone)
+            now = _withdrawn(now, now.champions[-1]) if now.champions else now
         case What.SUSPEND:
             now = replace(now, suspended=True)
         case What.RESUME:
@@ -163,13 +162,19 @@ def _after(now: Standing, ask: Ask) -> Standing:
     return _settled(now, ask)
 
 
+def _withdrawn(now: Standing, version: Version) -> Standing:
+    """Without `version` among the champions: a later rollback must not bring back what was taken back before."""
+    champions = tuple(v for v in now.champions if v != version)
+    return replace(now, champions=champions, withdrawn=now.withdrawn | {version.digest})
+
+
 def _of_a_version(now: Standing, ask: Ask, version: Version) -> Standing:
     others = tuple(v for v in now.shadows if v != version)
     canary = None if now.canary is not None and now.canary.version == version else now.canary
     match ask.what:
         case What.SHADOW:
-            gone = frozenset() if canary is now.canary else frozenset({version.digest})
-            return replace(now, shadows=(*others, version), canary=canary, withdrawn=now.withdrawn | gone)
+            back = replace(now, shadows=(*others, version), canary=canary)
+            return back if canary is now.canary else _withdrawn(back, version)
         case What.END_SHADOW:
             return replace(now, shadows=others)
         case What.CANARY:

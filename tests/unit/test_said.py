@@ -43,7 +43,7 @@ LOOKED_AT = {
     },
     "refusal": {
         "MAX_EVENTS", "MAX_EVENTS + MAX_OTHERS", "STATUS", "focus.type", "full.reason", "full.retry_after_s", "known.status",
-        "name", "path", "prefix", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
+        "name", "path", "problem.path", "problem.problem", "self._body_s", "self._max_body", "source.type", "type_name", "why",
     },
 }  # fmt: skip
 

@@ -48,6 +48,12 @@ def test_a_rollback_ends_the_canary_first_and_then_returns_to_the_champion_befor
     assert (twice.champion, twice.withdrawn) == (V1, {V2.digest, V3.digest})
 
 
+def test_a_rollback_does_not_bring_back_a_version_that_was_taken_back_as_a_canary_since_it_was_champion():
+    asks = [ask(What.PROMOTE, V1), ask(What.PROMOTE, V3), ask(What.PROMOTE, V2), ask(What.CANARY, V3, percent=5.0)]
+    standing = after(*asks, ask(What.ROLLBACK), ask(What.ROLLBACK))
+    assert (standing.champion, standing.withdrawn) == (V1, {V2.digest, V3.digest})
+
+
 def test_what_a_rollback_may_bring_back_is_kept_warm():
     standing = after(ask(What.PROMOTE, V1), ask(What.PROMOTE, V2), ask(What.SHADOW, V3))
     assert set(standing.warm) == {V1, V2, V3}
