@@ -426,3 +426,27 @@ def test_a_reading_counts_at_its_moment_or_the_end_of_its_period(when, seconds):
 )
 def test_when_a_reading_was_charted_is_known_with_a_time_of_day_only(issued, recorded):
     assert facts(measured("8867-4", 88, "/min") | {"issued": issued})[0].recorded == recorded
+
+
+ALERT = {"system": "http://snomed.info/sct", "code": "248234008"}
+
+
+@pytest.mark.parametrize("coding", [
+    {**ALERT, "code": "John Smith"}, {**ALERT, "code": ""}, {**ALERT, "code": "a" * 33}, {**ALERT, "code": 248234008},
+    {**ALERT, "code": None}, {**ALERT, "system": "urn:site"}, {**ALERT, "system": None}, {**ALERT, "system": ["x"]},
+    {"code": "248234008"}, None, "248234008",
+], ids=str)  # fmt: skip
+def test_as_a_value_only_what_looks_like_a_code_of_a_known_system_crosses(coding):
+    told = observation(
+        "http://loinc.org|8867-4", valueCodeableConcept={"coding": [coding, ALERT], "text": "John Smith"}
+    )
+    assert facts(told)[0].value_codes == ("http://snomed.info/sct|248234008",)
+    (alone,) = facts(observation("http://loinc.org|8867-4", valueCodeableConcept={"coding": [coding]}))
+    assert (alone.value_codes, alone.trouble) == ((), "unmapped")
+
+
+@pytest.mark.parametrize("odd", [None, "x", [], {"system": "http://loinc.org", "code": ["8867-4"]}, {"code": "8867-4"}])
+def test_a_code_of_another_shape_is_none_and_hides_no_other(odd):
+    told = measured("8867-4", 88, "/min")
+    assert facts({**told, "code": {"coding": [odd]}}) == ()
+    assert len(facts({**told, "code": {"coding": [odd, *told["code"]["coding"]]}})) == 1

@@ -169,7 +169,7 @@ def test_how_deep_a_chart_is_nested_does_not_matter():
     {}, {"code": None}, {"code": []}, {"code": "86406008"}, {"code": {"coding": {}}}, {"code": {"coding": [None, 1, []]}},
     {"code": {"coding": [{"system": {}, "code": []}]}}, {"code": {"coding": [{"code": "86406008"}]}}, {"category": [None, "x"]},
     {"meta": None}, {"meta": {"security": 1}}, {"code": {"coding": [{"system": SCT, "code": 86406008}]}},
-    {"code": {"coding": [{"system": None, "code": "B20"}]}},
+    {"code": {"coding": [{"system": None, "code": "B20"}]}}, {"code": {"coding": [{"system": {}, "code": "B20"}]}},
 ])  # fmt: skip
 def test_what_is_no_coding_holds_nothing_back(odd):
     assert not is_sensitive(odd, rules())
