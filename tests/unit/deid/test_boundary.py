@@ -18,6 +18,7 @@ from sidecar.records import Event, Evidence, PatientId, PatientSnapshot, Referen
 from tests.unit.chart import (
     AT,
     UCUM,
+    amount,
     concept,
     crossed,
     judge,
@@ -258,6 +259,7 @@ def inside(concept_, **more):
     {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", **MODIFIED}},
     {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", "extension": [{"url": "urn:y", **MODIFIED}]}},
     {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", "modifierExtension": []}},
+    {"valueQuantity": {"value": 88, "system": UCUM, "code": "/min", "x": {"y": MODIFIED}}},
     {"code": {**PULSE, **MODIFIED}},
     {"code": inside(PULSE, **MODIFIED)},
     {"valueQuantity": None, "valueCodeableConcept": inside(concept("http://snomed.info/sct|248234008"), **MODIFIED)},
@@ -450,3 +452,25 @@ def test_a_code_of_another_shape_is_none_and_hides_no_other(odd):
     told = measured("8867-4", 88, "/min")
     assert facts({**told, "code": {"coding": [odd]}}) == ()
     assert len(facts({**told, "code": {"coding": [odd, *told["code"]["coding"]]}})) == 1
+
+
+@pytest.mark.parametrize(("changes", "value", "unit", "trouble"), [
+    ({"interpretation": [concept("urn:x|<")]}, 88.0, "/min", "comparator"),
+    ({"interpretation": [concept("urn:x|N"), concept("urn:x|>")]}, 88.0, "/min", "comparator"),
+    ({"valueQuantity": amount(88, "/min") | {"comparator": "<"}}, 88.0, "/min", "comparator"),
+    ({"valueQuantity": "88"}, None, None, "shape"), ({"valueQuantity": {"unit": "/min"}}, None, None, None),
+    ({"valueQuantity": {"value": 88, "unit": []}}, 88.0, "unknown", None), ({"valueQuantity": {"value": 88, "unit": "/min"}}, 88.0, "/min", None),
+    ({"_status": {}, "_issued": {}}, 88.0, "/min", None), ({"focus": []}, 88.0, "/min", "modifier"),
+], ids=str)  # fmt: skip
+def test_what_a_number_is_worth_depends_on_what_stands_beside_it(changes, value, unit, trouble):
+    (fact,) = facts(measured("8867-4", 88, "/min") | changes)
+    assert (fact.value, fact.unit, fact.trouble) == (value, unit, trouble)
+
+
+@pytest.mark.parametrize(("gender", "birth", "sex"), [
+    ("male", None, Sex.MALE), ("female", None, Sex.FEMALE), (None, "M", Sex.MALE), (None, "F", Sex.FEMALE), (None, None, Sex.UNKNOWN),
+    ("male", "M", Sex.MALE), ("male", "F", Sex.CONTRADICTORY), ("M", None, Sex.MALE), ("MALE", None, Sex.UNKNOWN), (3, None, Sex.UNKNOWN),
+])  # fmt: skip
+def test_sex_is_one_of_four_words(gender, birth, sex):
+    told = [None, "x", {"url": "urn:y", "valueCode": "M"}, *([{"url": BIRTH_SEX, "valueCode": birth}] if birth else [])]
+    assert crossed(person(gender=gender, extension=told), None, ()).sex is sex
