@@ -81,8 +81,8 @@ class Registry:
 
     async def _asked(self, name: str, version: Version, promoted: tuple[str, str] | None, now: Standings) -> Ask | None:
         ask = asked_by_settings(name, version, promoted, now.of(name))
-        if ask is not None and ask.what in WRITES and self.missing(self.fleet.configured[name]):
-            log.get().error("promoted without a whole card", model=name, reason="settings")
+        if ask is not None and ask.what in WRITES:
+            self.must_have_its_card(self.fleet.configured[name])
         return ask
 
     def must_have_its_card(self, model: RunningModel) -> None:

@@ -27,8 +27,13 @@ def add(root: Path, version: str) -> None:
     shutil.copytree(shipped("models") / "news2" / "1.0.0", made)
     manifest = made / "manifest.toml"
     manifest.write_text(manifest.read_text().replace('version = "1.0.0"', f'version = "{version}"'))
-    (made / CARD).write_text(card(version))
-    sealed(made)
+    carded(made)
+
+
+def carded(folder: Path) -> None:
+    """Give a version's folder a whole card, and pin what is in it."""
+    (folder / CARD).write_text(card(folder.name, folder.parent.name))
+    sealed(folder)
 
 
 def sealed(folder: Path) -> None:
@@ -37,10 +42,10 @@ def sealed(folder: Path) -> None:
         seal(folder)
 
 
-def card(version: str) -> str:
+def card(version: str, model: str = "news2") -> str:
     """A card that says everything it must."""
     lines = [
-        'schema = 1\nmodel = "news2"', f'version = "{version}"', 'measurable_objective = "x"', 'responder = "x"',
+        f'schema = 1\nmodel = "{model}"', f'version = "{version}"', 'measurable_objective = "x"', 'responder = "x"',
         '[[hazards]]\nhazard = "x"\nharm = "x"\ncontrol = "x"',
     ]  # fmt: skip
     lines += [f'[attributes.{name}]\nstatus = "provided"\ntext = "x"' for name in ATTRIBUTES]

@@ -19,6 +19,7 @@ from tests.acceptance.test_exact_age import numbers_in_the_open
 from tests.harness import UNITS, house, now, reading, until
 from tests.unit.chart import NEWS2
 from tests.unit.opaque import FEATURES, MANIFEST, SICK, TYPICAL, classifier, install, probability
+from tests.versions import carded
 
 CODES = dict(zip(FEATURES, ("9279-1", "59408-5", "8480-6", "8867-4"), strict=True))
 SITE = """version = "1.0.0"
@@ -34,10 +35,13 @@ def models(tmp_path, monkeypatch):
     """A folder of models with this one in it, and a site that uses it."""
     root = tmp_path / "models"
     shutil.copytree(NEWS2, root / "news2" / "1.0.0", ignore=shutil.ignore_patterns("__pycache__"))
-    reference = json.dumps({"features": {"pulse": {"edges": [60, 100], "counts": [10, 80, 10, 0]}}}).encode()
+    reference = json.dumps(
+        {"source": "made up", "features": {"pulse": {"edges": [60, 100], "counts": [10, 80, 10, 0]}}}
+    ).encode()
     pinned = f'reference = "reference.json"\nreference_sha256 = "{hashlib.sha256(reference).hexdigest()}"\n[graph]'
     folder = install(root, classifier(), MANIFEST.replace("[graph]", pinned))
     (folder / "reference.json").write_bytes(reference)
+    carded(folder)
     monkeypatch.setenv("SIDECAR__MODELS_DIR", str(root))
     monkeypatch.setitem(UNITS, "59408-5", "%")
     return root

@@ -11,6 +11,7 @@ from tests.harness import house, patient, until
 from tests.unit.chart import NEWS2
 from tests.unit.discharge import install
 from tests.unit.language import ATC, ICD, diagnosis, order, procedure, visit
+from tests.versions import carded
 
 SITE = """version = "1.0.0"
 promoted_by = "tests"
@@ -74,7 +75,7 @@ POINTS = {
 def models(tmp_path, monkeypatch):
     root = tmp_path / "models"
     shutil.copytree(NEWS2, root / "news2" / "1.0.0", ignore=shutil.ignore_patterns("__pycache__"))
-    install(root)
+    carded(install(root))
     monkeypatch.setenv("SIDECAR__MODELS_DIR", str(root))
 
 

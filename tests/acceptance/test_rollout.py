@@ -16,7 +16,7 @@ from sidecar.records import PatientId, Reference
 from sidecar.settings import load
 from sidecar.store import Statement, Step
 from tests.harness import House, house, now, observation_set, reading, until
-from tests.versions import DECIDED, add, models
+from tests.versions import CARD, DECIDED, add, card, models, sealed
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -398,3 +398,13 @@ async def test_every_assessment_names_the_version_that_the_log_says_was_champion
             then = await people(found).which({"model": "news2", "at": at})
             assert then["models"]["news2"]["champion"]["digest"] == row["model_digest"]
             assert row["arm"] == "champion"
+
+
+async def test_a_promotion_by_the_settings_needs_a_whole_card_too(tmp_path):
+    root = models(tmp_path)
+    folder = root / "news2" / "1.0.0"
+    (folder / CARD).write_text(card("1.0.0").replace('responder = "x"', 'responder = ""'))
+    sealed(folder)
+    with pytest.raises(Misconfigured, match="its card does not say responder"):
+        async with house(tmp_path, models_dir=root):
+            pass

@@ -14,6 +14,7 @@ from onnx import TensorProto, checker, helper
 
 from sidecar.manifest import load
 from tests.benchmarks.payloads import USED
+from tests.versions import carded
 
 NAME, VERSION = "benchmark_trees", "1.0.0"
 TREES, LEAVES = 200, 31
@@ -32,8 +33,8 @@ def write(root: Path, seed: int) -> Path:
     content, reference = graph(seed), _reference()
     (folder / "model.onnx").write_bytes(content)
     (folder / "reference.json").write_bytes(reference)
-    (folder / "card.md").write_text("# Benchmark trees\n\nSeeded, not trained: for measurement, and for no patient.\n")
     (folder / "manifest.toml").write_text(_manifest(_sha256(content), _sha256(reference)))
+    carded(folder)
     return folder / "model.onnx"
 
 
