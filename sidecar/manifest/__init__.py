@@ -30,6 +30,7 @@ from sidecar.manifest.outputs import (
     Incomplete,
     Output,
     ProbabilityBand,
+    Recalibration,
     Remark,
     Result,
 )
@@ -61,6 +62,7 @@ __all__ = [
     "Output",
     "PathRead",
     "ProbabilityBand",
+    "Recalibration",
     "Remark",
     "Result",
     "Rollout",

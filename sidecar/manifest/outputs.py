@@ -1,5 +1,6 @@
 """What a model says, and how it is charted."""
 
+import datetime as dt
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, FiniteFloat, model_validator
@@ -195,12 +196,29 @@ class Horizon(Closed):
         return f"{self.value:g} {self.unit_word}"
 
 
+class Recalibration(Closed):
+    """A site's own correction of a probability: its log odds become `intercept` + `slope` x log odds.
+
+    Found on `n` patients of the site, on `date`. https://doi.org/10.1186/s12916-019-1466-7
+    """
+
+    intercept: FiniteFloat
+    slope: FiniteFloat = Field(gt=0)
+    date: dt.date
+    n: int = Field(ge=1)
+
+    @property
+    def words(self) -> str:
+        """As a clinician reads it."""
+        return f"Recalibrated for this site on {self.date.isoformat()}, with {self.n} patients."
+
+
 class Output(Closed):
     """One probability of a probability model. `code` and `display` name it as a component of an Observation.
 
     `column` is its place in the graph's probabilities, from 0; left out by all outputs, they are in the graph's order.
     `outcome` is what it is the probability of, where that is not `result.outcome`. `exclude_when` are the values for
-    which it alone is not given, while others are.
+    which it alone is not given, while others are. `recalibration` corrects it for this site, before the bands.
     """
 
     name: Name
@@ -211,6 +229,7 @@ class Output(Closed):
     outcome: str = ""
     outcome_code: Code | None = None
     exclude_when: tuple[CohortFact, ...] = ()
+    recalibration: Recalibration | None = None
     bands: tuple[ProbabilityBand, ...] = ()
 
     def band(self, probability: float) -> ProbabilityBand | None:

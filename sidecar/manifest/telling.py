@@ -188,6 +188,8 @@ def _what_it_says(manifest: Manifest) -> Iterator[str]:
         yield f"Says: a probability. Outcome: {result.outcome}."
         for output in manifest.outputs:
             yield f"  {output.display}, within {output.horizon.words}"
+            if own := output.recalibration:
+                yield f"    {own.words} Log odds: {own.intercept:+g} and x {own.slope:g}."
             for rule in output.exclude_when:
                 yield f"    not given when {_called(rule, manifest)} {', '.join(said_of(rule, EXCLUSION))}"
             for limit in output.bands:

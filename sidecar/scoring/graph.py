@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sidecar.errors import Misconfigured
-from sidecar.manifest import Manifest
+from sidecar.manifest import Manifest, Recalibration
 from sidecar.records import Score
 from sidecar.scoring.shapley import shapley
 from sidecar.scoring.wire import Malformed, objections
@@ -55,6 +55,7 @@ class LoadedGraph:
     prototypes: Any = None
     further: tuple[str, ...] = ()
     each: bool = False
+    recalibrations: tuple[Recalibration | None, ...] = ()
 
     def score(self, values: Sequence[float]) -> Score:
         """Run the graph on one patient's features. NaN in, NaN out: what is missing is never scored as normal.
@@ -80,8 +81,7 @@ class LoadedGraph:
         """
         total, points, *more = self.run(_row(values, self.dtype)[np.newaxis])
         further = dict(zip(self.further, (float(t.reshape(-1)[0]) for t in more[bool(self.outputs) :]), strict=True))
-        probabilities = [_probability(float(more[0][0, column])) for column in self.columns]
-        said = dict(zip(self.outputs, probabilities, strict=True))
+        said = dict(zip(self.outputs, self._said(more[0])[0].tolist(), strict=True)) if self.outputs else {}
         if not self.each:
             return Score(float(total.reshape(-1)[0]), self._named(points[0]), said, further=further)
         terms = {name: self._named(points[0, at]) for name, at in zip(self.outputs, self.columns, strict=True)}
@@ -91,19 +91,37 @@ class LoadedGraph:
         return dict(zip(self.points, points.tolist(), strict=True))
 
     def _shared(self, row: Any) -> Score:
-        found = shapley(lambda rows: self.run(rows)[0][:, self.columns[0]], row, self.prototypes)
+        found = shapley(lambda rows: self._said(self.run(rows)[0])[:, 0], row, self.prototypes)
         values = dict(zip(self.features, found.values.tolist(), strict=True))
-        probability = {self.outputs[0]: _probability(found.probability)}
+        probability = {self.outputs[0]: found.probability}
         return Score(math.nan, {}, probability, values, found.baseline, float(found.errors.max()))
 
     def _occluded(self, row: Any) -> Score:
         """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
-        said = self.run(self.occlusions(row))[0][:, self.columns[0]].tolist()
-        if not (min(said) >= 0.0 and max(said) <= 1.0):
-            said = [_probability(p) for p in said]
+        said = self._said(self.run(self.occlusions(row))[0])[:, 0].tolist()
         found = said[0]
         changes = {name: found - other for name, other in zip(self.features, said[1:], strict=True)}
         return Score(math.nan, {}, {self.outputs[0]: found}, changes)
+
+    def _said(self, table: Any) -> Any:
+        """The outputs' probabilities [N, O], float64, of what the graph says [N, C], as the site has recalibrated them.
+
+        Raises:
+            ValueError: one is outside [0, 1].
+        """
+        found = table[:, self.columns].astype(np.float64)
+        if not ((found >= 0.0) & (found <= 1.0)).all():
+            if (found < -_ROUNDING).any() or (found > 1 + _ROUNDING).any():
+                raise ValueError("the graph gives a probability outside [0, 1]")
+            found = found.clip(0.0, 1.0)  # NaN stays NaN
+        for place, own in enumerate(self.recalibrations):
+            if own is not None:
+                with np.errstate(
+                    divide="ignore", over="ignore"
+                ):  # log odds of 0 and 1 are infinite, and stay where they are
+                    odds = np.log(found[:, place]) - np.log1p(-found[:, place])
+                found[:, place] = 1 / (1 + np.exp(-(own.intercept + own.slope * odds)))
+        return found
 
     def occlusions(self, row: Any) -> Any:
         """`row` [F], and below it once for each feature with that one at its typical value: [F + 1, F]."""
@@ -117,13 +135,6 @@ class LoadedGraph:
     def run(self, rows: Any) -> Any:
         """What the graph gives for `rows` [N, F], in the order of `tensors`."""
         return self.session.run(self.tensors, {self.input: rows})
-
-
-def _probability(said: float) -> float:
-    """`said` as a probability; NaN stays NaN."""
-    if said < -_ROUNDING or said > 1 + _ROUNDING:
-        raise ValueError("the graph gives a probability outside [0, 1]")
-    return min(max(said, 0.0), 1.0) if said == said else said  # noqa: PLR0124 -- NaN is not itself
 
 
 def open_graph(content: bytes, manifest: Manifest, path: Path, prototypes: Rows = ()) -> LoadedGraph:
@@ -230,6 +241,7 @@ def _declared(session: Any, manifest: Manifest, prototypes: Rows) -> LoadedGraph
         typical=typical,
         prototypes=compared_with if prototypes else None,
         further=tuple(further.name for further in manifest.further),
+        recalibrations=tuple(o.recalibration for o in manifest.outputs),
         each=bool(manifest.outputs) and bool(declared.points) and answer[1].ndim == 3,
     )
 

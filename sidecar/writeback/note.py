@@ -95,6 +95,7 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
         parts.append(f"What it comes from: {why}.")
     if (a.typical or a.baseline is not None) and not ended and status != "entered-in-error":
         parts.append(OCCLUSION if a.typical else SHAPLEY)
+    parts += dict.fromkeys(o.recalibration.words for o in manifest.outputs if o.recalibration and a.probabilities)
     parts += (r for r in a.vector.remarks if r != ended)
     until = _when(e.valid_until)
     parts.append(f"Held until {until}." if ended else f"Holds until {until} at the latest.")
