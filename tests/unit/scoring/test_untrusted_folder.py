@@ -8,6 +8,7 @@ import re
 import socket
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,9 @@ from sidecar.scoring import load_model
 from tests.unit.chart import REPO
 from tests.unit.opaque import classifier, install, wrapped
 
+# By its absolute path, and of nobody else: what all processes read would be touched by any of them.
+BAIT = Path(tempfile.mkdtemp(prefix="bait-")) / "outside.bin"
+BAIT.write_bytes(b"outside")
 OUTSIDE = "outside.bin"
 WATCHED = Path(__file__).with_name("watched.py")
 
@@ -92,7 +96,7 @@ RANDOM = helper.make_node("RandomUniformLike", ["features"], ["probabilities"])
 LOOP = helper.make_node("Loop", ["", ""], ["probabilities"], body=helper.make_graph([], "body", [], []))
 GRAPHS = {
     "a tensor beside the folder": (matmul(external(weights(), "../outside.bin")), "lies in another file"),
-    "a tensor by its absolute path": (matmul(external(weights(), "/etc/passwd")), "lies in another file"),
+    "a tensor by its absolute path": (matmul(external(weights(), str(BAIT))), "lies in another file"),
     "a tensor in a subgraph": (in_branch(external(weights(), "../../outside.bin")), "lies in another file"),
     "a sparse tensor": (edited(sparse), "lies in another file"),
     "an operator of another domain": (edited(foreign), "operators that are not ONNX's own ('com.evil')"),
@@ -303,7 +307,7 @@ def loaded(tmp_path_factory):
         folders[name] = install(root, content)
         if spoil:
             spoil(folders[name])
-    asked = [[str(folder), [str(folder.parents[1] / OUTSIDE), "/etc/passwd"]] for folder in folders.values()]
+    asked = [[str(folder), [str(folder.parents[1] / OUTSIDE), str(BAIT)]] for folder in folders.values()]
     done = subprocess.run(
         [sys.executable, str(WATCHED)], input=json.dumps(asked), capture_output=True, text=True, timeout=110, check=False,
         cwd=REPO, env={**os.environ, "PYTHONPATH": str(REPO)},
