@@ -109,6 +109,7 @@ WAIT = Statement(
     "first_heard_at = CASE WHEN work.last_event_id <= work.claimed_event_id "
     "THEN excluded.first_heard_at ELSE work.first_heard_at END, "
     "due_at = CASE WHEN work.last_event_id <= work.claimed_event_id THEN excluded.due_at "
+    "WHEN work.due_at <= :now THEN work.due_at "  # it has waited long enough: whoever begins it takes this one along
     "WHEN excluded.due_at < work.first_heard_at + :max_wait THEN excluded.due_at "
     "ELSE work.first_heard_at + :max_wait END, "
     "last_event_id = CASE WHEN excluded.last_event_id > work.last_event_id "
@@ -289,6 +290,7 @@ class EventBox:
                 "heard_at": event.heard_at,
                 "due_at": min(now + wait.debounce_s, max(now, event.heard_at + wait.max_wait_s)),
                 "max_wait": wait.max_wait_s,
+                "now": now,
                 "id": event.id,
             }
             work.append(values)

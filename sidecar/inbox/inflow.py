@@ -34,7 +34,7 @@ LOOK_SHARE = 0.05
 SAY_AGAIN_S = 60.0
 SMOOTHING = 0.3
 SLOWEST_PER_S = 0.1
-BEHIND_S, NO_CPU_LEFT, PACE, LEAST_PACE = 4.0, 0.85, 1.05, 50.0
+BEHIND_S, NO_CPU_LEFT, PACE, LEAST_PACE = 2.0, 0.85, 1.05, 50.0
 """Events are paced where something has been due for so long, and the process uses so much of a CPU: to `PACE` of what
 drains, and never to fewer a second than the last, which cost next to nothing."""
 STORED_S = 1.0

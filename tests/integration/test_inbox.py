@@ -288,6 +288,13 @@ async def test_the_debounce_is_bounded_by_the_maximum_wait(inbox):
     assert (await inbox.rows("SELECT due_at FROM work")) == [{"due_at": 105.0}]
 
 
+async def test_work_that_is_due_and_nobody_has_begun_stays_due_and_takes_along_what_is_heard_since(inbox):
+    await inbox.heard("o1", 100.0, WAIT)
+    await inbox.heard("o2", 102.5, WAIT)
+    (item,) = await inbox.work.claim("w", 102.5, 60, 16)
+    assert item.focus_keys == {inbox.key("o1"), inbox.key("o2")}
+
+
 async def test_a_debounce_longer_than_the_maximum_wait_is_bounded_too(inbox):
     await inbox.heard("o1", 100.0, ModelWait("a", 60.0, 5.0))
     assert len(await inbox.work.claim("w", 105.0, 10, 16)) == 1
