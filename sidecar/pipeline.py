@@ -111,7 +111,8 @@ def conclude(
         clean = deidentify(snapshot, rules, model.extractor.reads)
     except Rejected as refusal:
         return _refused(patient, model, rules, snapshot.at, refusal.reason)
-    held = frozenset(i for i in {f.index for f in clean.facts} if is_sensitive(snapshot.resources[i], rules))
+    looked_at = {f.index for f in clean.facts} | {clean.stay.index if clean.stay is not None else None}
+    held = frozenset(i for i in looked_at if i is not None and is_sensitive(snapshot.resources[i], rules))
     vector, facts = model.extractor.run(clean, held)
     withheld = tuple(f.name for f in facts.values() if f.index in held or not held.isdisjoint(f.others)) if held else ()
     labels = _labels(snapshot, facts)

@@ -47,16 +47,12 @@ def _holds_told(resource: Mapping[str, Any], sensitive: Sensitive) -> bool:
     stack: list[Any] = [resource]
     while stack:
         for value in stack.pop().values():
-            if type(value) is dict:
-                if _tells(value, sensitive):
-                    return True
-            elif type(value) is list:
-                for each in value:
-                    if type(each) is dict:
-                        if _tells(each, sensitive):
-                            return True
-                        if "coding" not in each:
-                            stack.append(each)
+            for each in value if type(value) is list else (value,):
+                if type(each) is dict:
+                    if _tells(each, sensitive):
+                        return True
+                    if "coding" not in each:
+                        stack.append(each)
     return False
 
 

@@ -96,7 +96,8 @@ def _told_of(reason: str, manifest: Manifest) -> frozenset[str]:
     """The features that a reason tells of."""
     word, _, name = reason.partition(":")
     if word != "out_of_cohort":
-        return frozenset({name})
+        of_source = (f for f, spec in manifest.features.items() if any(s.name == name for s in spec.sources))
+        return frozenset({name, *of_source})
     return frozenset(rule.feature for rule in manifest.rules if rule.reason == name)
 
 

@@ -128,7 +128,8 @@ class _Compiled:
     def __init__(self, name: str, spec: FeatureSpec, switches: Mapping[str, bool], max_age: timedelta) -> None:
         self._name, self._spec, self._unit = name, spec, spec.unit
         self._of_patient = OF_PATIENT.get(spec.derive or "")
-        self.max_age = max_age.total_seconds()
+        # What has a window and no age of its own is as old as its window lets it be.
+        self.max_age = (max_age or spec.window or max_age).total_seconds()
         self._window = (spec.window or max_age).total_seconds()
         self._in_set, self._apart = spec.of_set, spec.apart.total_seconds() if spec.apart is not None else None
         self._over = _SELECT.get(spec.select)
@@ -206,8 +207,12 @@ class _Compiled:
         shown = (
             r for r in readings if _shows(r) and r.confirmed and r.began is not None and r.began <= moment - apart_s
         )
-        proof = next(shown, None) or (run[0] if run and run[0].seconds - run[-1].seconds >= apart_s else None)
-        return Feature(self._name, float(proof is not None), self._unit, index=None if proof is None else proof.index)
+        if (proof := next(shown, None)) is not None:
+            return Feature(self._name, 1.0, self._unit, index=proof.index)
+        if not run or run[0].seconds - run[-1].seconds < apart_s:
+            return Feature(self._name, 0.0, self._unit)
+        first, *others = dict.fromkeys(r.index for r in run)
+        return Feature(self._name, 1.0, self._unit, index=first, others=tuple(others))
 
     def _aggregate(self, readings: Sequence[Reading], over: Callable[[list[float]], float]) -> Feature:
         """Over the window before the trigger."""
@@ -222,8 +227,10 @@ class _Compiled:
             return _missing(self._name, self._unit, _why(self._name, bad), bad)
         values = [r.value for r in inside]
         chosen = over(values)
-        source = next((r for r in inside if r.value == chosen), inside[0])
-        return Feature(self._name, float(chosen), self._unit, inside[0].seconds, source.index)
+        source = next((r.index for r in inside if r.value == chosen), inside[0].index)
+        # It rests on all of them: another one could become the largest when it is corrected.
+        others = tuple(dict.fromkeys(r.index for r in inside if r.index != source))
+        return Feature(self._name, float(chosen), self._unit, inside[0].seconds, source, others=others)
 
 
 def _is_summary(spec: FeatureSpec) -> bool:

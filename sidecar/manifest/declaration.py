@@ -13,7 +13,7 @@ from sidecar import toml
 from sidecar.errors import Misconfigured
 from sidecar.manifest.codes import Closed, Digest, ValueSet, read_set, set_file
 from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
-from sidecar.manifest.inputs import Choice, FeatureSpec, Source, Switch
+from sidecar.manifest.inputs import MAY_BE_DOUBTFUL, Choice, FeatureSpec, Source, Switch
 from sidecar.manifest.outputs import Band, Explanation, Further, Graph, Incomplete, Output, Remark, Result
 from sidecar.toml import Duration, Name
 
@@ -202,6 +202,13 @@ class Manifest(Closed):
         return self
 
     @model_validator(mode="after")
+    def _nothing_doubtful_goes_in(self) -> Self:
+        for name in set(self.graph.features) & {n for n, f in self.features.items() if f.select in {"latest", "first"}}:
+            if doubtful := {s.type for s in self.features[name].sources} & MAY_BE_DOUBTFUL:
+                raise ValueError(f'{name}: a suspected {min(doubtful)} is none, so an input takes select = "any"')
+        return self
+
+    @model_validator(mode="after")
     def _stays_are_known(self) -> Self:
         of_stays = [n for n, f in self.features.items() if f.anchor == "encounter"]
         if of_stays and not self.cohort.of_a_stay:
@@ -301,7 +308,9 @@ class Manifest(Closed):
     @cached_property
     def uses_exact_age(self) -> bool:
         """Whether the day of birth can be computed from what goes in and what comes out."""
-        return any(f.derive == "age" for f in self.features.values()) or any(s.derive for s in self._sources())
+        # Years by birthdays tell it on the day when they change.
+        ages = {"age", "completed_years"}
+        return any(f.derive in ages for f in self.features.values()) or any(s.derive for s in self._sources())
 
     @cached_property
     def members(self) -> frozenset[str]:

@@ -63,6 +63,14 @@ SourceType = Literal[
 
 
 SOURCE_TYPES: tuple[str, ...] = get_args(SourceType)
+MAY_BE_DOUBTFUL = frozenset(SOURCE_TYPES) - {
+    "Observation",
+    "DiagnosticReport",
+    "Encounter",
+    "Appointment",
+    "Immunization",
+}
+"""What may be charted as a suspicion, a plan or a start."""
 
 
 class Source(Closed):
@@ -139,6 +147,9 @@ class Source(Closed):
             raise ValueError(f"a {self.type} has no number: it is there (1) or has values, or give fhirpath")
         if self.derive or self.panels or self.ambiguous:
             raise ValueError(f"derive, panels and ambiguous are about Observations, not about a {self.type}")
+        named = [c for c in self.codes if "*" not in c] if self.values and "*|*" not in self.values else []
+        if self.type != "DiagnosticReport" and (lost := [c for c in named if c not in self.values]):
+            raise ValueError(f'values say nothing of {", ".join(lost)}; "*|*" stands for all others')
         return self
 
     @property

@@ -145,6 +145,7 @@ HIV, PULSE = concept(f"{SCT}|86406008"), concept(f"{LOINC}|8867-4")
     {"medicationCodeableConcept": HIV},
     {"reasonCode": [HIV]},
     {"class": HIV["coding"][0]},
+    {"hospitalization": {"dischargeDisposition": HIV}},
     {"modality": HIV["coding"]},
     {"item": [{"item": [{"answer": [{"valueCoding": HIV["coding"][0]}]}]}]},
     {"evidence": [{"code": [HIV]}]},
@@ -315,6 +316,12 @@ def test_a_diagnosis_that_only_the_cohort_asks_for_labels_the_result_and_its_ref
     said = reason_in_words(a.reasons[0], kfre().manifest, a.vector.features, a.withheld)
     assert "dialysis" not in said
     assert refused.evidence.labels == (f"{CONFIDENTIALITY}|R",)
+
+
+def test_a_reason_by_the_name_of_a_source_does_not_tell_of_a_held_back_input():
+    said = reason_in_words("comparator:creatinine", kfre().manifest, (), ("egfr",))
+    assert "creatinine" not in said
+    assert "not named" in said
 
 
 def test_every_label_is_inherited_however_many_and_one_without_a_system_too():

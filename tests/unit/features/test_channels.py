@@ -75,6 +75,7 @@ def test_a_feature_among_others_is_what_it_is_alone(facts):
 def test_a_model_reads_the_codes_of_its_sources_and_no_others():
     panelled = {**PLAIN, "from": [{"codes": [LACTATE], "panels": ["http://loinc.org|24336-0"]}]}
     diagnosed = {**PLAIN, "from": [{"type": "Condition", "codes": ["http://snomed.info/sct|1"], "values": {"*|*": 1}}]}
+    diagnosed["select"] = "any"
     reads = extractor({"a": panelled, "b": PLAIN, "c": diagnosed}).reads
     assert reads == {"Observation": {LACTATE}, "Condition": {"http://snomed.info/sct|1"}}
 

@@ -136,6 +136,7 @@ def test_pregnancy_by_observation_is_out_of_cohort(answer):
         {"clinicalStatus": clinical("recurrence"), "verificationStatus": verification("confirmed")},
         {"verificationStatus": verification("provisional"), "onsetDateTime": "2026-01-10"},
         {"onsetDateTime": "2026-01-10T08:00:00Z"},
+        {"code": concept("http://snomed.info/sct|72892002")},
     ],
 )
 def test_pregnancy_by_an_active_condition_is_out_of_cohort(state):

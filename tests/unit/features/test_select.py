@@ -53,6 +53,18 @@ def test_each_selection_gives_its_number(select, expected):
     assert run({"select": select}, *READINGS).value == pytest.approx(expected)
 
 
+@pytest.mark.parametrize(("select", "expected"), [("min", 1.0), ("max", 4.0), ("mean", 7 / 3), ("count", 3)])
+def test_a_window_says_how_old_a_reading_may_be_where_nothing_else_does(select, expected):
+    assert run({"select": select, "max_age": "0s", "window": "8h"}, *READINGS).value == pytest.approx(expected)
+    assert run({"select": "max", "max_age": "0s", "window": "30m"}, *READINGS).reason == "stale:lactate"
+
+
+@pytest.mark.parametrize("select", ["min", "max", "mean", "count"])
+def test_it_rests_on_every_reading_in_its_window(select):
+    found = run({"select": select}, *READINGS, fact(30, 9.0))
+    assert {found.index, *found.others} == {60, 120, 180}
+
+
 @pytest.mark.parametrize(("select", "expected"), [("min", 1.0), ("max", 2.0), ("mean", 1.5), ("count", 2)])
 def test_a_window_leaves_out_what_is_older(select, expected):
     assert run({"select": select, "window": "2h"}, *READINGS).value == expected

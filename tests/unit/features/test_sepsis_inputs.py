@@ -78,6 +78,14 @@ def test_a_result_that_cannot_be_read_is_not_taken_as_absent():
     assert found.reason == "unit:lactate"
 
 
+def test_means_and_extremes_are_known_when_somebody_looks_later_than_the_reading():
+    found = told(*vitals(timedelta(minutes=10)), measured("8867-4", 90, "/min", 4 * HOUR))
+    summaries = [n for n in MODEL.manifest.graph.features if n.endswith(("_mean_8h", "_max_24h", "_min_24h"))]
+    assert len(summaries) == 12
+    assert found["pulse_mean_8h"].value == 101
+    assert [n for n in summaries if n.startswith(NEEDED) and math.isnan(found[n].value)] == []
+
+
 def test_means_and_extremes_are_of_their_hours():
     found = told(
         *vitals(),
