@@ -77,7 +77,11 @@ class View:
 
 
 class Draft(msgspec.Struct):
-    """What the rules have gathered of one resource so far. `wanted` are the codes that the model reads of its type."""
+    """What the rules have gathered of one resource so far. `wanted` are the codes that the model reads of its type.
+
+    `aged` is what gives somebody's age, where the mode caps ages. `by_name` says that it counts only where its status
+    is asked for, `of_stay` that it names the present stay.
+    """
 
     view: View
     wanted: frozenset[str] = frozenset()
@@ -105,6 +109,9 @@ class Draft(msgspec.Struct):
     ended_at: float | None = None
     days: int | None = None
     over: bool = False
+    aged: Mapping[str, Any] | None = None
+    of_stay: bool = False
+    by_name: bool = False
 
 
 def is_over(draft: Draft) -> None:
