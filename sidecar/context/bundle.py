@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.context.reader import current_encounter
-from sidecar.context.statements import MEDICINES, present_stay, with_concept
+from sidecar.context.statements import MEDICINES, NEVER_WAS, present_stay, with_concept
 from sidecar.errors import Rejected
 from sidecar.fhir import references
 from sidecar.manifest import SOURCE_TYPES
@@ -46,8 +46,9 @@ def from_bundle(
     moment = (at or _latest(readings, stays, classes)).astimezone(tz)
     linked = current_encounter((r for r in readings if not _begins_after(r, moment)), None, moment)
     encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
-    if encounter is None and linked is None and len(stays) == 1:
-        encounter = stays[0]
+    been = [s for s in stays if s.get("status") not in NEVER_WAS]
+    if encounter is None and linked is None and len(been) == 1:
+        encounter = been[0]
     if classes:
         encounter = present_stay(stays, classes, moment)
     there = [r for r in clinical if not _begins_after(r, moment)]

@@ -46,6 +46,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
     for name, draft in (("patient", patient), ("encounter", stay)):
         if draft is not None and draft.trouble:
             raise Rejected(f"{draft.trouble}:{name}")
+    view.stay = statements.as_referred_to(snapshot.encounter)
     facts = [fact for index, resource in enumerate(snapshot.resources) for fact in _facts(index, resource, view)]
     return DeidentifiedSnapshot(
         age_years=patient.age,
@@ -85,6 +86,7 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
 def _others(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
     """The facts of what is no Observation or Condition, or is asked for by more than plain codes."""
     kind = str(resource.get("resourceType"))
+    draft.of_stay = statements.is_of_stay(resource, draft.view)
     if kind not in WITH_VALUES:
         return (*statements.statement(index, kind, draft), *by_path(index, resource, draft))
     parts = (draft, *draft.parts) if draft.codes else draft.parts
@@ -136,12 +138,12 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
 
 
 def _is_open(stay: Draft | None) -> bool | None:
-    """Open at the trigger? A stay that ended later was open then; one without an end is as open as its status."""
+    """Open at the trigger? One that finished later was open then; one without an end is as open as its status."""
     if stay is None or stay.open is None:
         return None
     if stay.open:
         return stay.ended_at is None or stay.ended_at >= 0
-    return stay.ended_at is not None and stay.ended_at >= 0
+    return not stay.void and stay.ended_at is not None and stay.ended_at >= 0
 
 
 def _components(draft: Draft, value: Any, _: Rule) -> None:
@@ -258,6 +260,7 @@ def _merged(draft: Draft, value: Any, _: Rule) -> None:
 def _open_status(draft: Draft, value: Any, rule: Rule) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
+    draft.void = draft.void or (status in _ENDED and status in statements.NEVER_WAS)
     if draft.wanted:
         statements.standing(draft, value, rule)
 

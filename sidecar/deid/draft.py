@@ -26,12 +26,14 @@ _CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
 class View:
     """A snapshot as one model may see it: by the policy, of what it reads, from the trigger.
 
-    Each written time is parsed once, however many statements were charted at it.
+    Each written time is parsed once, however many statements were charted at it. `stay` is the present stay as
+    statements refer to it.
     """
 
     def __init__(self, rules: Rules, reads: Reads, at: datetime) -> None:
         self.rules, self.reads, self.at = rules, reads, at
         self.plain = {name for name, wanted in reads.items() if name in WITH_VALUES and type(wanted) is not Wanted}
+        self.stay: str | None = None
         self._utc = at.astimezone(UTC)
         self._seconds: dict[str, float | None] = {}
 

@@ -362,6 +362,7 @@ def test_a_word_that_says_nothing_of_the_sex_contradicts_nothing():
     ("in-progress", "2026-03-01T12:00:01Z", True), ("finished", None, False), ("finished", "2026-03-01T11:59:59Z", False),
     ("finished", "2026-03-01T12:00:00Z", True), ("finished", "2026-03-01T12:00:01Z", True), ("finished", "2026-03-02", False),
     ("arrived", None, True), ("triaged", None, True), ("onleave", None, True), ("cancelled", None, False),
+    ("cancelled", "2026-03-02T12:00:00Z", False), ("entered-in-error", "2026-03-02T12:00:00Z", False), ("planned", "2026-03-02T12:00:00Z", None),
     ("entered-in-error", None, False), ("planned", None, None), ("unknown", None, None), (3, None, None),
 ])  # fmt: skip
 def test_a_stay_is_open_by_its_status_and_its_end(state, end, is_open):

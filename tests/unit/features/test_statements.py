@@ -4,7 +4,10 @@ import math
 
 import pytest
 
-from tests.unit.chart import concept
+from sidecar.context import from_bundle
+from sidecar.deid.labels import CONFIDENTIALITY, inherited, is_sensitive
+from sidecar.errors import Rejected
+from tests.unit.chart import AT, bundle, concept, person, rules
 from tests.unit.language import ATC, ICD, RXNORM, SUBJECT, ago, clinically, diagnosis, order, procedure, statement, told
 
 STATIN = {"from": [{"type": "MedicationRequest", "codes": [f"{ATC}|C10AA*"]}], "select": "any", "max_age": "36500d"}
@@ -182,7 +185,7 @@ def test_a_medicine_that_an_order_contains_is_read_from_there():
         ("2025", math.nan, "imprecise:x"),
         ("2024", 0, None),
         ("2026-02", 1, None),
-        (None, 0, None),
+        (None, math.nan, "imprecise:x"),
     ],
 )
 def test_a_date_counts_as_far_as_it_is_known(when, value, reason):
@@ -195,3 +198,44 @@ def test_every_diagnosis_that_counts_is_cited():
     found = told(spec, *(diagnosis(f"{ICD}|I50.{n}", f"c{n}") for n in (1, 2, 3)), diagnosis(f"{ICD}|E11.9", "c9"))
     assert found.value == 3
     assert len({found.index, *found.others}) == 3
+
+
+def named_medicine(**more):
+    """An order that refers to its Medication, and that Medication."""
+    ordered = {**order(SIMVASTATIN), "medicationCodeableConcept": None, "medicationReference": {"reference": "Medication/m9"}}  # fmt: skip
+    return ordered, {"resourceType": "Medication", "id": "m9", "code": concept(SIMVASTATIN), **more}
+
+
+@pytest.mark.parametrize(
+    "modified",
+    [
+        {"modifierExtension": [{"url": "urn:x"}]}, {"implicitRules": "urn:x"}, {"_implicitRules": {"extension": []}},
+        {"ingredient": [{"modifierExtension": [{"url": "urn:x"}]}]}, {"code": {**concept(SIMVASTATIN), "modifierExtension": []}},
+    ],
+)  # fmt: skip
+def test_a_modifier_of_a_medicine_is_one_of_its_order(modified):
+    assert told(STATIN, *named_medicine()).value == 1
+    assert told(STATIN, *named_medicine(status="inactive")).value == 1
+    assert told(STATIN, *named_medicine(**modified)).reason == "modifier:x"
+
+
+@pytest.mark.parametrize("unknown", [{"status": "entered-in-error"}, {"code": None}, {"code": "simvastatin"}])
+def test_a_medicine_that_does_not_say_what_it_is_refuses(unknown):
+    with pytest.raises(Rejected, match="gone:medication"):
+        told(STATIN, *named_medicine(**unknown))
+    ordered, medicine = named_medicine(**unknown)
+    contained = {**ordered, "medicationReference": {"reference": "#m9"}, "contained": [medicine]}
+    with pytest.raises(Rejected, match="gone:medication"):
+        told(STATIN, contained)
+    assert told(STATIN, {**ordered, "status": "entered-in-error"}, medicine).value == 0
+
+
+@pytest.mark.parametrize(
+    "own", [None, {"versionId": "1"}, {"security": [{"system": CONFIDENTIALITY, "code": "N"}]}, "x"]
+)
+def test_what_an_order_rests_on_has_the_labels_of_its_medicine(own):
+    ordered, medicine = named_medicine(meta={"security": [{"system": CONFIDENTIALITY, "code": "R"}]})
+    snapshot = from_bundle(bundle(person(), {**ordered, "meta": own}, medicine), frozenset(), AT, AT.tzinfo)
+    (read,) = snapshot.resources
+    assert inherited([read]) == (f"{CONFIDENTIALITY}|R",)
+    assert is_sensitive(read, rules())
