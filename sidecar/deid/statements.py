@@ -24,7 +24,8 @@ _WHOLE_DAY_S = 86_400.0
 
 def statement(index: int, type_name: str, draft: Draft) -> Sequence[Fact]:
     """The fact that a statement comes to, if it is about what the model reads."""
-    codes = (*draft.codes, ANY) if ANY in draft.wanted and ANY not in draft.codes else draft.codes
+    whatever = ANY in draft.wanted and ANY not in draft.codes and not draft.by_name
+    codes = (*draft.codes, ANY) if whatever else draft.codes
     if not codes:
         return ()
     fact = Fact(
@@ -103,9 +104,18 @@ def _also(draft: Draft, concept: Any) -> None:
 
 
 def status_word(draft: Draft, value: Any, rule: Rule) -> None:
-    """The status as a code: whether somebody came is what is asked of an appointment."""
+    """The status as a code: whether somebody came is what is asked of an appointment.
+
+    One of a doubtful status is void but to who asks for that status, and to them it is nothing else.
+    """
+    status = value if isinstance(value, str) else ""
+    code = f"{APPOINTMENT_STATUS}|{status}"
+    asked = code in draft.wanted
+    if status in rule.doubtful:
+        draft.codes, draft.by_name, draft.void = (code,), True, draft.void or not asked
+        return
     standing(draft, value, rule)
-    if isinstance(value, str) and value in rule.usable and (code := f"{APPOINTMENT_STATUS}|{value}") in draft.wanted:
+    if status in rule.usable and asked:
         draft.codes += (code,)
 
 

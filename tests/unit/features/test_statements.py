@@ -7,8 +7,22 @@ import pytest
 from sidecar.context import from_bundle
 from sidecar.deid.labels import CONFIDENTIALITY, inherited, is_sensitive
 from sidecar.errors import Rejected
-from tests.unit.chart import AT, bundle, concept, person, rules
-from tests.unit.language import ATC, ICD, RXNORM, SUBJECT, ago, clinically, diagnosis, order, procedure, statement, told
+from tests.unit.chart import AT, SCT, bundle, concept, person, rules
+from tests.unit.language import (
+    ATC,
+    ICD,
+    RXNORM,
+    SUBJECT,
+    ago,
+    all_told,
+    clinically,
+    diagnosis,
+    manifest,
+    order,
+    procedure,
+    statement,
+    told,
+)
 
 STATIN = {"from": [{"type": "MedicationRequest", "codes": [f"{ATC}|C10AA*"]}], "select": "any", "max_age": "36500d"}
 PCI = {
@@ -169,6 +183,33 @@ def test_an_appointment_counts_by_its_status_and_may_lie_ahead():
     assert told(missed, *chart).value == 1
     assert told(next_one, *chart).value == -10
     assert told(booked, *chart).value == 40
+
+
+@pytest.mark.parametrize("status", ["proposed", "pending", "waitlist", "cancelled", "noshow"])
+@pytest.mark.parametrize("whatever", ["*|*", f"{SCT}|394579002"])
+def test_an_appointment_that_did_not_come_about_counts_by_its_status_alone(status, whatever):
+    system = "http://hl7.org/fhir/appointmentstatus"
+    counted = {"select": "count", "window": "730d"}
+    made = {
+        "resourceType": "Appointment", "id": "a1", "start": ago(days=30), "created": ago(days=40),
+        "participant": [{"actor": SUBJECT}], "specialty": [concept(f"{SCT}|394579002")],
+    }  # fmt: skip
+    declared = manifest(
+        {
+            "by_status": {**counted, "from": [{"type": "Appointment", "codes": [f"{system}|{status}"]}]},
+            "any": {**counted, "from": [{"type": "Appointment", "codes": [whatever]}]},
+            "by_path": {
+                **counted, "select": "any", "from": [{"type": "Appointment", "codes": [whatever], "fhirpath": "start.exists()"}],
+            },
+        }
+    )  # fmt: skip
+    found = all_told(declared, {**made, "status": status})
+    assert {name: feature.value for name, feature in found.items()} == {"by_status": 1, "any": 0, "by_path": 0}
+    kept = all_told(declared, {**made, "status": "fulfilled"})
+    assert {name: feature.value for name, feature in kept.items()} == {"by_status": 0, "any": 1, "by_path": 1}
+    assert (
+        told({**counted, "from": [{"type": "Appointment", "codes": [whatever]}]}, {**made, "status": status}).value == 0
+    )
 
 
 def test_a_medicine_that_an_order_contains_is_read_from_there():
