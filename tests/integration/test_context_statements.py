@@ -220,6 +220,7 @@ async def test_a_stay_that_never_was_stands_in_for_no_other(status):
     assert await stay_of(never, gone) == "e0"
     assert await stay_of(never, here, gone) == "e1"
     assert await stay_of(never, here, gone, named="never") == "e1"
+    assert await stay_of(never, gone, named="never") == "never"  # it is no open one, and says so
 
 
 @pytest.mark.parametrize("status", ["planned", "cancelled", "entered-in-error"])
@@ -228,3 +229,10 @@ def test_in_a_bundle_neither(status):
     gone = visit("e0", "2026-01-20T08:00:00Z", "2026-01-21T08:00:00Z")
     assert from_bundle(bundle(CHART[0], never), frozenset(), AT, AT.tzinfo).encounter is None
     assert from_bundle(bundle(CHART[0], never, gone), frozenset(), AT, AT.tzinfo).encounter == gone
+    reading = {
+        "resourceType": "Observation", "id": "o1", "subject": SUBJECT, "status": "final", "code": concept("http://loinc.org|8867-4"),
+        "effectiveDateTime": "2026-03-01T11:00:00Z", "encounter": {"reference": "Encounter/never"},
+    }  # fmt: skip
+    read_at, here = (frozenset({"http://loinc.org|8867-4"}), AT, AT.tzinfo), visit("e1", "2026-02-20T08:00:00Z")
+    assert from_bundle(bundle(CHART[0], never, gone, here, reading), *read_at).encounter == here
+    assert from_bundle(bundle(CHART[0], never, gone, reading), *read_at).encounter == never

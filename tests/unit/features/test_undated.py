@@ -62,6 +62,15 @@ def test_so_does_any_other_statement_of_what_happened_once(kind, code, charted):
     assert told(spec, statement(kind, **{**charted, "status": "entered-in-error"})).value == 0
 
 
+@pytest.mark.parametrize("select", ["latest", "min", "max", "mean"])
+def test_where_the_newest_decides_it_may_be_that_one(select):
+    spec = of(select, max_age="365d", absent=0)
+    assert told(spec).value == 0
+    assert told(spec, undated()).reason == "imprecise:x"
+    assert told(spec, undated(), procedure(PCI, ago(days=1), "pr2")).reason == "imprecise:x"
+    assert told(spec, procedure(PCI, ago(days=1), "pr2")).value == 1
+
+
 def test_one_that_is_dated_is_there_whatever_another_leaves_open():
     assert told(of(window="365d"), undated(), procedure(PCI, ago(days=1), "pr2")).value == 1
 
