@@ -24,6 +24,8 @@ from tests.unit.language import (
 
 PCI = f"{SCT}|415070008"
 HERE = visit("e1", "2026-02-26T08:00:00Z")
+FLU = "http://hl7.org/fhir/sid/cvx|140"
+SHOT = statement("Immunization", "i1", status="completed", vaccineCode=concept(FLU))
 NAMED = {"encounter": {"reference": "Encounter/e1"}}
 
 
@@ -38,7 +40,7 @@ def of(select="any", kind="Procedure", code=PCI, **more):
 @pytest.mark.parametrize(
     "spec",
     [
-        of(window="365d"), of("count", window="365d"), of("sum", window="24h"), of("time_since", max_age="365d", unit="d"), of("first", window="365d"),
+        of(window="365d"), of("count", window="365d"), of("sum", window="24h"), of("time_since", max_age="365d", unit="d"),
         of(anchor="encounter"), of("count", anchor="encounter", window="365d"), of(max_age="36500d"),
     ],
 )  # fmt: skip
@@ -51,7 +53,7 @@ def test_a_procedure_without_a_time_makes_the_feature_unknown(spec, charted):
 @pytest.mark.parametrize(
     ("kind", "code", "charted"),
     [
-        ("Immunization", "http://hl7.org/fhir/sid/cvx|140", {"status": "completed", "vaccineCode": concept("http://hl7.org/fhir/sid/cvx|140")}),
+        ("Immunization", FLU, {"status": "completed", "vaccineCode": concept(FLU)}),
         ("MedicationAdministration", f"{RXNORM}|7052", {"status": "completed", "medicationCodeableConcept": concept(f"{RXNORM}|7052")}),
         ("DiagnosticReport", "http://loinc.org|24627-2", {"status": "final", "code": concept("http://loinc.org|24627-2")}),
     ],
@@ -62,13 +64,15 @@ def test_so_does_any_other_statement_of_what_happened_once(kind, code, charted):
     assert told(spec, statement(kind, **{**charted, "status": "entered-in-error"})).value == 0
 
 
-@pytest.mark.parametrize("select", ["latest", "min", "max", "mean"])
-def test_where_the_newest_decides_it_may_be_that_one(select):
-    spec = of(select, max_age="365d", absent=0)
+@pytest.mark.parametrize("select", ["latest", "first", "min", "max", "mean"])
+def test_it_may_be_the_one_that_decides_alone(select):
+    age = {"window": "365d"} if select == "first" else {"max_age": "365d"}
+    spec = of(select, "Immunization", FLU, absent=0, **age)
+    dated = {**SHOT, "id": "i2", "occurrenceDateTime": ago(days=1)}
     assert told(spec).value == 0
-    assert told(spec, undated()).reason == "imprecise:x"
-    assert told(spec, undated(), procedure(PCI, ago(days=1), "pr2")).reason == "imprecise:x"
-    assert told(spec, procedure(PCI, ago(days=1), "pr2")).value == 1
+    assert told(spec, SHOT).reason == "imprecise:x"
+    assert told(spec, SHOT, dated).reason == "imprecise:x"
+    assert told(spec, dated).value == 1
 
 
 def test_one_that_is_dated_is_there_whatever_another_leaves_open():
