@@ -134,7 +134,8 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     `unit` is a UCUM code. `trouble` says why the value must not be used, else None. A diagnosis that is not `confirmed`
     (differential, provisional) may exclude and proves nothing. A statement whose time is known to a day or less has
     `seconds` at its beginning and `began` at its end. `ended` is when it ended, if it has; `days` how many days of the
-    facility's calendar it took; `over` says that it was and is not any more.
+    facility's calendar it took; `over` says that it was and is not any more, and `of_stay` that it names the
+    present stay as the one it was in.
     """
 
     index: int
@@ -151,6 +152,7 @@ class Fact(msgspec.Struct, frozen=True, gc=False):
     ended: float | None = None
     days: int | None = None
     over: bool = False
+    of_stay: bool = False
 
 
 class Stay(msgspec.Struct, frozen=True, gc=False):

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sidecar.context.reader import current_encounter
-from sidecar.context.statements import MEDICINES, present_stay, with_concept
+from sidecar.context.statements import MEDICINES, NEVER_WAS, OPEN, present_stay, start_of, with_concept
 from sidecar.errors import Rejected
 from sidecar.fhir import references
 from sidecar.manifest import SOURCE_TYPES
@@ -45,13 +45,20 @@ def from_bundle(
     readings = [r for r in clinical if not codes.isdisjoint(references.codes(r))]
     moment = (at or _latest(readings, stays, classes)).astimezone(tz)
     linked = current_encounter((r for r in readings if not _begins_after(r, moment)), None, moment)
-    encounter = next((s for s in stays if linked is not None and s.get("id") == linked.id), None)
-    if encounter is None and linked is None and len(stays) == 1:
-        encounter = stays[0]
-    if classes:
-        encounter = present_stay(stays, classes, moment)
+    encounter = present_stay(stays, classes, moment) if classes else _stay(stays, linked)
     there = [r for r in clinical if not _begins_after(r, moment)]
     return PatientSnapshot(patients[0], encounter, (*there, *others, *stays), moment)
+
+
+def _stay(stays: list[Resource], linked: Reference | None) -> Resource | None:
+    """The stay that a reading names, or the only one; an open one in the place of one that never was."""
+    been = [s for s in stays if s.get("status") not in NEVER_WAS]
+    if linked is None:
+        return been[0] if len(been) == 1 else None
+    named = next((s for s in stays if s.get("id") == linked.id), None)
+    if named is None or named.get("status") not in NEVER_WAS:
+        return named
+    return max((s for s in been if s.get("status") in OPEN), key=lambda s: start_of(s) or 0.0, default=named)
 
 
 def _others(found: Mapping[str, list[Resource]]) -> list[Resource]:

@@ -16,6 +16,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from sidecar.context.statements import (
+    NEVER_WAS,
     OPEN,
     StatementReader,
     Whole,
@@ -267,7 +268,7 @@ class ContextReader:
     async def _encounter(
         self, found: Mapping[str, Found], need: Need, who: Reference, at: datetime
     ) -> Mapping[str, Any] | None:
-        """The stay that the latest reading names; an open one instead when that has ended or is not the patient's.
+        """The stay that the latest reading names; an open one instead when that is over, never was or is another's.
 
         After a transfer the readings still name the emergency stay while the patient lies on a ward. A model that says
         which stays are stays for it gets the newest of those, whatever a reading names.
@@ -278,13 +279,14 @@ class ContextReader:
         open_stay = max((s for s in stays if s.get("status") in OPEN), key=lambda s: start_of(s) or 0.0, default=None)
         linked = current_encounter(recent, self._client.base_url, at)
         if linked is None:
-            return open_stay or max(stays, key=lambda s: start_of(s) or 0.0, default=None)
+            been = (s for s in stays if s.get("status") not in NEVER_WAS)
+            return open_stay or max(been, key=lambda s: start_of(s) or 0.0, default=None)
         named = next((s for s in stays if s.get("id") == linked.id), None)
         if named is None:
             named = await self._client.read(Reference("Encounter", linked.id))
         if named is None or not self._is_about(named, who):
             return open_stay
-        return open_stay if open_stay is not None and named.get("status") == "finished" else named
+        return open_stay if open_stay is not None and named.get("status") in ("finished", *NEVER_WAS) else named
 
 
 def _put_together(found: Mapping[str, Any], need: Need) -> tuple[Mapping[str, Any], ...]:

@@ -26,7 +26,8 @@ LONGEST_STAY = timedelta(days=366)
 EVER = timedelta(days=20 * 365)
 _BATCH = 50
 OPEN = ("arrived", "triaged", "in-progress", "onleave")
-_NEVER_WAS = ("planned", "cancelled", "entered-in-error")
+NEVER_WAS = ("planned", "cancelled", "entered-in-error")
+"""What a stay is that the patient has not been in."""
 # By which search parameter a type is placed in time. What holds until it is over is read from the beginning.
 _DATES: Mapping[str, str] = {
     "Encounter": "date",
@@ -36,6 +37,7 @@ _DATES: Mapping[str, str] = {
     "Immunization": "date",
     "Appointment": "date",
 }
+_IN_ERROR = "entered-in-error"
 MEDICINES = frozenset({"MedicationRequest", "MedicationStatement", "MedicationAdministration"})
 Resource = Mapping[str, Any]
 Found = list[Resource]
@@ -99,7 +101,7 @@ def present_stay(stays: Iterable[Resource], classes: frozenset[str], at: datetim
     counted = [
         s
         for s in stays
-        if s.get("status") not in _NEVER_WAS and (_of(s, classes)) and (start_of(s) or 0.0) <= at.timestamp()
+        if s.get("status") not in NEVER_WAS and (_of(s, classes)) and (start_of(s) or 0.0) <= at.timestamp()
     ]
     return max(counted, key=lambda s: (s.get("status") in OPEN, start_of(s) or 0.0, str(s.get("id"))), default=None)
 
@@ -194,13 +196,14 @@ def medicine_of(order: Resource, base_url: str | None) -> Reference | None:
 
 
 def with_concept(order: Resource, find: Callable[[Reference], Resource | None], base_url: str | None) -> Resource:
-    """`order` with what it orders in it.
+    """`order` with what it orders in it, and with the labels and modifiers of the Medication that says so.
 
     Raises:
-        Rejected: it refers to a Medication that is not there: what is not known cannot be counted as not taken.
+        Rejected: it refers to a Medication that is not there, was entered in error or does not say what it is: what is
+            not known cannot be counted as not taken. An order that is itself in error orders nothing.
     """
     target = order.get("medicationReference")
-    if target is None or order.get("medicationCodeableConcept") is not None:
+    if target is None or order.get("medicationCodeableConcept") is not None or order.get("status") == _IN_ERROR:
         return order
     written = target.get("reference") if isinstance(target, Mapping) else None
     medicine: Resource | None = None
@@ -210,9 +213,38 @@ def with_concept(order: Resource, find: Callable[[Reference], Resource | None], 
         medicine = next((c for c in listed if isinstance(c, dict) and c.get("id") == written[1:]), None)
     elif (named := medicine_of(order, base_url)) is not None:
         medicine = find(named)
-    if medicine is None:
+    if medicine is None or medicine.get("status") == _IN_ERROR or not isinstance(medicine.get("code"), dict):
         raise Rejected("gone:medication")
-    return {**order, "medicationCodeableConcept": medicine.get("code")}
+    return _labelled({**order, "medicationCodeableConcept": medicine["code"]}, medicine)
+
+
+def _labelled(order: dict[str, Any], medicine: Resource) -> Resource:
+    """`order` with whatever of its Medication says how it must be treated or that it means something else."""
+    own, theirs = (meta if isinstance(meta := each.get("meta"), Mapping) else {} for each in (order, medicine))
+    if isinstance(labels := theirs.get("security"), list) and labels:
+        before = own.get("security")
+        order["meta"] = {**own, "security": [*(before if isinstance(before, list) else []), *labels]}
+    if _is_modified(medicine):
+        order["modifierExtension"] = order.get("modifierExtension") or []
+    for name in ("implicitRules", "_implicitRules"):
+        if medicine.get(name) is not None:
+            order[name] = medicine[name]
+    return order
+
+
+def _is_modified(resource: Resource) -> bool:
+    """Whether anything in a resource has a modifier."""
+    # A stack and no recursion: how deep it is nested is not ours to say.
+    stack: list[Any] = [resource]
+    while stack:
+        each = stack.pop()
+        if isinstance(each, Mapping):
+            if each.get("modifierExtension") is not None:
+                return True
+            stack.extend(each.values())
+        elif isinstance(each, list):
+            stack.extend(each)
+    return False
 
 
 def _text(moment: datetime) -> str:

@@ -11,34 +11,27 @@ from typing import Any
 
 import msgspec
 
-from sidecar.deid import statements
+from sidecar.deid import ages, statements
+from sidecar.deid.by_path import WHOLE, by_path
 from sidecar.deid.conditions import abated, abated_period, charted, clinical_status, onset, onset_period, verification
-from sidecar.deid.draft import WITH_VALUES, Draft, Reads, View, pairs
+from sidecar.deid.draft import WITH_VALUES, Draft, Reads, View
 from sidecar.deid.mode import Mode
 from sidecar.deid.modifiers import is_modified, silent
-from sidecar.deid.paths import Odd, compiled
 from sidecar.deid.rules import Rule, Rules
 from sidecar.deid.times import days, instant, years_between
+from sidecar.deid.values import limit, number, quantity
 from sidecar.errors import Rejected
-from sidecar.manifest import ANY, PathRead, Wanted
 from sidecar.records import DeidentifiedSnapshot, Fact, PatientSnapshot, Sex
 
-UCUM = "http://unitsofmeasure.org"
 BIRTH_SEX = "http://hl7.org/fhir/us/core/StructureDefinition/us-core-birthsex"
 _SEXES = {"male": Sex.MALE, "female": Sex.FEMALE, "M": Sex.MALE, "F": Sex.FEMALE}
 _SAYS_NOTHING = {"unknown", "UNK", "ASKU"}
 CAPPED_AGE, OLDEST = 90, 150
-_LARGEST = 1e15  # no measurement of a patient; also shuts out infinity, NaN and integers too long for a float
 _OPEN = {"arrived", "triaged", "in-progress", "onleave"}
 _ENDED = {"finished", "cancelled", "entered-in-error"}
-# Off the scale of the device: the number beside it is a limit. http://hl7.org/fhir/R4/valueset-observation-interpretation.html
-_LIMITS = {"<", ">"}
-# Troubles of the whole statement; any other concerns one value, and a panel's own value says nothing of its components.
-_WHOLE = {"modifier", "status"}
 # Components are statements with modifiers of their own; of extensions one is read, and it is looked into there.
 _LOOKED_INTO = {"components", "birth_sex"}
 Action = Callable[[Draft, Any, Rule], None]
-NO_RULE = Rule("quantity")
 
 
 def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> DeidentifiedSnapshot:
@@ -53,6 +46,7 @@ def deidentify(snapshot: PatientSnapshot, rules: Rules, reads: Reads) -> Deident
     for name, draft in (("patient", patient), ("encounter", stay)):
         if draft is not None and draft.trouble:
             raise Rejected(f"{draft.trouble}:{name}")
+    view.stay = statements.as_referred_to(snapshot.encounter)
     facts = [fact for index, resource in enumerate(snapshot.resources) for fact in _facts(index, resource, view)]
     return DeidentifiedSnapshot(
         age_years=patient.age,
@@ -92,61 +86,28 @@ def _facts(index: int, resource: Mapping[str, Any], view: View) -> Sequence[Fact
 def _others(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
     """The facts of what is no Observation or Condition, or is asked for by more than plain codes."""
     kind = str(resource.get("resourceType"))
+    draft.of_stay = statements.is_of_stay(resource, draft.view)
     if kind not in WITH_VALUES:
-        return (*statements.statement(index, kind, draft), *_by_path(index, resource, draft))
+        return (*statements.statement(index, kind, draft), *by_path(index, resource, draft))
     parts = (draft, *draft.parts) if draft.codes else draft.parts
     made = (_fact(index, kind, draft, part) for part in parts)
     whole = (msgspec.structs.replace(fact, over=True) for fact in made) if draft.over else made
-    return (*whole, *_by_path(index, resource, draft))
-
-
-def _by_path(index: int, resource: Mapping[str, Any], draft: Draft) -> tuple[Fact, ...]:
-    """The values that FHIRPath finds in a statement, each by the code that stands for its expression."""
-    wanted = draft.wanted
-    if type(wanted) is not Wanted:
-        return ()
-    found = []
-    for path in wanted.paths:
-        if ANY not in path.of and path.of.isdisjoint(draft.codes):
-            continue
-        trouble = draft.trouble if draft.trouble in _WHOLE else None
-        part = Draft(draft.view, codes=(path.key,), trouble=trouble)
-        _path_value(part, resource, path)
-        kind = str(resource.get("resourceType"))
-        found.append(
-            Fact(
-                index, kind, part.codes, draft.seconds, part.value, part.unit, (), part.trouble, draft.recorded,
-                draft.began, draft.confirmed, statements.ended(draft), draft.days, draft.over,
-            )
-        )  # fmt: skip
-    return tuple(found)
-
-
-def _path_value(part: Draft, resource: Mapping[str, Any], path: PathRead) -> None:
-    try:
-        rules = part.view.rules
-        expression = compiled(rules, str(resource.get("resourceType")), path.expression)
-        value = expression.of(resource)
-    except (Odd, ValueError):
-        part.trouble = part.trouble or "shape"
-        return
-    if expression.quantity and value is not None:
-        _quantity(part, value, NO_RULE)
-    elif value is not None:
-        part.value, part.unit = float(value), "{count}"
+    return (*whole, *by_path(index, resource, draft))
 
 
 def _fact(index: int, type_name: str, whole: Draft, part: Draft) -> Fact:
     """What `part` of the statement says: its components have codes and values of their own, and one time."""
+    capped = ages.CAPPED if part.aged is not None and ages.tells(part.aged, whole) else None
+    nothing = part.absent or capped is not None
     return Fact(
         index,
         type_name,
         part.codes,
         whole.seconds,
-        None if part.absent else part.value,
+        None if nothing else part.value,
         part.unit,
-        () if part.absent else part.value_codes,
-        (whole.trouble if whole.trouble in _WHOLE else None) or part.trouble,
+        () if nothing else part.value_codes,
+        (whole.trouble if whole.trouble in WHOLE else None) or capped or part.trouble,
         whole.recorded,
         whole.began,
         whole.confirmed,
@@ -171,16 +132,18 @@ def _walk(draft: Draft, table: Mapping[str, Rule], resource: Mapping[str, Any]) 
                 draft.trouble = "modifier"
     if not draft.view.rules.siblings.isdisjoint(resource):
         silent(draft, table, resource)
+    if draft.aged is not None:
+        draft.aged = resource
     return draft
 
 
 def _is_open(stay: Draft | None) -> bool | None:
-    """Open at the trigger? A stay that ended later was open then; one without an end is as open as its status."""
+    """Open at the trigger? One that finished later was open then; one without an end is as open as its status."""
     if stay is None or stay.open is None:
         return None
     if stay.open:
         return stay.ended_at is None or stay.ended_at >= 0
-    return stay.ended_at is not None and stay.ended_at >= 0
+    return not stay.void and stay.ended_at is not None and stay.ended_at >= 0
 
 
 def _components(draft: Draft, value: Any, _: Rule) -> None:
@@ -193,45 +156,13 @@ def _components(draft: Draft, value: Any, _: Rule) -> None:
 def _codes(draft: Draft, value: Any, _: Rule) -> None:
     draft.codes = draft.view.codes_of(value, draft.wanted)
     draft.unread = not draft.codes and not draft.parts
+    draft.aged = {} if not draft.unread and ages.is_age(draft, value) else None
 
 
 def _value_codes(draft: Draft, value: Any, _: Rule) -> None:
     draft.value_codes = draft.view.codings(value)
     if not draft.value_codes:
         draft.trouble = draft.trouble or "unmapped"
-
-
-def _quantity(draft: Draft, value: Any, _: Rule) -> None:
-    if not isinstance(value, dict):
-        draft.trouble = draft.trouble or "shape"
-        return
-    if value.get("comparator") is not None or value.get("_comparator") is not None:
-        draft.trouble = draft.trouble or "comparator"
-    number = value.get("value")
-    if number is None:
-        return
-    _take_number(draft, number)
-    draft.unit = _unit(value, draft.view.rules)
-
-
-def _unit(quantity: Mapping[str, Any], rules: Rules) -> str | None:
-    """The UCUM code, from a closed list: a code may carry text in braces, and some EHRs fill only `unit`."""
-    written = quantity.get("code") if quantity.get("system") == UCUM else quantity.get("unit")
-    if written is None:
-        return None
-    return written if isinstance(written, str) and written in rules.units else "unknown"
-
-
-def _number(draft: Draft, value: Any, _: Rule) -> None:
-    _take_number(draft, value)
-    draft.unit = "{count}"
-
-
-def _take_number(draft: Draft, number: object) -> None:
-    if isinstance(number, int | float) and not isinstance(number, bool) and abs(number) < _LARGEST:
-        draft.value = float(number)
-    else:
-        draft.trouble = draft.trouble or "shape"
 
 
 def _time(draft: Draft, value: Any, _: Rule) -> None:
@@ -262,13 +193,6 @@ def _absent(draft: Draft, _: Any, __: Rule) -> None:
 
 def _uninterpreted(draft: Draft, _: Any, __: Rule) -> None:
     draft.trouble = draft.trouble or "shape"
-
-
-def _limit(draft: Draft, value: Any, _: Rule) -> None:
-    for concept in value if isinstance(value, list) else ():
-        for _system, code in pairs(concept):
-            if isinstance(code, str) and code in _LIMITS:
-                draft.trouble = draft.trouble or "comparator"
 
 
 def _refuse(draft: Draft, _: Any, __: Rule) -> None:
@@ -336,6 +260,7 @@ def _merged(draft: Draft, value: Any, _: Rule) -> None:
 def _open_status(draft: Draft, value: Any, rule: Rule) -> None:
     status = value if isinstance(value, str) else ""
     draft.open = True if status in _OPEN else False if status in _ENDED else None
+    draft.void = draft.void or (status in _ENDED and status in statements.NEVER_WAS)
     if draft.wanted:
         statements.standing(draft, value, rule)
 
@@ -367,17 +292,17 @@ _ACTIONS: Mapping[str, Action] = {
     "happened_period": statements.happened_period,
     "inactive": _inactive,
     "kinds": statements.kinds,
-    "limit": _limit,
+    "limit": limit,
     "merged": _merged,
     "must_not": statements.must_not,
-    "number": _number,
+    "number": number,
     "onset": onset,
     "onset_period": onset_period,
     "open_status": _open_status,
     "open_until": _open_until,
     "part": statements.part,
     "period": _period,
-    "quantity": _quantity,
+    "quantity": quantity,
     "recorded": _recorded,
     "refuse": _refuse,
     "standing": statements.standing,

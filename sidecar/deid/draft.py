@@ -26,12 +26,14 @@ _CODE = re.compile(r"[A-Za-z0-9.\-]{1,32}")
 class View:
     """A snapshot as one model may see it: by the policy, of what it reads, from the trigger.
 
-    Each written time is parsed once, however many statements were charted at it.
+    Each written time is parsed once, however many statements were charted at it. `stay` is the present stay as
+    statements refer to it.
     """
 
     def __init__(self, rules: Rules, reads: Reads, at: datetime) -> None:
         self.rules, self.reads, self.at = rules, reads, at
         self.plain = {name for name, wanted in reads.items() if name in WITH_VALUES and type(wanted) is not Wanted}
+        self.stay: str | None = None
         self._utc = at.astimezone(UTC)
         self._seconds: dict[str, float | None] = {}
 
@@ -77,7 +79,11 @@ class View:
 
 
 class Draft(msgspec.Struct):
-    """What the rules have gathered of one resource so far. `wanted` are the codes that the model reads of its type."""
+    """What the rules have gathered of one resource so far. `wanted` are the codes that the model reads of its type.
+
+    `aged` is what gives somebody's age, where the mode caps ages. `by_name` says that it counts only where its status
+    is asked for, `of_stay` that it names the present stay.
+    """
 
     view: View
     wanted: frozenset[str] = frozenset()
@@ -105,6 +111,9 @@ class Draft(msgspec.Struct):
     ended_at: float | None = None
     days: int | None = None
     over: bool = False
+    aged: Mapping[str, Any] | None = None
+    of_stay: bool = False
+    by_name: bool = False
 
 
 def is_over(draft: Draft) -> None:

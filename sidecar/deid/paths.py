@@ -5,13 +5,14 @@ but a number, a Quantity, or true or false. Codes may be compared with literals;
 ids and references cannot be named at all. All of that is decided once, before a patient is looked at.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias
 
 from sidecar.deid.definitions import Element, nearest, r4
 from sidecar.deid.keeping import Keep
 from sidecar.deid.rules import Rules
+from sidecar.deid.values import LARGEST, is_compared, says_limit
 from sidecar.manifest import PathRead, Wanted
 from sidecar.manifest.fhirpath import SUPPORTED, Binary, Call, Literal, Node, Step, parse
 
@@ -24,11 +25,14 @@ _COMPARABLE: Mapping[str, frozenset[str]] = {
     "=": _SIMPLE, "!=": _SIMPLE, "and": frozenset({"boolean"}), "or": frozenset({"boolean"}),
 }  # fmt: skip
 _QUANTITIES = frozenset({"Quantity", "Age", "Count", "Distance", "Duration"})
-_LARGEST = 1e15
 
 
 class Odd(Exception):
-    """What is charted is not of the form that the expression speaks of."""
+    """What is charted is not of the form that the expression speaks of, or its number is only a limit: see `reason`."""
+
+    def __init__(self, reason: str = "shape") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 class _Type(NamedTuple):
@@ -48,16 +52,20 @@ class _Type(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """An expression, ready to run on a resource; `quantity` says that it comes to a Quantity."""
+    """An expression, ready to run on a resource; `quantity` says that it comes to a Quantity.
+
+    `names` are those of all elements in it, as FHIRPath calls them.
+    """
 
     run: Run
     quantity: bool
+    names: frozenset[str]
 
     def of(self, resource: Mapping[str, Any]) -> Any:
         """The one value, or None where there is none.
 
         Raises:
-            Odd: there are several, or what is charted is not of the form that R4 says.
+            Odd: there are several, what is charted is not of the form that R4 says, or a number is only a limit.
         """
         found = self.run([resource])
         if len(found) > 1:
@@ -91,10 +99,22 @@ def compiled(rules: Rules, type_name: str, expression: str) -> Compiled:
     """
     tables = rules.kept
     root = _Type(type_name, tables, tables.get(type_name, {}), r4().elements(type_name), root=True)
-    found, run = _compile(parse(expression), root)
+    parsed = parse(expression)
+    found, run = _compile(parsed, root)
     if found.kind not in _QUANTITIES | {"boolean", "number"}:
         raise ValueError(f"comes to {found.kind or 'a choice of types'}, not to a number, a Quantity, or true or false")
-    return Compiled(run, found.kind in _QUANTITIES)
+    return Compiled(run, found.kind in _QUANTITIES, frozenset(_names(parsed)))
+
+
+def _names(node: Node | None) -> Iterator[str]:
+    """Every element that an expression names."""
+    if isinstance(node, Step):
+        yield node.name
+        yield from _names(node.of)
+    elif isinstance(node, Call):
+        yield from (*_names(node.of), *_names(node.criteria))
+    elif isinstance(node, Binary):
+        yield from (*_names(node.left), *_names(node.right))
 
 
 def _compile(node: Node, focus: _Type) -> tuple[_Type, Run]:
@@ -118,7 +138,8 @@ def _step(node: Step, focus: _Type) -> tuple[_Type, Run]:
         return _element(names[0], before, run)
     kinds = {before.elements[n].kind: n for n in names if n in before.kept and before.kept[n].do == "keep"}
     made = _Type("", before.tables, choice=kinds, lost=len(kinds) < len(names))
-    return made, lambda items: [value for n in names for value in _values(run(items), n)]
+    told = _told(node.name, before, run)
+    return made, lambda items: [value for n in names for value in _values(told(items), n)]
 
 
 def _element(name: str, before: _Type, run: Run) -> tuple[_Type, Run]:
@@ -133,8 +154,30 @@ def _element(name: str, before: _Type, run: Run) -> tuple[_Type, Run]:
         made = _Type(kind, before.tables, keep.table, element.parts)
     else:
         made = _Type(kind, before.tables, before.tables.get(kind, {}), r4().elements(kind))
-    check = _CHECKS.get(kind, _is_object)
-    return made, lambda items: [check(value) for value in _values(run(items), name)]
+    check, told = _CHECKS.get(kind, _is_object), _told(name, before, run)
+    return made, lambda items: [check(value) for value in _values(told(items), name)]
+
+
+def _told(name: str, before: _Type, run: Run) -> Run:
+    """The items before the step to `name`; of those whose value is meant, what is said beside it counts first."""
+    if before.kind in _QUANTITIES and name == "value":
+        return lambda items: [_plain(item) for item in run(items)]
+    if "dataAbsentReason" in before.elements and name.startswith("value"):
+        return lambda items: [item for item in run(items) if _is_measured(item)]
+    return run
+
+
+def _plain(item: Any) -> Any:
+    if is_compared(item):
+        raise Odd("comparator")
+    return item
+
+
+def _is_measured(item: Any) -> bool:
+    """Whether an Observation or a component has a value, and that is no mere limit."""
+    if says_limit(item.get("interpretation")):
+        raise Odd("comparator")
+    return item.get("dataAbsentReason") is None and item.get("_dataAbsentReason") is None
 
 
 def _call(node: Call, focus: _Type) -> tuple[_Type, Run]:
@@ -217,7 +260,7 @@ def _values(items: Items, name: str) -> Items:
 
 
 def _is_number(value: Any) -> Any:
-    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _LARGEST:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < LARGEST:
         return value
     raise Odd
 

@@ -116,7 +116,8 @@ def _load(raw: bytes) -> tuple[Rules, Policy]:
     if problems:
         raise Misconfigured(problems)
     systems, units, rest = lists["systems"], lists["units"], (Mode.KEYED_PSEUDONYMS, digest)
-    return Rules(types, of_component(types), systems, units, sensitive, siblings(types), *rest, tables.kept), policy
+    rules = Rules(types, of_component(types), systems, units, sensitive, siblings(types), *rest, tables.kept)
+    return replace(rules, age_codes=lists["age_codes"]), policy
 
 
 def _listed(name: str, written: object, problems: list[str]) -> frozenset[str]:

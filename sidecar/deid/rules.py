@@ -111,6 +111,7 @@ class Rules:
 
     `of_component` are the rules of an Observation for each of its components, which have none of their own. `kept` are
     the tables `[keep.*]`, by type: a value that FHIRPath finds is found among what they keep.
+    `age_codes` are those of statements about an age.
     """
 
     types: Mapping[str, Mapping[str, Rule]]
@@ -122,6 +123,7 @@ class Rules:
     mode: Mode
     digest: str
     kept: Mapping[str, Mapping[str, Keep]] = field(default_factory=dict)
+    age_codes: frozenset[str] = frozenset()
 
 
 def read_tables(written: object, problems: list[str]) -> dict[str, dict[str, Rule]]:

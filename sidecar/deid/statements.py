@@ -17,17 +17,21 @@ from sidecar.manifest import ANY
 from sidecar.records import Fact, PatientSnapshot, Stay
 
 APPOINTMENT_STATUS = "http://hl7.org/fhir/appointmentstatus"
+NEVER_WAS = ("planned", "cancelled", "entered-in-error")
+"""What a stay is that the patient has not been in."""
 _WHOLE_DAY_S = 86_400.0
 
 
 def statement(index: int, type_name: str, draft: Draft) -> Sequence[Fact]:
     """The fact that a statement comes to, if it is about what the model reads."""
-    codes = (*draft.codes, ANY) if ANY in draft.wanted and ANY not in draft.codes else draft.codes
+    whatever = ANY in draft.wanted and ANY not in draft.codes and not draft.by_name
+    codes = (*draft.codes, ANY) if whatever else draft.codes
     if not codes:
         return ()
     fact = Fact(
         index, type_name, codes, draft.seconds, draft.value, draft.unit, draft.value_codes, draft.trouble,
         draft.recorded, draft.began, draft.confirmed, ended(draft), draft.days, draft.over,
+        draft.of_stay,
     )  # fmt: skip
     return (fact,)
 
@@ -39,8 +43,11 @@ def ended(draft: Draft) -> float | None:
 
 
 def present_stay(snapshot: PatientSnapshot, view: View) -> Stay | None:
-    """When the present stay began and ended, and how many days of the facility's calendar it took so far."""
-    if snapshot.encounter is None:
+    """When the present stay began and ended, and how many days of the facility's calendar it took so far.
+
+    There is none where the stay is only planned, or never was.
+    """
+    if snapshot.encounter is None or snapshot.encounter.get("status") in NEVER_WAS:
         return None
     period = snapshot.encounter.get("period")
     start, end = (period.get("start"), period.get("end")) if isinstance(period, Mapping) else (None, None)
@@ -53,6 +60,20 @@ def present_stay(snapshot: PatientSnapshot, view: View) -> Stay | None:
         days=_days(view, start, end),
         index=next(same, None),
     )
+
+
+def as_referred_to(stay: Mapping[str, Any] | None) -> str | None:
+    """How a statement refers to a stay of the same EHR, if it was one."""
+    if stay is None or stay.get("status") in NEVER_WAS or not isinstance(logical_id := stay.get("id"), str):
+        return None
+    return f"Encounter/{logical_id}"
+
+
+def is_of_stay(resource: Mapping[str, Any], view: View) -> bool:
+    """Whether a statement names the present stay as the one it was in."""
+    told = resource.get("encounter", resource.get("context"))
+    written = told.get("reference") if isinstance(told, Mapping) else None
+    return view.stay is not None and isinstance(written, str) and written.partition("/_history/")[0] == view.stay
 
 
 def _is(resource: Mapping[str, Any], stay: Mapping[str, Any]) -> bool:
@@ -83,9 +104,18 @@ def _also(draft: Draft, concept: Any) -> None:
 
 
 def status_word(draft: Draft, value: Any, rule: Rule) -> None:
-    """The status as a code: whether somebody came is what is asked of an appointment."""
+    """The status as a code: whether somebody came is what is asked of an appointment.
+
+    One of a doubtful status is void but to who asks for that status, and to them it is nothing else.
+    """
+    status = value if isinstance(value, str) else ""
+    code = f"{APPOINTMENT_STATUS}|{status}"
+    asked = code in draft.wanted
+    if status in rule.doubtful:
+        draft.codes, draft.by_name, draft.void = (code,), True, draft.void or not asked
+        return
     standing(draft, value, rule)
-    if isinstance(value, str) and value in rule.usable and (code := f"{APPOINTMENT_STATUS}|{value}") in draft.wanted:
+    if status in rule.usable and asked:
         draft.codes += (code,)
 
 

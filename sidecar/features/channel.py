@@ -12,6 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from sidecar.features.derived import Person
 from sidecar.features.readings import Read, Reading, reader, take
 from sidecar.manifest import FeatureSpec, PathRead, Source, wanted
@@ -19,12 +21,16 @@ from sidecar.records import Fact
 
 FAR_FUTURE_S = 3_600.0
 """A reading further ahead than this is a slip of the pen: it is named when there is nothing else, and passed over."""
+_OF_THE_NEWEST = {"latest", "min", "max", "mean"}
 Key = tuple[float, float, int, float, str, float]
 
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """How a channel reads a statement of one code. Of several sources the first has rank 0."""
+    """How a channel reads a statement of one code. Of several sources the first has rank 0.
+
+    One without a time counts as of `undated_s`.
+    """
 
     channel: int
     rank: int
@@ -32,6 +38,7 @@ class _Way:
     read: Read
     unit: str
     larger: bool
+    undated_s: float
 
 
 class Channels:
@@ -64,7 +71,8 @@ class Channels:
         known: set[tuple[str, str]] = set()
         for rank, source in enumerate(spec.sources):
             read = reader(source, spec, self._switches)
-            way = _Way(position, rank, source, read, source.unit or spec.unit, spec.same_moment == "larger")
+            larger = spec.same_moment == "larger"
+            way = _Way(position, rank, source, read, source.unit or spec.unit, larger, _undated_s(spec))
             for key in ((source.type, code) for code in keys(source)):
                 if key not in known:
                     known.add(key)
@@ -78,6 +86,8 @@ class Channels:
             for way in self._ways_of(fact):
                 reading = take(fact, person, way.source, way.read, way.unit)
                 if reading is not None:
+                    if reading.seconds == -math.inf:
+                        reading = msgspec.structs.replace(reading, seconds=way.undated_s)
                     keyed[way.channel].append((_key(reading, fact, way), reading))
         return [_newest_first(each) for each in keyed]
 
@@ -141,7 +151,12 @@ def _of_group(spec: FeatureSpec, group: str) -> FeatureSpec:
 
 def _reads(spec: FeatureSpec) -> tuple[object, ...]:
     """All that decides how a feature's readings come about; the rest is what is then done with them."""
-    return spec.sources, spec.unit, spec.plausible, spec.same_moment, spec.select == "time_since"
+    return spec.sources, spec.unit, spec.plausible, spec.same_moment, spec.select == "time_since", _undated_s(spec)
+
+
+def _undated_s(spec: FeatureSpec) -> float:
+    """Where a statement without a time stands: for what the newest decides it may be that one, else it is anywhere."""
+    return 0.0 if spec.select in _OF_THE_NEWEST and spec.anchor == "event" else -math.inf
 
 
 def _key(reading: Reading, fact: Fact, way: _Way) -> Key:

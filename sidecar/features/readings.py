@@ -20,7 +20,7 @@ class Reading(msgspec.Struct, frozen=True, gc=False):
 
     `charted` is the value as charted, in `unit`; `began` since when a Condition is there, at the latest, and
     `confirmed` whether it proves anything. `until` is when it ended: infinity while it goes on, None when nothing is
-    said of an end.
+    said of an end. A statement that says nothing of when it was lies anywhere: from minus infinity until infinity.
     """
 
     seconds: float
@@ -55,7 +55,7 @@ def moment(fact: Fact) -> float | None:
 
 
 def take(fact: Fact, person: Person, source: Source, read: Read, unit: str) -> Reading | None:
-    """The reading that `source` makes of `fact`; None when it holds no value, or nobody knows when it was."""
+    """The reading that `source` makes of `fact`; None when it holds no value, or nobody knows when it was measured."""
     if fact.type != "Observation":
         return _stated(fact, person, source, read)
     seconds, got = fact.seconds, read(fact, person)
@@ -69,14 +69,30 @@ def _stated(fact: Fact, person: Person, source: Source, read: Read) -> Reading |
     """The same of a statement that is no Observation: an appointment may lie ahead, a diagnosis goes on."""
     charted = source.placed == "charted"
     seconds, got = (fact.recorded if charted else moment(fact)), read(fact, person)
-    if seconds is None or math.isinf(seconds) or got is None:
+    if got is None:
         return None
+    if seconds is None or math.isinf(seconds):
+        return _undated(fact, person, source, got)
     ahead = seconds > CLOCK_SKEW_S and fact.type != "Appointment"
     value, trouble, shown = (math.nan, "future", math.nan) if ahead else got
     goes_on = fact.type in STATES and not fact.over
     until = math.inf if goes_on or (fact.type == "Encounter" and fact.ended is None) else fact.ended
     began = seconds if charted else fact.began
     return Reading(seconds, value, trouble, fact.index, source, source.unit or "1", shown, began, fact.confirmed, until)
+
+
+def _undated(fact: Fact, person: Person, source: Source, got: Taken) -> Reading:
+    """Of what was at some time that nobody said: it may lie in any window, and before or after anything else.
+
+    What names the present stay was in it, after it began: a window that is the stay holds it all the same.
+    """
+    stay, unit = person.stay, source.unit or "1"
+    if not fact.of_stay or stay is None or stay.began is None or source.placed == "charted":
+        trouble = got[1] or "imprecise"
+        return Reading(-math.inf, math.nan, trouble, fact.index, source, unit, began=math.inf, until=fact.ended)
+    value, told, shown = got
+    first, last = math.nextafter(stay.began, math.inf), 0.0 if stay.ended is None else stay.ended
+    return Reading(first, value, told, fact.index, source, unit, shown, max(first, last), fact.confirmed, fact.ended)
 
 
 def reader(source: Source, spec: FeatureSpec, switches: Mapping[str, bool]) -> Read:

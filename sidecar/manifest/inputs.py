@@ -90,7 +90,8 @@ class Source(Closed):
     `http://hl7.org/fhir/appointmentstatus|noshow`, its status; of the others `code` (`vaccineCode`). The values of a
     DiagnosticReport are its conclusion codes. `valuesets` name files of codes that count as if they stood in `codes`.
     What is over (a resolved diagnosis, a stopped medicine) counts only with `history`; what never was, was only
-    planned, or must not be done counts never. `placed` is "charted" where the moment it was written down is what
+    planned, or must not be done counts never; an Appointment that is proposed, pending, on a waiting list, cancelled or
+    missed counts by its status alone. `placed` is "charted" where the moment it was written down is what
     matters (an Appointment's `created`). `fhirpath` finds the value instead: a number, a Quantity, or true (1) and
     false (0), by a small part of FHIRPath and out of elements that the de-identification policy keeps.
     """

@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from aiohttp import web
 
-from sidecar.context import ContextReader, Need
+from sidecar.context import ContextReader, Need, from_bundle
 from sidecar.errors import Rejected
 from sidecar.fhir.capability import Capability, TypeAbilities
 from sidecar.fhir.client import EhrClient
@@ -17,7 +17,7 @@ from sidecar.fhir.scopes import needed
 from sidecar.records import PatientId
 from tests.harness import patient
 from tests.ports import free_port
-from tests.unit.chart import concept
+from tests.unit.chart import bundle, concept
 from tests.unit.language import ATC, ICD, SUBJECT, diagnosis, manifest, order, procedure, visit
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -194,3 +194,45 @@ async def test_the_present_stay_is_the_newest_of_its_class_that_has_begun():
 def test_what_is_read_is_asked_for_and_nothing_else():
     scopes = needed([manifest(FEATURES)], writes=False)
     assert set(scopes) == {"Patient", "Encounter", "Subscription", "Condition", "MedicationRequest", "Medication", "Procedure", "Immunization", "Observation"}  # fmt: skip
+
+
+PULSE = {"pulse": {"from": [{"codes": ["http://loinc.org|8867-4"]}], "max_age": "24h", "unit": "/min"}}
+
+
+async def stay_of(*stays: dict[str, Any], named: str | None = None) -> str | None:
+    """The present stay of a model that says of no class that it is its own, with a reading that names one."""
+    reading = {
+        "resourceType": "Observation", "id": "o1", "subject": SUBJECT, "status": "final", "code": concept("http://loinc.org|8867-4"),
+        "effectiveDateTime": "2026-03-01T11:00:00Z", **({"encounter": {"reference": f"Encounter/{named}"}} if named else {}),
+    }  # fmt: skip
+    declared = manifest(PULSE, cohort={"exclude": ["discharged"]})
+    async with ehr([CHART[0], reading, *stays], 9) as (reader, _):
+        found = (await reader.read(PatientId("p1"), Need.of(declared, {}, None), AT)).encounter
+    return None if found is None else str(found["id"])
+
+
+@pytest.mark.parametrize("status", ["planned", "cancelled", "entered-in-error"])
+async def test_a_stay_that_never_was_stands_in_for_no_other(status):
+    never = visit("never", "2026-02-28T08:00:00Z", status=status)
+    here = visit("e1", "2026-02-20T08:00:00Z")
+    gone = visit("e0", "2026-01-20T08:00:00Z", "2026-01-21T08:00:00Z")
+    assert await stay_of(never) is None
+    assert await stay_of(never, gone) == "e0"
+    assert await stay_of(never, here, gone) == "e1"
+    assert await stay_of(never, here, gone, named="never") == "e1"
+    assert await stay_of(never, gone, named="never") == "never"  # it is no open one, and says so
+
+
+@pytest.mark.parametrize("status", ["planned", "cancelled", "entered-in-error"])
+def test_in_a_bundle_neither(status):
+    never = visit("never", "2026-02-28T08:00:00Z", status=status)
+    gone = visit("e0", "2026-01-20T08:00:00Z", "2026-01-21T08:00:00Z")
+    assert from_bundle(bundle(CHART[0], never), frozenset(), AT, AT.tzinfo).encounter is None
+    assert from_bundle(bundle(CHART[0], never, gone), frozenset(), AT, AT.tzinfo).encounter == gone
+    reading = {
+        "resourceType": "Observation", "id": "o1", "subject": SUBJECT, "status": "final", "code": concept("http://loinc.org|8867-4"),
+        "effectiveDateTime": "2026-03-01T11:00:00Z", "encounter": {"reference": "Encounter/never"},
+    }  # fmt: skip
+    read_at, here = (frozenset({"http://loinc.org|8867-4"}), AT, AT.tzinfo), visit("e1", "2026-02-20T08:00:00Z")
+    assert from_bundle(bundle(CHART[0], never, gone, here, reading), *read_at).encounter == here
+    assert from_bundle(bundle(CHART[0], never, gone, reading), *read_at).encounter == never

@@ -336,6 +336,19 @@ def test_an_interpretation_of_another_shape_says_nothing(odd):
     assert facts(measured("8867-4", 88, "/min") | {"interpretation": odd})[0].trouble is None
 
 
+@pytest.mark.parametrize(
+    ("told", "trouble"),
+    [
+        ({"text": "<"}, "comparator"), ({"text": " > "}, "comparator"), ({"text": "below detection limit"}, "comparator"), ({"text": "off scale high"}, "comparator"),
+        ({"coding": [{"display": "<"}]}, "comparator"), ({"text": "H"}, None), ({"text": "l"}, None), ({"text": "High"}, None), ({"text": "normal"}, None),
+        ({"text": ""}, None), ({}, None), ({"text": "below detection limit", **concept("urn:x|L")}, None),
+    ],
+)  # fmt: skip
+def test_an_interpretation_in_words_is_a_limit_unless_they_are_plain_ones(told, trouble):
+    (fact,) = facts(measured("8867-4", 88, "/min") | {"interpretation": [told]})
+    assert fact.trouble == trouble
+
+
 def test_a_word_that_says_nothing_of_the_sex_contradicts_nothing():
     told = [{"url": BIRTH_SEX, "valueCode": "F"}]
     for word in ("unknown", "UNK", "ASKU"):
@@ -349,6 +362,7 @@ def test_a_word_that_says_nothing_of_the_sex_contradicts_nothing():
     ("in-progress", "2026-03-01T12:00:01Z", True), ("finished", None, False), ("finished", "2026-03-01T11:59:59Z", False),
     ("finished", "2026-03-01T12:00:00Z", True), ("finished", "2026-03-01T12:00:01Z", True), ("finished", "2026-03-02", False),
     ("arrived", None, True), ("triaged", None, True), ("onleave", None, True), ("cancelled", None, False),
+    ("cancelled", "2026-03-02T12:00:00Z", False), ("entered-in-error", "2026-03-02T12:00:00Z", False), ("planned", "2026-03-02T12:00:00Z", None),
     ("entered-in-error", None, False), ("planned", None, None), ("unknown", None, None), (3, None, None),
 ])  # fmt: skip
 def test_a_stay_is_open_by_its_status_and_its_end(state, end, is_open):

@@ -4,8 +4,25 @@ import math
 
 import pytest
 
-from tests.unit.chart import concept
-from tests.unit.language import ATC, ICD, RXNORM, SUBJECT, ago, clinically, diagnosis, order, procedure, statement, told
+from sidecar.context import from_bundle
+from sidecar.deid.labels import CONFIDENTIALITY, inherited, is_sensitive
+from sidecar.errors import Rejected
+from tests.unit.chart import AT, SCT, bundle, concept, person, rules
+from tests.unit.language import (
+    ATC,
+    ICD,
+    RXNORM,
+    SUBJECT,
+    ago,
+    all_told,
+    clinically,
+    diagnosis,
+    manifest,
+    order,
+    procedure,
+    statement,
+    told,
+)
 
 STATIN = {"from": [{"type": "MedicationRequest", "codes": [f"{ATC}|C10AA*"]}], "select": "any", "max_age": "36500d"}
 PCI = {
@@ -168,6 +185,33 @@ def test_an_appointment_counts_by_its_status_and_may_lie_ahead():
     assert told(booked, *chart).value == 40
 
 
+@pytest.mark.parametrize("status", ["proposed", "pending", "waitlist", "cancelled", "noshow"])
+@pytest.mark.parametrize("whatever", ["*|*", f"{SCT}|394579002"])
+def test_an_appointment_that_did_not_come_about_counts_by_its_status_alone(status, whatever):
+    system = "http://hl7.org/fhir/appointmentstatus"
+    counted = {"select": "count", "window": "730d"}
+    made = {
+        "resourceType": "Appointment", "id": "a1", "start": ago(days=30), "created": ago(days=40),
+        "participant": [{"actor": SUBJECT}], "specialty": [concept(f"{SCT}|394579002")],
+    }  # fmt: skip
+    declared = manifest(
+        {
+            "by_status": {**counted, "from": [{"type": "Appointment", "codes": [f"{system}|{status}"]}]},
+            "any": {**counted, "from": [{"type": "Appointment", "codes": [whatever]}]},
+            "by_path": {
+                **counted, "select": "any", "from": [{"type": "Appointment", "codes": [whatever], "fhirpath": "start.exists()"}],
+            },
+        }
+    )  # fmt: skip
+    found = all_told(declared, {**made, "status": status})
+    assert {name: feature.value for name, feature in found.items()} == {"by_status": 1, "any": 0, "by_path": 0}
+    kept = all_told(declared, {**made, "status": "fulfilled"})
+    assert {name: feature.value for name, feature in kept.items()} == {"by_status": 0, "any": 1, "by_path": 1}
+    assert (
+        told({**counted, "from": [{"type": "Appointment", "codes": [whatever]}]}, {**made, "status": status}).value == 0
+    )
+
+
 def test_a_medicine_that_an_order_contains_is_read_from_there():
     inside = {"resourceType": "Medication", "id": "med", "code": concept(SIMVASTATIN)}
     charted = order(SIMVASTATIN, contained=[inside], medicationReference={"reference": "#med"})
@@ -182,7 +226,7 @@ def test_a_medicine_that_an_order_contains_is_read_from_there():
         ("2025", math.nan, "imprecise:x"),
         ("2024", 0, None),
         ("2026-02", 1, None),
-        (None, 0, None),
+        (None, math.nan, "imprecise:x"),
     ],
 )
 def test_a_date_counts_as_far_as_it_is_known(when, value, reason):
@@ -195,3 +239,44 @@ def test_every_diagnosis_that_counts_is_cited():
     found = told(spec, *(diagnosis(f"{ICD}|I50.{n}", f"c{n}") for n in (1, 2, 3)), diagnosis(f"{ICD}|E11.9", "c9"))
     assert found.value == 3
     assert len({found.index, *found.others}) == 3
+
+
+def named_medicine(**more):
+    """An order that refers to its Medication, and that Medication."""
+    ordered = {**order(SIMVASTATIN), "medicationCodeableConcept": None, "medicationReference": {"reference": "Medication/m9"}}  # fmt: skip
+    return ordered, {"resourceType": "Medication", "id": "m9", "code": concept(SIMVASTATIN), **more}
+
+
+@pytest.mark.parametrize(
+    "modified",
+    [
+        {"modifierExtension": [{"url": "urn:x"}]}, {"implicitRules": "urn:x"}, {"_implicitRules": {"extension": []}},
+        {"ingredient": [{"modifierExtension": [{"url": "urn:x"}]}]}, {"code": {**concept(SIMVASTATIN), "modifierExtension": []}},
+    ],
+)  # fmt: skip
+def test_a_modifier_of_a_medicine_is_one_of_its_order(modified):
+    assert told(STATIN, *named_medicine()).value == 1
+    assert told(STATIN, *named_medicine(status="inactive")).value == 1
+    assert told(STATIN, *named_medicine(**modified)).reason == "modifier:x"
+
+
+@pytest.mark.parametrize("unknown", [{"status": "entered-in-error"}, {"code": None}, {"code": "simvastatin"}])
+def test_a_medicine_that_does_not_say_what_it_is_refuses(unknown):
+    with pytest.raises(Rejected, match="gone:medication"):
+        told(STATIN, *named_medicine(**unknown))
+    ordered, medicine = named_medicine(**unknown)
+    contained = {**ordered, "medicationReference": {"reference": "#m9"}, "contained": [medicine]}
+    with pytest.raises(Rejected, match="gone:medication"):
+        told(STATIN, contained)
+    assert told(STATIN, {**ordered, "status": "entered-in-error"}, medicine).value == 0
+
+
+@pytest.mark.parametrize(
+    "own", [None, {"versionId": "1"}, {"security": [{"system": CONFIDENTIALITY, "code": "N"}]}, "x"]
+)
+def test_what_an_order_rests_on_has_the_labels_of_its_medicine(own):
+    ordered, medicine = named_medicine(meta={"security": [{"system": CONFIDENTIALITY, "code": "R"}]})
+    snapshot = from_bundle(bundle(person(), {**ordered, "meta": own}, medicine), frozenset(), AT, AT.tzinfo)
+    (read,) = snapshot.resources
+    assert inherited([read]) == (f"{CONFIDENTIALITY}|R",)
+    assert is_sensitive(read, rules())
