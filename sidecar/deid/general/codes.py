@@ -45,7 +45,7 @@ Concept = dict[str, Any]
 
 def coding_of(policy: Policy) -> Callable[[object], Concept | None]:
     """The reader of one Coding: system and code, or nothing."""
-    systems = {system: form_of(system, policy.units) for system in policy.systems}
+    systems = {system: form_of(system, policy.units, policy.own_codes) for system in policy.systems}
 
     def coding(value: object) -> Concept | None:
         if not isinstance(value, dict):
