@@ -128,6 +128,46 @@ def test_what_was_deleted_on_another_server_is_another():
     assert out["entry"][2]["request"]["url"] == f"Patient/{NAMES.token('Patient', 'https://other/fhir/Patient/p1')}"
 
 
+P1, HERE = {"resourceType": "Patient", "id": "p1"}, "https://e/fhir/Patient"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        deleting("Patient/p2", fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p2", resource=P1),
+        deleting("Observation/p1", resource=P1),
+        deleting("https://other/fhir/Patient/p1", fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p1", fullUrl=f"{HERE}/p2", resource=P1),
+        deleting("Patient/p1", fullUrl="https://e/fhir/Smith/p1"),
+        deleting("Patient?identifier=urn:mrn|1", fullUrl=f"{HERE}/p1"),
+        deleting(5, fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p2", fullUrl="urn:uuid:1", resource=P1),
+    ],
+)
+def test_what_is_deleted_and_said_in_two_ways_is_left_out_alone(gone):
+    """Whose deletion it is nobody knows: the wrong one would end somebody who lives, and the other stays."""
+    judge = engine()
+    out = judge.resource(history({"fullUrl": f"{HERE}/p3", "resource": {**P1, "id": "p3"}}, gone))
+    assert [each["resource"]["id"] for each in out["entry"]] == [NAMES.token("Patient", "p3")]
+    assert judge.tally.refused == {"modifier:Bundle.entry.request": 1}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        deleting(fullUrl=f"{HERE}/p1/_history/3"),
+        deleting(f"{HERE}/p1", fullUrl=f"{HERE}/p1", resource=P1),
+        deleting(fullUrl="urn:uuid:1", resource=P1),
+        deleting(fullUrl="urn:uuid:1"),
+        deleting(None, fullUrl=f"{HERE}/p1"),
+    ],
+)
+def test_what_is_deleted_and_said_in_one_way_is_deleted(gone):
+    out = engine().resource(history({"fullUrl": f"{HERE}/p3", "resource": {**P1, "id": "p3"}}, gone))
+    assert out["entry"][1]["request"] == {"method": "DELETE", "url": f"Patient/{NAMES.token('Patient', 'p1')}"}
+
+
 @pytest.mark.parametrize(
     "entry",
     [
