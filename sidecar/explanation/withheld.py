@@ -23,18 +23,16 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     Points and terms sum to the result, and Shapley values to it less their baseline: all of them but one tell that one.
     So where an input is withheld the others are named without any. Changes by occlusion sum to nothing, and stay.
     """
-    if not assessment.withheld or assessment.typical or not assessment.contributions:
-        return words.rationale(assessment, manifest, most)
     is_shares = assessment.baseline is not None
-    terms = {n: round(t * 100, 1) if is_shares else t for n, t in assessment.contributions.items()}
-    if not is_shares and not any(terms.values()):
+    sums_up = is_shares or bool(manifest.result.effect) or not manifest.outputs
+    if not assessment.withheld or assessment.typical or not sums_up or not any(assessment.contributions.values()):
         return words.rationale(assessment, manifest, most)
-    hidden = {*assessment.withheld, *manifest.graph.rest}
-    named = sorted((n for n, term in terms.items() if term and n not in hidden), key=lambda n: (-abs(terms[n]), n))
+    terms = {n: round(t * 100, 1) if is_shares else t for n, t in assessment.contributions.items()}
+    values = {f.name: f.value for f in assessment.vector.features if f.name not in assessment.withheld}
+    named = sorted((n for n in values if terms.get(n)), key=lambda n: (-abs(terms[n]), n))
     if not named:
         return _NOTHING
     most = 6 if assessment.probabilities else most
-    values = {f.name: f.value for f in assessment.vector.features}
     said = ", ".join(manifest.say(name, values[name]) for name in named[:most])
     more = f" and {len(named) - most} more" if len(named) > most else ""
     return f"{'by Shapley values: ' if is_shares else ''}{said}{more}; {_NO_NUMBERS}"
