@@ -226,7 +226,7 @@ def _ask(body: Mapping[str, Any]) -> Ask:
     said = {name: str(body.get(name) or "").strip() for name in ("who", "why", "evidence", "override")}
     problems = [f"{name}: at most {LONGEST} characters on one line" for name, text in said.items() if not _fits(text)]
     problems += [
-        f"{name}: no whole date and no number of six digits or more: it stays in the open, and must not tell of a patient"
+        f"{name}: no whole date and no number of six digits or more: it is kept in the open and must not name a patient"
         for name, text in said.items()
         if _OF_A_PERSON.search(text)
     ]

@@ -25,7 +25,8 @@ def rationale(assessment: Assessment, manifest: Manifest, most: int = 3) -> str:
     """
     is_shares = assessment.baseline is not None
     sums_up = is_shares or bool(manifest.result.effect) or not manifest.outputs
-    if not assessment.withheld or assessment.typical or not sums_up or not any(assessment.contributions.values()):
+    counts = is_shares or any(assessment.contributions.values())
+    if not assessment.withheld or assessment.typical or not sums_up or not counts:
         return words.rationale(assessment, manifest, most)
     terms = {n: round(t * 100, 1) if is_shares else t for n, t in assessment.contributions.items()}
     values = {f.name: f.value for f in assessment.vector.features if f.name not in assessment.withheld}

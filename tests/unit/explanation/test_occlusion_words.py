@@ -96,8 +96,8 @@ def test_beyond_six_the_rest_is_counted():
 SHARES = {"respiratory_rate": 0.021, "spo2": 0.3, "pulse": -0.1, "systolic_bp": 0.0001}
 
 
-def shared(*withheld):
-    a = replace(judge(*readings()).assessment, typical={}, contributions=SHARES, baseline=0.031, withheld=withheld)
+def shared(*withheld, shares=SHARES):
+    a = replace(judge(*readings()).assessment, typical={}, contributions=shares, baseline=0.031, withheld=withheld)
     return rationale(a, early_warning().manifest)
 
 
@@ -110,6 +110,7 @@ def test_beside_a_share_that_is_withheld_there_is_neither_a_mean_nor_another_sha
         "an input is not named (sensitive), so no input has a number here"
     )
     assert shared("respiratory_rate", "spo2", "pulse") == "what it comes from is not named (sensitive)"
+    assert shared("spo2", shares={"spo2": 0.0, "pulse": 0.0}) == "what it comes from is not named (sensitive)"
 
 
 def test_beside_a_change_that_is_withheld_the_others_stay_as_they_sum_to_nothing():
