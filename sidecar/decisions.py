@@ -4,6 +4,7 @@ Each is answered by whichever process is asked, from the database; a transition 
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -35,6 +36,12 @@ from sidecar.rollout.standing import OF_A_VERSION, OF_ALL, WRITES
 
 LONGEST = 500
 """Characters of what a person says."""
+# A whole date, a social security number, or as many digits as a number of a record has. No name is told from a word.
+_OF_A_PERSON = re.compile(
+    r"\d{6}|\d{3}-\d\d-\d{4}|\d{4}[-./]\d{1,2}[-./]\d{1,2}|\d{1,2}[-./]\d{1,2}[-./]\d{2}"
+    r"|\d{1,2}\.? (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,? \d{4}",
+    re.IGNORECASE | re.ASCII,
+)
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -218,6 +225,11 @@ def _ask(body: Mapping[str, Any]) -> Ask:
     """
     said = {name: str(body.get(name) or "").strip() for name in ("who", "why", "evidence", "override")}
     problems = [f"{name}: at most {LONGEST} characters on one line" for name, text in said.items() if not _fits(text)]
+    problems += [
+        f"{name}: no whole date and no number of six digits or more: it is kept in the open and must not name a patient"
+        for name, text in said.items()
+        if _OF_A_PERSON.search(text)
+    ]
     percent = body.get("percent")
     if percent is not None and not isinstance(percent, int | float):
         problems.append("percent: not a number")

@@ -6,7 +6,7 @@ A subscription event, a file on the command line and, later, a CDS Hooks call al
 import asyncio
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -55,11 +55,20 @@ class RunningModel:
     arm: Arm
     wait: ModelWait
     track: str = ""
+    _never_named: dict[str, frozenset[str]] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def name(self) -> str:
         """What its results are filed under."""
         return self.track or self.loaded.manifest.name
+
+    def never_named(self, rules: Rules) -> frozenset[str]:
+        """The inputs that read nothing but what `rules` call sensitive: left out of all results, as "no" tells too."""
+        if rules.digest not in self._never_named:
+            specs, lists_all = self.loaded.manifest.features.items(), rules.sensitive.lists_all
+            found = frozenset(n for n, spec in specs if lists_all(c for s in spec.sources for c in s.codes))
+            self._never_named[rules.digest] = found
+        return self._never_named[rules.digest]
 
 
 async def assess(  # noqa: PLR0913, PLR0917 -- the path's inputs, all of them
@@ -114,7 +123,7 @@ def conclude(
     looked_at = {f.index for f in clean.facts} | {clean.stay.index if clean.stay is not None else None}
     held = frozenset(i for i in looked_at if i is not None and is_sensitive(snapshot.resources[i], rules))
     vector, facts = model.extractor.run(clean, held)
-    withheld = tuple(f.name for f in facts.values() if f.index in held or not held.isdisjoint(f.others)) if held else ()
+    withheld = _withheld(facts, held, model.never_named(rules))
     labels = _labels(snapshot, facts)
     manifest = model.loaded.manifest
     outside = exclusion_by_inputs(manifest, facts) if still_in_cohort else exclusion(manifest, clean, facts)
@@ -190,6 +199,13 @@ def _indices(features: Collection[Feature]) -> set[int]:
         if feature.others:
             found.update(feature.others)
     return found
+
+
+def _withheld(facts: Mapping[str, Feature], held: frozenset[int], never: frozenset[str]) -> tuple[str, ...]:
+    """The inputs that no words name: those of a sensitive resource, and those that nobody's result names."""
+    if not held and not never:
+        return ()
+    return tuple(f.name for f in facts.values() if f.name in never or f.index in held or not held.isdisjoint(f.others))
 
 
 def _labels(snapshot: PatientSnapshot, facts: Mapping[str, Feature]) -> tuple[str, ...]:

@@ -268,10 +268,10 @@ class Assessment:
     baseline; `error` is their largest standard error. `risk` is the band's code of a total; the bands of
     `probabilities` follow from the manifest. `urgent` means an incomplete result must still be shown.
     `tells_birth_date` means that an exact age went in: with the moment, the numbers give the day of birth, whatever
-    else is left out. `withheld` names the inputs that count and that no rationale names, because they would reveal a
-    sensitive condition. `terms` are the contributions by output, where each has its own: then score and contributions
-    are those of the first that is given. A scored result has reasons where some of its outputs are not given. `further`
-    are other totals of the same inputs, by name.
+    else is left out. `withheld` names the inputs that no words name, because they may reveal a
+    sensitive condition; then no other input is told with what it counts for. `terms` are the contributions by output,
+    where each has its own: then score and contributions are those of the first that is given. A scored result has
+    reasons where some of its outputs are not given. `further` are other totals of the same inputs, by name.
     """
 
     model: str

@@ -15,10 +15,11 @@ from sidecar.commands.options import CONFIG, JSON
 Command = Callable[..., None]
 
 NAME = click.argument("name")
-WHO = click.option("--who", required=True, help="Who decides: a name and a role.")
-WHY = click.option("--why", required=True, help="Why, in a sentence.")
-EVIDENCE = click.option("--evidence", default="", help="Where the evidence lies: a report, minutes, a ticket.")
-OVERRIDE = click.option("--override", default="", help="Why it need not have run in shadow first; recorded.")
+NOBODY = " Kept in the open and never forgotten: it must not name a patient, and nothing checks that."
+WHO = click.option("--who", required=True, help=f"Who decides: a name and a role.{NOBODY}")
+WHY = click.option("--why", required=True, help=f"Why, in a sentence.{NOBODY}")
+EVIDENCE = click.option("--evidence", default="", help=f"Where the evidence lies: a report, minutes, a ticket.{NOBODY}")
+OVERRIDE = click.option("--override", default="", help=f"Why it need not have run in shadow first; recorded.{NOBODY}")
 VERSION = click.option("--version", help="Version; may be left out where only one can be meant.")
 
 

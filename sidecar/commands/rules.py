@@ -70,7 +70,7 @@ def rules(names: Sequence[str], *, as_json: bool) -> None:
     rows = [row for name in wanted for row in _rows(policy, read, name, tables[name])]
     if as_json:
         said = {"digest": policy.digest, "assessments": _digests(), "systems": sorted(policy.systems)}
-        said["units"] = sorted(policy.units)
+        said |= {"own_codes": sorted(policy.own_codes), "units": sorted(policy.units)}
         zip3 = {"restricted": sorted(policy.restricted_zip3), "populated": sorted(policy.populated_zip3)}
         everything = {**said, "zip3": zip3, "sensitive": _sensitive(read), "elements": rows}
         sys.stdout.write(orjson.dumps(everything).decode() + "\n")

@@ -1,7 +1,8 @@
 """What a code of a known system looks like, so that a name, a date or a number of a record in its place is found. Pure.
 
-Systems that R4 defines are closed lists; SNOMED CT and LOINC have check digits; the others have a form, and what is
-unknown of a system must at least look like nothing else. A number that happens to fit is still taken for a code.
+Systems that R4 defines, and our own, are closed lists; SNOMED CT and LOINC have check digits; the others have a form,
+and what is unknown of a system must at least look like nothing else. A number that happens to fit is still taken for a
+code.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Mapping
 from functools import cache, lru_cache
 from importlib.resources import files
 
+OWN = "urn:ehr-sidecar:code"
 IsCode = Callable[[str], bool]
 
 _SHORTEST, _LONGEST = 2, 20
@@ -51,10 +53,9 @@ _FORMS = {
     "http://fhir.de/CodeSystem/bfarm/atc": _ATC,
     "http://hl7.org/fhir/sid/ndc": r"\d{4,5}-\d{3,4}-\d{1,2}|\d{11}",
     "http://fdasis.nlm.nih.gov": r"(?=.*\d)(?=.*[A-Z])(?!.*\d{7})[0-9A-Z]{10}",
-    "http://hl7.org/fhir/ndfrt": r"N\d{10}",
+    "http://hl7.org/fhir/ndfrt": r"N0000\d{6}",  # with other digits first it may be a telephone number
     "http://www.nubc.org/patient-discharge": r"\d\d",
     "https://www.nubc.org/CodeSystem/PatDischargeStatus": r"\d\d",
-    "urn:ehr-sidecar:code": r"[a-z]{1,12}\d{0,2}(?:-(?:[a-z]{1,12}|\d{1,3}[a-z]{0,8}))+",
 }
 _RACE = re.compile(r"[12]\d{3}-\d", re.ASCII)
 _LOINC = re.compile(r"(?:\d{1,7}|L[AGLP]\d{1,7})-\d", re.ASCII)
@@ -82,10 +83,12 @@ _TURNED = (
 
 
 @cache
-def form_of(system: str, units: frozenset[str]) -> IsCode:
-    """Whether a text looks like a code of `system`; of UCUM, `units` are all there are."""
+def form_of(system: str, units: frozenset[str], own: frozenset[str]) -> IsCode:
+    """Whether a text looks like a code of `system`; of UCUM, `units` are all there are, and of our system `own`."""
     if system == "http://unitsofmeasure.org":
         return units.__contains__
+    if system == OWN:
+        return own.__contains__
     if (listed := _defined().get(system)) is not None:
         return listed.__contains__
     if (known := _CHECKED.get(system)) is not None:

@@ -22,7 +22,7 @@ from sidecar.errors import Misconfigured
 __all__ = ["Keep", "Policy", "load_policy", "load_rules"]
 
 SCHEMA = 2
-_LISTS = ("systems", "units", "age_codes", "birth_codes", "link_ids", "parameters")
+_LISTS = ("systems", "own_codes", "units", "age_codes", "birth_codes", "link_ids", "parameters")
 _TOP = frozenset({*_LISTS, "schema", "why", "zip3", "sensitive", "read", "keep"})
 # Dropped by its table, and the general engine says all the same that it was there.
 _SAID_OTHERWISE = frozenset({"Condition.abatementString"})
@@ -38,7 +38,7 @@ class Policy:
     `omitted` lists by path (`Observation`, `Observation.component`, `Quantity`) what is dropped on purpose, and `why`
     gives the reason by the path of the element. `age_codes` are the codes ("system|code") of Observations whose number
     is an age, `birth_codes` of those whose value is a date or a year of birth; `labels` are the security labels that
-    may cross.
+    may cross; `own_codes` are all codes of urn:ehr-sidecar:code.
     """
 
     types: Mapping[str, Mapping[str, Keep]]
@@ -53,6 +53,7 @@ class Policy:
     age_codes: frozenset[str] = frozenset()
     birth_codes: frozenset[str] = frozenset()
     labels: frozenset[str] = frozenset()
+    own_codes: frozenset[str] = frozenset()
     why: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -111,6 +112,7 @@ def _load(raw: bytes) -> tuple[Rules, Policy]:
         age_codes=lists["age_codes"],
         birth_codes=lists["birth_codes"],
         labels=sensitive.labels,
+        own_codes=lists["own_codes"],
         why={f"{path}.{name}": why for path, reasons in tables.omitted.items() for name, why in reasons.items()},
     )
     if problems:

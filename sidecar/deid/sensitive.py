@@ -5,7 +5,7 @@ By group, so that an officer decides on "mental health" and not on eighty codes.
 """
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +26,16 @@ class Sensitive:
     def lists(self, system: str, code: str) -> bool:
         """Whether `code` is one of those; EHRs write the codes of a classification with and without dots."""
         return code in self.codes.get(system, ()) or plain(code).startswith(self.beginnings.get(system, ()))
+
+    def lists_all(self, wanted: Iterable[str]) -> bool:
+        """Whether whatever has one of these codes ("system|code", "system|F10*") is listed; of no code it is not."""
+        found = [each.rpartition("|") for each in wanted]
+        return bool(found) and all(
+            plain(code[:-1]).startswith(self.beginnings.get(system, ()))
+            if code[-1:] == "*"
+            else self.lists(system, code)
+            for system, _, code in found
+        )
 
 
 def plain(code: str) -> str:

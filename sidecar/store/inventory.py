@@ -72,7 +72,8 @@ KINDS: Mapping[str, str] = {
     CLINICAL: "of the readings and of the result, to the second: validity and order are asked for by it",
     DIGEST: "of models, rules, settings and keys",
     FIGURES: "what went into and came out of a model, after de-identification; empty for models that use an exact age",
-    STAFF: "who of the staff let a model write, why and on what evidence: names of who answers for it, of no patient",
+    STAFF: "who of the staff let a model write, why and on what evidence, as they said it. It must not name a patient: "
+    "whole dates and numbers of six digits are refused, no name is found, and forgetting a patient does not reach it",
     SYSTEM: "ids and positions of Subscriptions and Devices, which are of systems and of nobody",
 }
 

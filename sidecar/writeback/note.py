@@ -20,7 +20,7 @@ SHAPLEY = (
     "the prototypes that come with the model, shared out among the inputs. They say how the model came to its number, "
     "not what causes the outcome."
 )
-WITHHELD = "An input that counts is not named here, because it would reveal a sensitive condition."
+WITHHELD = "An input is not named here, because it may reveal a sensitive condition."
 CLOSING = "Decision support from an automated model; it does not replace clinical judgement."
 
 
@@ -83,7 +83,7 @@ def text(conclusion: Conclusion, manifest: Manifest, status: str, reasons: tuple
     taken = {f.seconds for f in a.vector.features if f.seconds is not None}  # many inputs have one moment
     at = {seconds: _when(later(e.at, timedelta(seconds=seconds))) for seconds in taken}
     inputs = [
-        _input(f, manifest, at, None if a.probabilities else a.contributions.get(f.name))
+        _input(f, manifest, at, None if a.probabilities or a.withheld else a.contributions.get(f.name))
         for f in a.vector.features
         if f.reason is None and not math.isnan(f.value) and f.name not in a.withheld
     ]

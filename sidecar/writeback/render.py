@@ -72,10 +72,11 @@ def device(manifest: Manifest, digest: str) -> dict[str, Any]:
 def observation(conclusion: Conclusion, manifest: Manifest, links: Links) -> dict[str, Any] | None:
     """The result as an Observation; None when it has nothing that only an Observation can hold.
 
-    A total has one component a parameter; it was measured at its moment and stays, with a note once it is no longer
-    current. Where it stands alone, because the EHR takes no RiskAssessment, the note is always here, probabilities are
-    components in percent (no longer current, they are in the note only) with their rationale in the note, and an
-    incomplete total has no value: the note says "at least", and a reader of numbers finds a reason for the absent one.
+    A total has one component a parameter, unless an input is withheld. It was measured at its moment and stays, with a
+    note once it is no longer current. Where it stands alone, because the EHR takes no RiskAssessment, the note is
+    always here, probabilities are components in percent (no longer current, they are in the note only) with their
+    rationale in the note, and an incomplete total has no value: the note says "at least", and a reader of numbers finds
+    a reason for the absent one.
 
     Raises:
         ValueError: a scored assessment without a score or a probability.
@@ -131,11 +132,14 @@ def _values(a: Assessment, manifest: Manifest, links: Links) -> dict[str, Any] |
 
 
 def _components(a: Assessment, manifest: Manifest, links: Links) -> list[dict[str, Any]]:
+    """The points of each parameter; none where an input is withheld, whose points would be the rest of the total."""
+    if a.withheld:
+        return []
     features = {f.name: f for f in a.vector.features}
     return [
         {"code": _concept(c.code, c.display), **_points(a.contributions[c.points], links.score_value)}
         for c in manifest.result.components
-        if c.points in a.contributions and not {c.points, c.when_feature} & {*a.withheld} and _applies(c, features)
+        if c.points in a.contributions and _applies(c, features)
     ]
 
 

@@ -104,6 +104,39 @@ def test_what_is_said_on_many_lines_is_refused(site):
     assert "on one line" in run(site, "stop-writes", "--who", "Dr A", "--why", "one\ntwo").stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        ("--who", "MRN 1234567"),
+        ("--why", "born 1950-05-04"),
+        ("--evidence", "seen on 04.05.1950"),
+        ("--override", "died 5/4/50"),
+        ("--why", "of 4 May 1950"),
+        ("--evidence", "123-45-6789"),
+    ],
+)
+def test_what_looks_like_a_date_or_a_number_of_a_person_is_refused_and_not_repeated(site, option, text):
+    said_ = {"--who": "Dr A", "--why": "because", option: text}
+    done = run(site, "promote", "news2", "--version", "1.0.0", *(part for pair in said_.items() for part in pair))
+    assert done.returncode != 0
+    assert f"{option[2:]}: no whole date" in done.stderr
+    assert text not in done.stderr
+    assert text not in run(site, "history", "--json").stdout
+
+
+def test_what_people_say_of_evidence_is_taken(site):
+    said(
+        site, "promote", "news2", "--version", "1.0.0", "--evidence", "validation of 2026-10, page 12345, ticket AI-4711",
+        "--override", "3 sites, 2.0.0 of 10.2", *SIGNED,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["promote", "canary"])
+def test_the_help_says_that_no_patient_may_be_named(site, command):
+    told = " ".join(run(site, command, "--help").stdout.split())
+    assert told.count("it must not name a patient") == 4
+
+
 def test_a_version_whose_card_is_not_whole_is_not_promoted_whatever_somebody_says(site):
     folder = site.parent / "models" / "news2" / "2.0.0"
     (folder / CARD).write_text(card("2.0.0").replace('responder = "x"', 'responder = ""'))

@@ -65,6 +65,7 @@ def test_the_policy_shown_is_the_one_that_is_named_by_its_digest():
         sorted(policy.systems),
         sorted(policy.units),
     )
+    assert said["own_codes"] == sorted(policy.own_codes)
     assert said["zip3"]["restricted"] == sorted(policy.restricted_zip3)
     text = run("Patient").stdout.replace("\n", "")
     assert "http://snomed.info/sct|86406008" in said["sensitive"]["codes"]

@@ -12,6 +12,15 @@ from sidecar.deid.policy import Policy
 
 # Off the scale of the device, in whatever system: dropping it would turn a limit into a measurement.
 _LIMITS = {"<", ">"}
+# What an interpretation in words may say and leave the number beside it a measurement.
+_PLAIN = {
+    "", "a", "aa", "h", "hh", "hu", "l", "ll", "lu", "n", "high", "low", "normal", "abnormal", "critical",
+    "critical high", "critical low", "critically high", "critically low", "critical abnormal",
+    "critically abnormal", "significantly high", "significantly low", "very high", "very low", "elevated",
+    "increased", "decreased", "within normal limits", "within normal range", "wnl", "above normal", "below normal",
+    "high normal", "low normal", "in range", "hoch", "niedrig", "erhöht", "erniedrigt", "normwertig", "auffällig",
+    "unauffällig", "élevé", "bas", "anormal", "alto", "bajo", "basso", "normale", "laag", "hoog",
+}  # fmt: skip
 INTERPRETATION = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation"
 ABSENT = "http://terminology.hl7.org/CodeSystem/data-absent-reason"
 
@@ -36,7 +45,7 @@ Concept = dict[str, Any]
 
 def coding_of(policy: Policy) -> Callable[[object], Concept | None]:
     """The reader of one Coding: system and code, or nothing."""
-    systems = {system: form_of(system, policy.units) for system in policy.systems}
+    systems = {system: form_of(system, policy.units, policy.own_codes) for system in policy.systems}
 
     def coding(value: object) -> Concept | None:
         if not isinstance(value, dict):
@@ -65,7 +74,7 @@ def concept_of(policy: Policy, only: str | None = None) -> Callable[[object], Co
 
 
 def interpretation_of(policy: Policy) -> Callable[[object], Concept | None]:
-    """The same for an interpretation, where "<" and ">" stay whoever's code they are."""
+    """The same for an interpretation, where "<" and ">" stay whoever's code they are, or as the whole of its text."""
     coding = coding_of(policy)
 
     def concept(value: object) -> Concept | None:
@@ -76,9 +85,26 @@ def interpretation_of(policy: Policy) -> Callable[[object], Concept | None]:
             limit = {"system": INTERPRETATION, "code": code} if isinstance(code, str) and code in _LIMITS else None
             if (found := limit or coding(each)) is not None:
                 kept.append(found)
+        said = (word.strip() for word in _words(value))
+        more = [{"system": INTERPRETATION, "code": code} for code in dict.fromkeys(said) if code in _LIMITS]
+        kept += [each for each in more if each not in kept]
         return {"coding": kept} if kept else None
 
     return concept
+
+
+def is_plain(interpretation: object) -> bool:
+    """Whether all that an interpretation says in words is high, low or normal; so says one without a word."""
+    return all(" ".join(word.casefold().split()) in _PLAIN for word in _words(interpretation))
+
+
+def _words(concept: object) -> list[str]:
+    """The text of a concept, and what its codings show."""
+    if not isinstance(concept, dict):
+        return []
+    listed = concept.get("coding")
+    shown = [each.get("display") for each in listed if isinstance(each, dict)] if isinstance(listed, list) else []
+    return [word for word in (concept.get("text"), *shown) if isinstance(word, str)]
 
 
 def absence_of(policy: Policy) -> Callable[[object], Concept | None]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sidecar.deid.general.ages import Ages
-from sidecar.deid.general.codes import ABSENT
+from sidecar.deid.general.codes import ABSENT, interpretation_of, is_plain
 from sidecar.deid.general.moments import MASKED, read
 from sidecar.deid.general.quantities import CAP_YEARS, UNKNOWN_UNIT, is_number
 from sidecar.deid.general.tally import DROPPED, GENERALISED
@@ -18,6 +18,7 @@ from sidecar.deid.policy import Policy
 
 Finish = Callable[[Mapping[str, Any], dict[str, Any], Visit], None]
 _ABATED = ("abatementDateTime", "abatementAge", "abatementPeriod", "abatementRange", "abatementString")
+_MEASURED = ("valueQuantity", "valueInteger", "valueRange", "valueRatio")
 _NUMBERS = ("detailQuantity", "detailRange", "detailRatio", "detailInteger")
 
 
@@ -27,7 +28,7 @@ def finishes(policy: Policy, mode: Mode, ages: Ages | None) -> Mapping[str, tupl
     of_value: tuple[Finish, ...] = (_nameless_value, *births)
     if ages is not None:
         of_value += (_observed_age(policy.age_codes, ages),)
-    of_value += (_mask_value,)
+    of_value += (_unread_limit(policy), _mask_value)
     return {
         "Observation": of_value,
         "Observation.component": of_value,
@@ -72,6 +73,21 @@ def _nameless_value(_: Mapping[str, Any], out: dict[str, Any], visit: Visit) -> 
     """A value that nobody can name any more has no meaning: it may be an age or a telephone number."""
     if "code" not in out:
         _drop_values(out, visit, "Observation")
+
+
+def _unread_limit(policy: Policy) -> Finish:
+    """A number with an interpretation in words that nobody reads: it may say "off scale", and then it is a limit."""
+    readable = interpretation_of(policy)
+
+    def finish(source: Mapping[str, Any], out: dict[str, Any], visit: Visit) -> None:
+        said = source.get("interpretation")
+        if said is None or (isinstance(said, list) and all(readable(each) or is_plain(each) for each in said)):
+            return
+        for name in _MEASURED:
+            if out.pop(name, None) is not None:
+                visit.tell(f"Observation.{name}", DROPPED)
+
+    return finish
 
 
 def _nameless_answers(*, capped: bool) -> Finish:

@@ -149,7 +149,7 @@ class Leaves:
         """The step that says of a request that it deletes, and what: without it the resource would still be there.
 
         Raises (the step):
-            RefusedEntry: what kind of a request it is cannot be read, or what it deletes.
+            RefusedEntry: what kind of a request it is cannot be read, or what it deletes, or it is said in two ways.
         """
 
         def step(value: Any, visit: Visit, out: dict[str, Any]) -> None:

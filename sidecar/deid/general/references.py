@@ -67,7 +67,13 @@ class Scope:
         self.patient = self._only_patient()
 
     def key_of_entry(self, entry: Mapping[str, Any]) -> Key | None:
-        """The resource in `entry`, which is one of the Bundle; None when nothing says which it is."""
+        """The resource in `entry`, which is one of the Bundle, or that its request deletes.
+
+        None when nothing says which it is, or when what is deleted is said in two ways.
+        """
+        request = entry.get("request")
+        if isinstance(request, dict) and method_of(request) == "DELETE":
+            return self._deleted(entry, request.get("url"))
         return self._keys.get(id(entry))
 
     def _key_of_entry(self, entry: Mapping[str, Any]) -> Key | None:
@@ -91,13 +97,20 @@ class Scope:
         found = _ADDRESS.fullmatch(bare)
         return type_name, found[3] if found else bare
 
-    def key_of_request(self, entry: Mapping[str, Any]) -> Key | None:
-        """The resource that the request of an entry deletes; None when it deletes none."""
-        request = entry.get("request")
-        if not isinstance(request, dict) or method_of(request) != "DELETE":
-            return None
-        said = [url for url in (entry.get("fullUrl"), request.get("url")) if isinstance(url, str)]
-        return next((key for url in said if (key := self.literal(url)) is not None), None)
+    def _deleted(self, entry: Mapping[str, Any], url: object) -> Key | None:
+        """What the entry's resource, its fullUrl and the URL of its request say as one, as far as they are there."""
+        whole = entry.get("fullUrl")
+        bare = whole.partition("/_history/")[0] if isinstance(whole, str) else None
+        own = [self._keys.get(id(entry))] if entry.get("resource") is not None else []
+        said = [*own]
+        if bare is not None and _ADDRESS.fullmatch(bare) is not None:
+            said.append(self._addressed(bare))
+        elif bare in self._by_url and not own:
+            said.append(self._by_url[bare])
+        if url is not None:
+            beside = _base(bare) if isinstance(url, str) and url[:1].isupper() and "?" not in url else None
+            said.append(self.literal(f"{beside}/{url}" if beside else url) if isinstance(url, str) else None)
+        return said[0] if said and len({*said}) == 1 else None
 
     def _only_patient(self) -> Key | None:
         patients = {key for key, _ in self._resources if key[0] == "Patient"}
@@ -130,12 +143,16 @@ class Scope:
         if (search := _SEARCH.fullmatch(written)) is not None:
             system, bar, value = unquote(search[2]).rpartition("|")
             return self.identified(value, (system or None) if bar else ..., search[1])
-        found = _ADDRESS.fullmatch(bare)
-        if found is None:
+        if _ADDRESS.fullmatch(bare) is None:
             return self._outer.literal(written) if self._outer is not None else None
-        base, type_name, logical_id = found.groups()
-        if type_name not in self._types.named:
+        return self._addressed(bare)
+
+    def _addressed(self, bare: str) -> Key | None:
+        """The resource at an address, or at a path in the server that most of the Bundle is of."""
+        found = _ADDRESS.fullmatch(bare)
+        if found is None or found[2] not in self._types.named:
             return None
+        base, type_name, logical_id = found.groups()
         foreign = base is not None and self._base is not None and base != self._base
         return type_name, bare if foreign else logical_id
 

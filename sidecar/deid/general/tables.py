@@ -327,7 +327,7 @@ def _entry(walk: Walk, mark: Callable[[], Callable[[], None]]) -> Read:
     def read_entry(value: Any, visit: Visit) -> dict[str, Any] | None:
         if not isinstance(value, dict):
             return None
-        visit.entry = visit.scope.key_of_entry(value) or visit.scope.key_of_request(value)
+        visit.entry = visit.scope.key_of_entry(value)
         done, passed, back = len(visit.done), len(visit.passed), mark()
         try:
             kept = walk(value, visit)

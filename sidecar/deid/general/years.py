@@ -26,13 +26,14 @@ class _Anchor(msgspec.Struct, frozen=True, gc=False):
     """That a date of a patient was met, and the moment that distances are measured from. Only a vault ever holds it.
 
     `before` and `after`: how many years distances may reach, as far as they were needed. Without a moment there was
-    only a part of a date so far.
+    only a part of a date so far. `dated` says that the one year of the patient was given out.
     """
 
     at: datetime | None = None
     day: date | None = None
     before: int = 0
     after: int = 0
+    dated: bool = True
 
     def reaching(self, at: datetime) -> "_Anchor | None":
         """The same, reaching to `at`; None when not all distances fit into a life of 89 years then."""
@@ -56,23 +57,24 @@ class _Anchor(msgspec.Struct, frozen=True, gc=False):
             self.day.isoformat() if self.day else "",
             self.before,
             self.after,
+            int(self.dated),
         )
         return " ".join(map(str, parts))
 
     @classmethod
     def read(cls, text: str) -> "_Anchor":
         """From the vault."""
-        at, day, before, after = text.split(" ")
+        at, day, before, after, *dated = text.split(" ")
         moment, on = (datetime.fromisoformat(at), date.fromisoformat(day)) if at else (None, None)
-        return cls(moment, on, int(before), int(after))
+        return cls(moment, on, int(before), int(after), dated != ["0"])
 
 
 class Years:
     """The year of the first date that is met of a patient, and distances from their first moment; else nothing.
 
     Of nobody's dates nothing stays: what points to them may have a distance. No year is written that shows an age over
-    89, and no two distances that lie further apart than such an age. What is met in a resource that is refused, or
-    whatever else is taken back, counts as never met.
+    89, no two distances that lie further apart than such an age, and beside a year no distance that leads to one that
+    may not be written. What is met in a resource that is refused, or whatever else is taken back, counts as never met.
     """
 
     def __init__(self, today: date, names: VaultNames) -> None:
@@ -88,9 +90,10 @@ class Years:
             return None
         anchor = self._anchor(owner)
         year = f"{written.year:04d}" if anchor is None and written.year >= self._oldest else None
-        beside = self._beside(written, owner, anchor or _Anchor())
+        first = anchor or _Anchor(dated=year is not None)
+        beside = self._beside(written, owner, first)
         if anchor is None and owner not in self._met:
-            self._keep(owner, _Anchor())
+            self._keep(owner, first)
         if year is not None and visit.kind == "instant":
             beside = [{"url": YEAR, "valueDate": year}, *beside]
         elif year is not None:
@@ -138,6 +141,8 @@ class Years:
             return []
         moment = written.moment
         at = moment or datetime.combine(written.day, time(), UTC)
+        if anchor.dated and min(at.year, written.year) < self._oldest:
+            return []
         if anchor.at is None or anchor.day is None:
             anchor = msgspec.structs.replace(anchor, at=at, day=written.day)
         reaching = anchor.reaching(at)

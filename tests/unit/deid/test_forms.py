@@ -1,5 +1,6 @@
 """What stands in the place of a code is one of its system, or it goes: names, dates and numbers of people do not pass."""
 
+import json
 import random
 import re
 import subprocess
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.deid.forms import form_of, is_loinc, is_snomed, looks_like_a_code
+from sidecar.deid.forms import OWN, form_of, is_loinc, is_snomed, looks_like_a_code
 from sidecar.deid.general import Mode
 from tests.unit.deid.general import engine, policy, say
 from tests.unit.deid.test_definitions import JAR, REPO
@@ -17,7 +18,7 @@ PEOPLE = [
     "Smith", "SMITH", "Mary Smith", "O'Neill", "Smith-Jones", "smith.john", "Nguyễn", "123-45-6789", "123456789", "555-123-4567", "1-555-123-4567",
     "5551234567", "15551234567", "555-1234", "5551234", "1950-05-04", "19500504", "05041950", "04.05.1950", "04-05-50", "1950", "1950-05", "98052",
     "98052-1830", "MRN1234567", "MRN-12345678", "A1234567", "H12345678Z", "123456", "a b", "8867-4 ", "8867-4\n", "", "x", "٣٤٥-٦", "john@example.org",
-    "10.0.0.12", "https://x/1", "urn:oid:1", "X" * 40 + "1",
+    "10.0.0.12", "https://x/1", "urn:oid:1", "X" * 40 + "1", "smith-john", "john-smith-born-12mar", "N5551234567", "N15551234567",
 ]  # fmt: skip
 RXNORM, SNOMED, LOINC = "http://www.nlm.nih.gov/research/umls/rxnorm", "http://snomed.info/sct", "http://loinc.org"
 # What cannot be told from a code of its system, as all that is known of either is its digits.
@@ -53,12 +54,12 @@ GOOD = {
     "http://unitsofmeasure.org": ["[in_i]"],
     "http://www.nubc.org/patient-discharge": ["01"],
     "https://dmd.nhs.uk": ["322236009"],
-    "urn:ehr-sidecar:code": ["kfre-4var-2-years", "spo2-scale-1", "early-warning-48-hours"],
+    "urn:ehr-sidecar:code": ["kfre-4var-2-years", "spo2-scale-1", "time-in-therapeutic-inr-range"],
 }  # fmt: skip
 
 
 def form(system):
-    return form_of(system, policy().units)
+    return form_of(system, policy().units, policy().own_codes)
 
 
 @pytest.mark.parametrize("system", sorted(policy().systems))
@@ -80,6 +81,27 @@ def test_a_code_of_a_listed_system_passes(system, code):
 def test_every_listed_system_has_its_codes_its_check_digit_or_its_form():
     """None is left to the rule for systems that nobody knows."""
     assert [system for system in policy().systems if form(system) is looks_like_a_code] == []
+
+
+def codes_of(value):
+    """Every code of our own system in a JSON value."""
+    if isinstance(value, dict):
+        own = [value["code"]] if value.get("system") == OWN else []
+        return [*own, *(code for each in value.values() for code in codes_of(each))]
+    return [code for each in value for code in codes_of(each)] if isinstance(value, list) else []
+
+
+def test_our_own_codes_are_those_that_the_shipped_models_ask_for_and_give_and_no_others():
+    """Words between hyphens are names as well: no form tells `lace-comorbidity` from `smith-john`."""
+    manifests = [*REPO.glob("models/*/*/manifest.toml"), *REPO.glob("models/*/*/manifest.template.toml")]
+    declared = {code for path in manifests for code in re.findall(rf'{OWN}\|([^"]+)"', path.read_text())}
+    assert len(manifests) > 8
+    assert policy().own_codes == declared
+    assert not [
+        each for each in ("john-smith-1950", "lace-smith", "Lace", "lace-", "has-bled-12mar") if form(OWN)(each)
+    ]
+    charts = [path for root in ("fhir_fixtures", "models") for path in (REPO / root).rglob("*.json")]
+    assert policy().own_codes >= {code for path in charts for code in codes_of(json.loads(path.read_bytes()))}
 
 
 @pytest.mark.parametrize("written", ["GLU1", "a1c", "K-41", "12345-6", "VS.02"])

@@ -55,6 +55,11 @@ def concepts(*codes):
     return maybe(coding=st.lists(st.sampled_from([*known, *known, *others]), max_size=3), text=st.just("words"))
 
 
+def interpretations():
+    """One that leaves the number a measurement: in other words the de-identified form has no number."""
+    return concepts().map(lambda made: made | ({"text": "High"} if "text" in made else {}))
+
+
 def read_code():
     """The code of a statement: nearly always one that the model reads, among others."""
     known = [{"system": c.partition("|")[0], "code": c.partition("|")[2]} for c in CODES]
@@ -97,7 +102,7 @@ values = {
 }
 parts = {
     "interpretation": st.lists(
-        st.one_of(concepts(), st.just({"coding": [{"system": "urn:local", "code": "<"}]})), max_size=2
+        st.one_of(interpretations(), st.just({"coding": [{"system": "urn:local", "code": "<"}]})), max_size=2
     ),
     "dataAbsentReason": concepts(),
 }

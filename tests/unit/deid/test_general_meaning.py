@@ -128,6 +128,46 @@ def test_what_was_deleted_on_another_server_is_another():
     assert out["entry"][2]["request"]["url"] == f"Patient/{NAMES.token('Patient', 'https://other/fhir/Patient/p1')}"
 
 
+P1, HERE = {"resourceType": "Patient", "id": "p1"}, "https://e/fhir/Patient"
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        deleting("Patient/p2", fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p2", resource=P1),
+        deleting("Observation/p1", resource=P1),
+        deleting("https://other/fhir/Patient/p1", fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p1", fullUrl=f"{HERE}/p2", resource=P1),
+        deleting("Patient/p1", fullUrl="https://e/fhir/Smith/p1"),
+        deleting("Patient?identifier=urn:mrn|1", fullUrl=f"{HERE}/p1"),
+        deleting(5, fullUrl=f"{HERE}/p1"),
+        deleting("Patient/p2", fullUrl="urn:uuid:1", resource=P1),
+    ],
+)
+def test_what_is_deleted_and_said_in_two_ways_is_left_out_alone(gone):
+    """Whose deletion it is nobody knows: the wrong one would end somebody who lives, and the other stays."""
+    judge = engine()
+    out = judge.resource(history({"fullUrl": f"{HERE}/p3", "resource": {**P1, "id": "p3"}}, gone))
+    assert [each["resource"]["id"] for each in out["entry"]] == [NAMES.token("Patient", "p3")]
+    assert judge.tally.refused == {"modifier:Bundle.entry.request": 1}
+
+
+@pytest.mark.parametrize(
+    "gone",
+    [
+        deleting(fullUrl=f"{HERE}/p1/_history/3"),
+        deleting(f"{HERE}/p1", fullUrl=f"{HERE}/p1", resource=P1),
+        deleting(fullUrl="urn:uuid:1", resource=P1),
+        deleting(fullUrl="urn:uuid:1"),
+        deleting(None, fullUrl=f"{HERE}/p1"),
+    ],
+)
+def test_what_is_deleted_and_said_in_one_way_is_deleted(gone):
+    out = engine().resource(history({"fullUrl": f"{HERE}/p3", "resource": {**P1, "id": "p3"}}, gone))
+    assert out["entry"][1]["request"] == {"method": "DELETE", "url": f"Patient/{NAMES.token('Patient', 'p1')}"}
+
+
 @pytest.mark.parametrize(
     "entry",
     [
@@ -180,3 +220,72 @@ def test_of_meta_the_listed_security_labels_stay_and_nothing_else(mode):
     plain = engine(mode).resource({**seen, "meta": {**meta, "security": OTHERS}})
     assert "meta" not in plain
     assert {f"{each['system']}|{each['code']}" for each in kept["security"]} <= policy().labels
+
+
+READ = {"system": "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation", "code": "H"}
+LIMITED = {"system": READ["system"], "code": "<"}
+
+
+def interpreted(said):
+    """A troponin, alone and as a component."""
+    one = {
+        "code": {"coding": [{"system": "http://loinc.org", "code": "6598-7"}]},
+        "valueQuantity": {"value": 3},
+        "interpretation": said,
+    }
+    out = engine().resource({"resourceType": "Observation", "status": "final", "component": [one], **one})
+    return out, out["component"][0]
+
+
+@pytest.mark.parametrize(
+    ("said", "kept"),
+    [
+        ([{"text": "<"}], [{"coding": [LIMITED]}]),
+        ([{"text": " < ", "coding": [{"system": "urn:local", "code": "17"}]}], [{"coding": [LIMITED]}]),
+        ([{"coding": [{"system": "urn:local", "code": "17", "display": "<"}]}], [{"coding": [LIMITED]}]),
+        ([{"text": "<", "coding": [LIMITED]}], [{"coding": [LIMITED]}]),
+        ([{"text": "<", "coding": [READ]}], [{"coding": [READ, LIMITED]}]),
+        ([{"text": "Mrs Smith's usual", "coding": [READ]}], [{"coding": [READ]}]),
+        ([{"text": "HIGH"}, {"text": "Critically  high"}, {"text": "h"}], None),
+        ([{"coding": [{"system": "urn:local", "code": "17"}]}, {"text": ""}, "x", None], None),
+        ([], None),
+    ],
+)
+def test_an_interpretation_in_words_that_are_understood_leaves_the_number_what_it_was(said, kept):
+    for one in interpreted(said):
+        assert one["valueQuantity"] == {"value": 3}
+        assert one.get("interpretation") == kept
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        [{"text": "off scale"}],
+        [{"text": "<="}],
+        [{"text": "below detection limit"}, {"coding": [READ]}],
+        [{"coding": [{"system": "urn:local", "code": "OS", "display": "Off scale low"}]}],
+        {"text": "below the limit"},
+        {"text": "<"},
+        {"coding": [LIMITED]},
+    ],
+)
+def test_a_number_beside_an_interpretation_in_other_words_is_masked(said):
+    """It may be the limit of the device: 3 with "below detection limit" is no 3."""
+    for one in interpreted(said):
+        assert "valueQuantity" not in one
+        assert one["dataAbsentReason"]["coding"][0]["code"] == "masked"
+
+
+def test_what_is_no_number_is_no_limit_and_stays_beside_an_interpretation_in_words():
+    blood_group = {"coding": [{"system": "http://loinc.org", "code": "LA33-6"}]}
+    out = engine().resource(
+        {
+            "resourceType": "Observation",
+            "status": "final",
+            "code": {"coding": [{"system": "http://loinc.org", "code": "883-9"}]},
+            "valueCodeableConcept": blood_group,
+            "interpretation": [{"text": "as Mrs Smith said"}],
+        }
+    )
+    assert out["valueCodeableConcept"] == blood_group
+    assert "interpretation" not in out

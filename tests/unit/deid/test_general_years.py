@@ -7,9 +7,10 @@ import pytest
 
 from sidecar.deid.general import KeyedNames, Mode, VaultNames
 from sidecar.errors import Misconfigured
-from tests.unit.deid.general import KEY, Drawer, bundle, engine
+from tests.unit.deid.general import KEY, TODAY, Drawer, bundle, engine
 
 SAFE = Mode.SAFE_HARBOR_RULES
+DATA_ABSENT = "http://hl7.org/fhir/StructureDefinition/data-absent-reason"
 SECONDS, DAYS = "urn:ehr-sidecar:relative-seconds", "urn:ehr-sidecar:relative-days"
 
 
@@ -68,6 +69,42 @@ def test_a_first_moment_before_the_last_89_years_has_no_year_and_gives_none_to_t
     outs = run(Drawer(), reading("1936-05-01T08:00:00Z"), reading("1990-05-01T08:00:00Z"), reading("1990"))
     assert [told(out)[0] for out in outs] == [None, None, None]
     assert told(outs[0])[1] == 0
+
+
+def procedure(when):
+    return {
+        "resourceType": "Procedure",
+        "status": "completed",
+        "subject": {"reference": "Patient/p1"},
+        "performedDateTime": when,
+    }
+
+
+def test_beside_a_year_no_distance_leads_to_a_year_that_may_not_be_written():
+    """1990 and 21,550 days before it is 1931: whoever had an operation then is 95 now."""
+    drawer = Drawer()
+    first, hidden, shown = run(drawer, procedure("1990-06-01"), procedure("1931-06-01"), procedure("1937-06-01"))
+    assert (first["performedDateTime"], hidden.get("performedDateTime")) == ("1990", None)
+    assert [e["url"] for e in hidden["_performedDateTime"]["extension"]] == [DATA_ABSENT]
+    assert shown["_performedDateTime"]["extension"] == [{"url": DAYS, "valueInteger": -19_358}]
+    assert told(run(drawer, reading("1936-12-31T23:00:00Z"))[0]) == (None, None)
+    later = engine(SAFE, names=VaultNames(drawer), today=TODAY.replace(year=2028))
+    assert told(later.resource(reading("1938-06-01T08:00:00Z"))) == (None, None)
+    assert told(later.resource(reading("1939-06-01T08:00:00Z")))[1] is not None
+
+
+def test_a_year_that_became_too_old_is_still_one_that_was_given_out():
+    drawer = Drawer()
+    assert told(run(drawer, reading("1937-06-01T08:00:00Z"))[0]) == ("1937", 0)
+    later = engine(SAFE, names=VaultNames(drawer), today=TODAY.replace(year=2027))
+    assert told(later.resource(reading("1937-06-02T08:00:00Z"))) == (None, None)
+    assert told(later.resource(reading("1938-06-02T08:00:00Z")))[1] is not None
+
+
+def test_beside_no_year_distances_lead_wherever_89_years_reach():
+    first, second = run(Drawer(), procedure("1931-06-01"), procedure("1990-06-01"))
+    assert "performedDateTime" not in first
+    assert second["_performedDateTime"]["extension"] == [{"url": DAYS, "valueInteger": 21_550}]
 
 
 REFUSED = {"modifierExtension": [{"url": "urn:x"}]}

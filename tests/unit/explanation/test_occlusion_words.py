@@ -91,3 +91,30 @@ def test_beyond_six_the_rest_is_counted():
         contributions={**a.contributions, **dict.fromkeys(names, 0.01)}, typical={**a.typical, **dict.fromkeys(names, 0.0)},
     )  # fmt: skip
     assert rationale(wide, manifest).endswith(" and 3 more")
+
+
+SHARES = {"respiratory_rate": 0.021, "spo2": 0.3, "pulse": -0.1, "systolic_bp": 0.0001}
+
+
+def shared(*withheld, shares=SHARES):
+    a = replace(judge(*readings()).assessment, typical={}, contributions=shares, baseline=0.031, withheld=withheld)
+    return rationale(a, early_warning().manifest)
+
+
+def test_beside_a_share_that_is_withheld_there_is_neither_a_mean_nor_another_share():
+    """Shares sum to the probability less the mean: all but one of them are that one."""
+    assert "from 3.1 %" in shared()
+    assert "+30.0 percentage points" in shared()
+    assert shared("respiratory_rate") == (
+        "by Shapley values: oxygen saturation 90 %, heart rate 120/min; "
+        "an input is not named (sensitive), so no input has a number here"
+    )
+    assert shared("respiratory_rate", "spo2", "pulse") == "what it comes from is not named (sensitive)"
+    assert shared("spo2", shares={"spo2": 0.0, "pulse": 0.0}) == "what it comes from is not named (sensitive)"
+
+
+def test_beside_a_change_that_is_withheld_the_others_stay_as_they_sum_to_nothing():
+    a = replace(judge(*readings()).assessment, withheld=("spo2",))
+    words = rationale(a, early_warning().manifest)
+    assert "respiratory rate 26/min (+30.2 percentage points" in words
+    assert "oxygen" not in words

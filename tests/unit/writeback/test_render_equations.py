@@ -49,3 +49,31 @@ def test_a_diagnosis_that_would_reveal_itself_counts_and_is_not_named():
     line = of_bundle("lace", golden("lace-sensitive.json"))
     assert (line["score"], line["contributions"]["comorbidity"]) == (8, 5)
     assert "comorbidity" not in json.dumps(line["resources"])
+
+
+ALCOHOL = {
+    "resourceType": "Condition",
+    "id": "alcohol",
+    "subject": {"reference": "Patient/p1"},
+    "code": {"coding": [{"system": "http://hl7.org/fhir/sid/icd-10-cm", "code": "F10.20"}]},
+    "clinicalStatus": {
+        "coding": [{"system": "http://terminology.hl7.org/CodeSystem/condition-clinical", "code": "active"}]
+    },
+    "recordedDate": "2025-06-01T09:00:00Z",
+}
+
+
+def test_an_input_that_only_tells_of_a_sensitive_condition_is_in_nobodys_result():
+    """A "no" in some results would tell that the others are a "yes", and so would the points of all the others."""
+    chart = golden("has_bled-drugs.json")
+    subject = next(e["resource"] for e in chart["entry"] if e["resource"]["resourceType"] == "Patient")["id"]
+    ill = {**ALCOHOL, "subject": {"reference": f"Patient/{subject}"}}
+    lines = [of_bundle("has_bled", {**chart, "entry": [*chart["entry"], *more]}) for more in ([], [{"resource": ill}])]
+    assert [line["contributions"]["alcohol"] for line in lines] == [0, 1]
+    for line in lines:
+        made = {resource["resourceType"]: resource for resource in line["resources"]}
+        written = json.dumps([{k: v for k, v in each.items() if k != "basis"} for each in line["resources"]])
+        assert "alcohol" not in written
+        assert "point" not in made["RiskAssessment"]["note"][0]["text"].partition("Points:")[0]
+        assert "component" not in made["Observation"]
+        assert "not named (sensitive)" in made["RiskAssessment"]["prediction"][0]["rationale"]
