@@ -18,6 +18,7 @@ from sidecar.pipeline import RunningModel
 from sidecar.records import Assessment, Outcome
 from sidecar.registry import Registry, unbelievable
 from sidecar.rollout import (
+    SETTINGS,
     Alerts,
     Ask,
     Changed,
@@ -218,6 +219,8 @@ def _ask(body: Mapping[str, Any]) -> Ask:
     """
     said = {name: str(body.get(name) or "").strip() for name in ("who", "why", "evidence", "override")}
     problems = [f"{name}: at most {LONGEST} characters on one line" for name, text in said.items() if not _fits(text)]
+    if said["evidence"] == SETTINGS:
+        problems.append(f'evidence: "{SETTINGS}" is what the settings file decided; say where yours lies')
     percent = body.get("percent")
     if percent is not None and not isinstance(percent, int | float):
         problems.append("percent: not a number")

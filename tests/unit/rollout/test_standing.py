@@ -170,6 +170,18 @@ def test_what_a_person_decided_is_not_undone_by_a_restart():
     assert recorded((V1, NAMED), log_before=(ask(What.PROMOTE, V1), ask(What.SUSPEND))) == []
 
 
+def test_a_rollback_that_leaves_nobody_who_writes_is_not_undone_by_a_promotion_in_the_settings():
+    decided = (ask(What.SHADOW, V1), ask(What.CANARY, V1, percent=5.0))
+    for end in (ask(What.ROLLBACK), ask(What.SHADOW, V1)):
+        assert recorded((V1, NAMED), log_before=(*decided, end)) == []
+        assert What.PROMOTE not in {each.what for each in recorded((V2, NAMED), log_before=(*decided, end))}
+
+
+def test_the_settings_are_followed_while_people_have_only_let_versions_run_in_shadow():
+    decided = (ask(What.SHADOW, V1), ask(What.SHADOW, V2), ask(What.END_SHADOW, V2))
+    assert [each.what for each in recorded((V1, NAMED), log_before=decided)] == [What.PROMOTE]
+
+
 def test_a_new_version_in_the_folder_begins_in_shadow_beside_the_champion():
     (begun,) = recorded((V2, None), log_before=(ask(What.PROMOTE, V1),))
     assert (begun.what, begun.version) == (What.SHADOW, V2)
