@@ -166,7 +166,8 @@ def _after(now: Standing, ask: Ask) -> Standing:
 def _withdrawn(now: Standing, version: Version) -> Standing:
     """Without `version` among the champions: a later rollback must not bring back what was taken back before."""
     champions = tuple(v for v in now.champions if v != version)
-    return replace(now, champions=champions, withdrawn=now.withdrawn | {version.digest})
+    shadows = tuple(v for v in now.shadows if v not in champions[-1:])  # who writes again is in shadow no more
+    return replace(now, champions=champions, shadows=shadows, withdrawn=now.withdrawn | {version.digest})
 
 
 def _of_a_version(now: Standing, ask: Ask, version: Version) -> Standing:

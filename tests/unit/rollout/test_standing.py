@@ -54,6 +54,11 @@ def test_a_rollback_does_not_bring_back_a_version_that_was_taken_back_as_a_canar
     assert (standing.champion, standing.withdrawn) == (V1, {V2.digest, V3.digest})
 
 
+def test_an_earlier_champion_that_ran_in_shadow_again_leaves_it_when_a_rollback_returns_to_it():
+    standing = after(ask(What.PROMOTE, V1), ask(What.PROMOTE, V2), ask(What.SHADOW, V1), ask(What.ROLLBACK))
+    assert (standing.champion, standing.shadows) == (V1, ())
+
+
 def test_what_a_rollback_may_bring_back_is_kept_warm():
     standing = after(ask(What.PROMOTE, V1), ask(What.PROMOTE, V2), ask(What.SHADOW, V3))
     assert set(standing.warm) == {V1, V2, V3}
