@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from sidecar.errors import Misconfigured
 from sidecar.evidence import Archive, in_shadow
-from sidecar.fleet import BESIDE
+from sidecar.fleet import BESIDE, UNHEARD
 from sidecar.manifest import Manifest
 from sidecar.pipeline import RunningModel
 from sidecar.records import Assessment, Outcome
@@ -64,11 +64,31 @@ class Decisions:
         await self._registry.look()
         ask = await self._complete(_ask(body))
         try:
-            entry = await self._book.append(partial(_decided, ask))
+            entry = await self._book.append(partial(self._decided, ask))
         except Changed as error:
             raise Misconfigured([unbelievable(error)]) from None
         await self._registry.look()
         return {"done": _said(entry) if entry else None, **(await self.state({}))}
+
+    async def _decided(self, ask: Ask, now: Standings) -> Ask:
+        """What is asked for, if it may be as things stand.
+
+        Raises:
+            Misconfigured: it may not, or a rollback would return to a version that is not there.
+        """
+        why = why_not(ask, now)
+        if why is not None:
+            raise Misconfigured([f"{ask.what.value}{f' {ask.model}' if ask.model else ''}: {why}"])
+        standing = now.of(ask.model)
+        if ask.what is What.ROLLBACK and standing.canary is None:  # the end of a canary never waits for anything
+            try:
+                await asyncio.to_thread(self._fleet.must_load, ask.model, standing.champions[-2])
+            except Misconfigured as error:
+                cure = "put it back, or suspend the model, which stops what it writes"
+                raise Misconfigured(
+                    [f"rollback {ask.model}: {problem}; {cure}" for problem in error.problems]
+                ) from None
+        return ask
 
     async def _complete(self, ask: Ask) -> Ask:
         """With its version verified and its evidence looked at."""
@@ -95,7 +115,7 @@ class Decisions:
             named = _meant(standing)
         model = await asyncio.to_thread(self._fleet.find, ask.model, named)
         if not self._fleet.hears(model.loaded.manifest):
-            raise Misconfigured(["it reads codes that nothing here listens for yet: restart the servers first"])
+            raise Misconfigured([UNHEARD])
         return model
 
     async def _evidence(self, ask: Ask, model: RunningModel) -> str:
@@ -125,7 +145,8 @@ class Decisions:
         running = [
             {"track": t, "version": m.loaded.manifest.version, "arm": m.arm.value} for t, m in self._fleet.running
         ]
-        return {"stopped": self._registry.stopped, "models": models, "running": running}
+        lacks = [*self._fleet.lacks(), *self._fleet.lacks_besides()]
+        return {"stopped": self._registry.stopped, "models": models, "running": running, "lacks": lacks}
 
     async def history(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Every entry, or those of one model and of all models, verified from the first one on."""
@@ -202,13 +223,6 @@ def level(assessment: Assessment, manifest: Manifest) -> int | None:
 
 async def _new(name: str, version: Version, now: Standings) -> Ask | None:
     return new_in_shadow(name, version, now.of(name))
-
-
-async def _decided(ask: Ask, now: Standings) -> Ask:
-    why = why_not(ask, now)
-    if why is not None:
-        raise Misconfigured([f"{ask.what.value}{f' {ask.model}' if ask.model else ''}: {why}"])
-    return ask
 
 
 def _ask(body: Mapping[str, Any]) -> Ask:

@@ -85,7 +85,7 @@ class Delivery:
         if stored.revision > write.revision:
             await rooms.store.commit(rooms.outbox.settled(write, "superseded", None, time.time()))
             return
-        manifest = rooms.models.of_result(a.model, a.version, a.model_digest)
+        manifest = await rooms.models.of_result(a.model, a.version, a.model_digest)
         ladder = LadderWriter(
             rooms.client, await rooms.gate.capability(), self._ladder, lambda: self._must_go_on(stored, chart)
         )
