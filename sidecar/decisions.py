@@ -7,6 +7,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -36,6 +37,7 @@ from sidecar.rollout.standing import OF_A_VERSION, OF_ALL, WRITES
 
 LONGEST = 500
 """Characters of what a person says."""
+LOWEST_THAT_CALLS = 1
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -200,25 +202,34 @@ class Decisions:
 
 
 def bands(manifest: Manifest) -> tuple[str, ...]:
-    """The codes of a model's bands from the lowest up; of a probability, `none` first: it may be in no band."""
+    """The codes of a model's bands from the lowest up; of probabilities, `none` first: one may be in no band.
+
+    Outputs with bands of their own share the levels: each is named after the bands that are so high.
+    """
     if manifest.bands:
         return tuple(band.risk for band in reversed(manifest.bands))
-    banded = next((output for output in manifest.outputs if output.bands), None)
-    return ("none", *(band.risk for band in reversed(banded.bands))) if banded else ()
+    ladders = [[band.risk for band in reversed(output.bands)] for output in manifest.outputs if output.bands]
+    levels = (dict.fromkeys(code for code in level if code) for level in zip_longest(*ladders))
+    return ("none", *(" or ".join(codes) for codes in levels)) if ladders else ()
 
 
 def level(assessment: Assessment, manifest: Manifest) -> int | None:
-    """How high the band of a result is; None when it gave nothing that would be charted."""
-    if assessment.outcome is Outcome.NOT_SCORED or (assessment.outcome is Outcome.INCOMPLETE and not assessment.urgent):
-        return None
-    names = bands(manifest)
+    """How high the band of a result is, of several outputs the highest; None when it gave nothing that is charted.
+
+    An incomplete result that is charted calls somebody, whatever its band.
+    """
+    if assessment.outcome is Outcome.INCOMPLETE:
+        return max(_level(assessment, manifest), LOWEST_THAT_CALLS) if assessment.urgent else None
+    return None if assessment.outcome is Outcome.NOT_SCORED else _level(assessment, manifest)
+
+
+def _level(assessment: Assessment, manifest: Manifest) -> int:
     if manifest.bands:
+        names = bands(manifest)
         return names.index(assessment.risk) if assessment.risk in names else 0
-    banded = next((output for output in manifest.outputs if output.bands), None)
-    if banded is None or banded.name not in assessment.probabilities:
-        return 0
-    band = banded.band(assessment.probabilities[banded.name])
-    return 0 if band is None else names.index(band.risk)
+    given = assessment.probabilities
+    found = ((o.bands, o.band(given[o.name])) for o in manifest.outputs if o.name in given)
+    return max((len(ladder) - ladder.index(band) for ladder, band in found if band is not None), default=0)
 
 
 async def _new(name: str, version: Version, now: Standings) -> Ask | None:
