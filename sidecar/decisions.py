@@ -8,17 +8,19 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
+from itertools import zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from sidecar.errors import Misconfigured
 from sidecar.evidence import Archive, in_shadow
-from sidecar.fleet import BESIDE
+from sidecar.fleet import BESIDE, UNHEARD
 from sidecar.manifest import Manifest
 from sidecar.pipeline import RunningModel
 from sidecar.records import Assessment, Outcome
 from sidecar.registry import Registry, unbelievable
 from sidecar.rollout import (
+    SETTINGS,
     Alerts,
     Ask,
     Changed,
@@ -42,6 +44,7 @@ _OF_A_PERSON = re.compile(
     r"|\d{1,2}\.? (?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]*\.?,? \d{4}",
     re.IGNORECASE | re.ASCII,
 )
+LOWEST_THAT_CALLS = 1
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -70,11 +73,31 @@ class Decisions:
         await self._registry.look()
         ask = await self._complete(_ask(body))
         try:
-            entry = await self._book.append(partial(_decided, ask))
+            entry = await self._book.append(partial(self._decided, ask))
         except Changed as error:
             raise Misconfigured([unbelievable(error)]) from None
         await self._registry.look()
         return {"done": _said(entry) if entry else None, **(await self.state({}))}
+
+    async def _decided(self, ask: Ask, now: Standings) -> Ask:
+        """What is asked for, if it may be as things stand.
+
+        Raises:
+            Misconfigured: it may not, or a rollback would return to a version that is not there.
+        """
+        why = why_not(ask, now)
+        if why is not None:
+            raise Misconfigured([f"{ask.what.value}{f' {ask.model}' if ask.model else ''}: {why}"])
+        standing = now.of(ask.model)
+        if ask.what is What.ROLLBACK and standing.canary is None:  # the end of a canary never waits for anything
+            try:
+                await asyncio.to_thread(self._fleet.must_load, ask.model, standing.champions[-2])
+            except Misconfigured as error:
+                cure = "put it back, or suspend the model, which stops what it writes"
+                raise Misconfigured(
+                    [f"rollback {ask.model}: {problem}; {cure}" for problem in error.problems]
+                ) from None
+        return ask
 
     async def _complete(self, ask: Ask) -> Ask:
         """With its version verified and its evidence looked at."""
@@ -101,7 +124,7 @@ class Decisions:
             named = _meant(standing)
         model = await asyncio.to_thread(self._fleet.find, ask.model, named)
         if not self._fleet.hears(model.loaded.manifest):
-            raise Misconfigured(["it reads codes that nothing here listens for yet: restart the servers first"])
+            raise Misconfigured([UNHEARD])
         return model
 
     async def _evidence(self, ask: Ask, model: RunningModel) -> str:
@@ -131,7 +154,8 @@ class Decisions:
         running = [
             {"track": t, "version": m.loaded.manifest.version, "arm": m.arm.value} for t, m in self._fleet.running
         ]
-        return {"stopped": self._registry.stopped, "models": models, "running": running}
+        lacks = [*self._fleet.lacks(), *self._fleet.lacks_besides()]
+        return {"stopped": self._registry.stopped, "models": models, "running": running, "lacks": lacks}
 
     async def history(self, body: Mapping[str, Any]) -> Mapping[str, Any]:
         """Every entry, or those of one model and of all models, verified from the first one on."""
@@ -185,36 +209,38 @@ class Decisions:
 
 
 def bands(manifest: Manifest) -> tuple[str, ...]:
-    """The codes of a model's bands from the lowest up; of a probability, `none` first: it may be in no band."""
+    """The codes of a model's bands from the lowest up; of probabilities, `none` first: one may be in no band.
+
+    Outputs with bands of their own share the levels: each is named after the bands that are so high.
+    """
     if manifest.bands:
         return tuple(band.risk for band in reversed(manifest.bands))
-    banded = next((output for output in manifest.outputs if output.bands), None)
-    return ("none", *(band.risk for band in reversed(banded.bands))) if banded else ()
+    ladders = [[band.risk for band in reversed(output.bands)] for output in manifest.outputs if output.bands]
+    levels = (dict.fromkeys(code for code in level if code) for level in zip_longest(*ladders))
+    return ("none", *(" or ".join(codes) for codes in levels)) if ladders else ()
 
 
 def level(assessment: Assessment, manifest: Manifest) -> int | None:
-    """How high the band of a result is; None when it gave nothing that would be charted."""
-    if assessment.outcome is Outcome.NOT_SCORED or (assessment.outcome is Outcome.INCOMPLETE and not assessment.urgent):
-        return None
-    names = bands(manifest)
+    """How high the band of a result is, of several outputs the highest; None when it gave nothing that is charted.
+
+    An incomplete result that is charted calls somebody, whatever its band.
+    """
+    if assessment.outcome is Outcome.INCOMPLETE:
+        return max(_level(assessment, manifest), LOWEST_THAT_CALLS) if assessment.urgent else None
+    return None if assessment.outcome is Outcome.NOT_SCORED else _level(assessment, manifest)
+
+
+def _level(assessment: Assessment, manifest: Manifest) -> int:
     if manifest.bands:
+        names = bands(manifest)
         return names.index(assessment.risk) if assessment.risk in names else 0
-    banded = next((output for output in manifest.outputs if output.bands), None)
-    if banded is None or banded.name not in assessment.probabilities:
-        return 0
-    band = banded.band(assessment.probabilities[banded.name])
-    return 0 if band is None else names.index(band.risk)
+    given = assessment.probabilities
+    found = ((o.bands, o.band(given[o.name])) for o in manifest.outputs if o.name in given)
+    return max((len(ladder) - ladder.index(band) for ladder, band in found if band is not None), default=0)
 
 
 async def _new(name: str, version: Version, now: Standings) -> Ask | None:
     return new_in_shadow(name, version, now.of(name))
-
-
-async def _decided(ask: Ask, now: Standings) -> Ask:
-    why = why_not(ask, now)
-    if why is not None:
-        raise Misconfigured([f"{ask.what.value}{f' {ask.model}' if ask.model else ''}: {why}"])
-    return ask
 
 
 def _ask(body: Mapping[str, Any]) -> Ask:
@@ -230,6 +256,8 @@ def _ask(body: Mapping[str, Any]) -> Ask:
         for name, text in said.items()
         if _OF_A_PERSON.search(text)
     ]
+    if said["evidence"] == SETTINGS:
+        problems.append(f'evidence: "{SETTINGS}" is what the settings file decided; say where yours lies')
     percent = body.get("percent")
     if percent is not None and not isinstance(percent, int | float):
         problems.append("percent: not a number")

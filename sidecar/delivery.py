@@ -3,9 +3,11 @@
 import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from sidecar.aftermath import aftermath
 from sidecar.errors import NotHere, NotStored, Rejected, SidecarError, TooEarly
+from sidecar.evidence import charted
 from sidecar.fhir.capability import Ladder
 from sidecar.manifest import Manifest
 from sidecar.metrics import DELIVERIES, EVENT_TO_WRITE_SECONDS, STAGE_SECONDS
@@ -14,6 +16,14 @@ from sidecar.records import Event, Reference, Stored
 from sidecar.rooms import Rooms
 from sidecar.store import Step
 from sidecar.writeback import LadderWriter, QueuedWrite
+
+
+@dataclass(frozen=True, slots=True)
+class _Chart:
+    """Whether the chart holds a result already, and in the words of the version whose result is to be written."""
+
+    holds: bool = False
+    by_it: bool = False
 
 
 class Delivery:
@@ -75,12 +85,12 @@ class Delivery:
         if stored.revision > write.revision:
             await rooms.store.commit(rooms.outbox.settled(write, "superseded", None, time.time()))
             return
-        manifest = rooms.models.of_result(a.model, a.version, a.model_digest)
+        manifest = await rooms.models.of_result(a.model, a.version, a.model_digest)
         ladder = LadderWriter(
-            rooms.client, await rooms.gate.capability(), self._ladder, lambda: self._must_go_on(stored, charted=charted)
+            rooms.client, await rooms.gate.capability(), self._ladder, lambda: self._must_go_on(stored, chart)
         )
-        charted = await self._is_charted(write, stored, manifest, ladder)
-        if (refused := self._refused(stored, charted=charted)) is not None:
+        chart = await self._chart(write, stored, manifest, ladder)
+        if (refused := self._refused(stored, chart)) is not None:
             await rooms.store.commit(*self._cancelled(write, stored, refused))
             return
         result = await rooms.deliverer.deliver(write, stored, manifest, ladder, rooms.clock().timestamp())
@@ -95,22 +105,29 @@ class Delivery:
         if result.state == "written":
             EVENT_TO_WRITE_SECONDS.labels(manifest.name).observe(now - write.heard_at)
 
-    async def _is_charted(self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> bool:
-        """Whether the chart holds the result; where that is not known, and matters, the chart is asked."""
-        if await self._rooms.outbox.effect(write.identity) is not None:
-            return True
-        if write.attempts == 1 or self._refused(stored, charted=False) is None:
-            return False
-        return await self._rooms.deliverer.is_there(stored, manifest, ladder, write.identity)
+    async def _chart(self, write: QueuedWrite, stored: Stored, manifest: Manifest, ladder: LadderWriter) -> _Chart:
+        """What is there; where that is not known, and matters, the chart is asked."""
+        if await self._rooms.outbox.effect(write.identity) is None:
+            if write.attempts == 1 or self._refused(stored, _Chart()) is None:
+                return _Chart()
+            if not await self._rooms.deliverer.is_there(stored, manifest, ladder, write.identity):
+                return _Chart()
+        before = None if stored.arm.writes else await charted(self._rooms.archive, write.identity, stored.revision)
+        digest = stored.conclusion.assessment.model_digest
+        return _Chart(holds=True, by_it=before is not None and before.conclusion.assessment.model_digest == digest)
 
-    def _refused(self, stored: Stored, *, charted: bool) -> str | None:
-        """Why the log does not let this be written. What is charted may always be ended and withdrawn."""
+    def _refused(self, stored: Stored, chart: _Chart) -> str | None:
+        """Why the log does not let this be written. What is charted may always be ended and withdrawn.
+
+        It may be corrected by a version that writes, and by the one that said it.
+        """
         a, models = stored.conclusion.assessment, self._rooms.models
-        if charted and (stored.status == "entered-in-error" or a.vector.ended):
+        if chart.holds and (stored.status == "entered-in-error" or a.vector.ended):
             return None
         if models.is_withdrawn(a.model, a.model_digest):
             return "version_withdrawn"
-        may = charted or (stored.arm.writes and models.may_chart(a.model, a.model_digest))
+        revises = chart.holds and (stored.arm.writes or chart.by_it)
+        may = revises or (stored.arm.writes and models.may_chart(a.model, a.model_digest))
         return None if may else "not_promoted"
 
     def _cancelled(self, write: QueuedWrite, stored: Stored, reason: str) -> list[Step]:
@@ -121,14 +138,14 @@ class Delivery:
             steps += self._rooms.events.recorded(Event("withdrawn", time.time(), patient))
         return steps
 
-    async def _must_go_on(self, stored: Stored, *, charted: bool) -> None:
+    async def _must_go_on(self, stored: Stored, chart: _Chart) -> None:
         """Asked before each request that writes.
 
         Raises:
             TooEarly: writing was stopped, or this version may not any more.
         """
         await self._rooms.registry.may_write()
-        if (refused := self._refused(stored, charted=charted)) is not None:
+        if (refused := self._refused(stored, chart)) is not None:
             raise TooEarly(refused, 0.0)
 
     async def _bury(self, write: QueuedWrite, reason: str) -> None:

@@ -5,6 +5,7 @@ or, for some patients, by its canary. `news2@2.0.0` is a version in shadow besid
 identities of its own, so that nothing it says can revise, end or replace what is in a chart.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -27,6 +28,7 @@ from sidecar.store import Cipher
 
 BESIDE = "@"
 """Between the name and the version of a track that runs in shadow beside the model's own."""
+UNHEARD = "it reads codes that nothing here listens for yet: restart the servers first"
 ELSEWHERE_S, AGAIN_S = 2.0, 5.0
 """Before work of a version that cannot be loaded here is looked at again, and before its folder is."""
 
@@ -78,15 +80,19 @@ def _root(settings: Settings) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """Who scores what at one moment, by track. `absent` are tracks that run, and that this process cannot run."""
+    """Who scores what at one moment, by track.
+
+    `absent` are tracks whose champion this process cannot run; a canary that it cannot run has no model here.
+    """
 
     tracks: Mapping[str, RunningModel] = field(default_factory=lambda: MappingProxyType({}))
-    canaries: Mapping[str, tuple[RunningModel, Canary]] = field(default_factory=lambda: MappingProxyType({}))
+    canaries: Mapping[str, tuple[RunningModel | None, Canary]] = field(default_factory=lambda: MappingProxyType({}))
     absent: frozenset[str] = frozenset()
 
     @property
     def all(self) -> list[tuple[str, RunningModel]]:
-        return [*self.tracks.items(), *((name, model) for name, (model, _) in self.canaries.items())]
+        there = ((name, model) for name, (model, _) in self.canaries.items() if model is not None)
+        return [*self.tracks.items(), *there]
 
 
 class Fleet(Mapping[str, RunningModel]):
@@ -108,6 +114,7 @@ class Fleet(Mapping[str, RunningModel]):
         self._loaded = {m.loaded.digest: m for m in self.configured.values()}
         self._made: dict[tuple[str, str, Arm], RunningModel] = {}
         self._failed: dict[str, float] = {}
+        self._loading = asyncio.Lock()
         self.bins: dict[str, Mapping[str, Bins]] = {}
         self.standings = Standings()
         self._picture = _Picture(dict(self.configured))
@@ -165,34 +172,40 @@ class Fleet(Mapping[str, RunningModel]):
         The same patient, or unit, gets the same answer for as long as the log stays as it is.
 
         Raises:
-            NotHere: this process has not loaded it; another may have.
+            NotHere: this process has not loaded it; another may have. A canary that is not here holds up its own
+                patients and no others.
         """
         picture = self._picture
+        if track in picture.canaries:
+            model, canary = picture.canaries[track]
+            if self._is_in(track, canary, unit if canary.by == "unit" else patient_key.hex()):
+                if model is None:
+                    raise NotHere("model_not_here", ELSEWHERE_S)
+                return model
         if track in picture.absent:
             raise NotHere("model_not_here", ELSEWHERE_S)
-        main = picture.tracks.get(track)
-        if track not in picture.canaries:
-            return main
-        model, canary = picture.canaries[track]
-        whose = unit if canary.by == "unit" else patient_key.hex()
+        return picture.tracks.get(track)
+
+    def _is_in(self, track: str, canary: Canary, whose: str | None) -> bool:
         if whose is None or self._token is None:
-            return main
-        place = self._token("arm", track, canary.version.version, canary.by, whose)
-        return model if in_canary(place, canary.percent) else main
+            return False
+        return in_canary(self._token("arm", track, canary.version.version, canary.by, whose), canary.percent)
 
     def knows(self, track: str) -> bool:
         """Whether the settings name the model of this track."""
         return track.partition(BESIDE)[0] in self._sites
 
-    def of_result(self, track: str, version: str, digest: str) -> Manifest:
-        """The manifest by which a result was made, whatever runs now.
+    async def of_result(self, track: str, version: str, digest: str) -> Manifest:
+        """The manifest by which a result was made, whatever runs now. Nobody waits while its folder is read.
 
         Raises:
             NotHere: that version cannot be loaded by this process.
         """
         found = self._loaded.get(digest)
         if found is None and self.knows(track):
-            found = self._try(track.partition(BESIDE)[0], Version(version, digest))
+            name = track.partition(BESIDE)[0]
+            async with self._loading:  # of many who want the same one, one reads it
+                found = self._loaded.get(digest) or await asyncio.to_thread(self._try, name, Version(version, digest))
         if found is None:
             raise NotHere("model_not_here", ELSEWHERE_S)
         return found.loaded.manifest
@@ -201,9 +214,13 @@ class Fleet(Mapping[str, RunningModel]):
         """Look at the folders again: where the settings name no version, the newest may be another by now.
 
         Raises:
-            Misconfigured: listing what is wrong with them; nothing changes.
+            Misconfigured: listing what is wrong with them, or which of them read what is not heard; nothing changes.
         """
-        self.configured = {name: self.find(name, site.version) for name, site in self._sites.items()}
+        found = {name: self.find(name, site.version) for name, site in self._sites.items()}
+        unheard = [m.loaded.manifest for m in found.values() if not self.hears(m.loaded.manifest)]
+        if unheard:
+            raise Misconfigured([f"{manifest.name} {manifest.version}: {UNHEARD}" for manifest in unheard])
+        self.configured = found
         self._failed.clear()
 
     def find(self, name: str, version: str | None) -> RunningModel:
@@ -223,14 +240,38 @@ class Fleet(Mapping[str, RunningModel]):
         return any(version.digest not in self._loaded for _, version in self._stands(standings))
 
     def lacks(self) -> list[str]:
-        """What writes and cannot be loaded, in words."""
-        of = {name: self.standings.of(name) for name in self._sites}
-        writers = [(n, v) for n, s in of.items() for v in (s.champion, s.canary.version if s.canary else None) if v]
+        """The champions that cannot be loaded, in words."""
+        champions = ((name, self.standings.of(name).champion) for name in self._sites)
         return [
             f"{name} {version.version} writes, says the log, and its folder is not there as it was"
-            for name, version in writers
-            if version.digest not in self._loaded
+            for name, version in champions
+            if version is not None and version.digest not in self._loaded
         ]
+
+    def lacks_besides(self) -> list[str]:
+        """The other versions that stand and cannot be loaded, in words: what follows from that."""
+        found = []
+        for name, version in self._stands(self.standings):
+            standing = self.standings.of(name)
+            if version.digest in self._loaded or version == standing.champion:
+                continue
+            follows = "it does not run in shadow"
+            if standing.canary is not None and version == standing.canary.version:
+                follows = "the patients of the canary wait"
+            elif version in standing.champions:
+                follows = "no rollback can return to it"
+            found.append(f"{name} {version.version}: its folder is not there as it was; {follows}")
+        return found
+
+    def must_load(self, name: str, version: Version) -> None:
+        """Have it loaded, now. May take long.
+
+        Raises:
+            Misconfigured: its folder is not there as it was.
+        """
+        self._failed.pop(version.digest, None)
+        if version.digest not in self._loaded and self._try(name, version) is None:
+            raise Misconfigured([f"{name} {version.version} cannot be loaded: its folder is not there as it was"])
 
     def load(self, standings: Standings) -> bool:
         """Load what stands and is not loaded, warm versions too, as far as it is there; whether anything was.
@@ -245,8 +286,17 @@ class Fleet(Mapping[str, RunningModel]):
 
     @property
     def is_whole(self) -> bool:
-        """Whether this process can score for every model."""
-        return not self._picture.absent
+        """Whether this process can score for every model, with a canary too."""
+        return not self._picture.absent and all(model is not None for model, _ in self._picture.canaries.values())
+
+    def must_have_each(self) -> None:
+        """Go on only where each model has a version that speaks for it: who must look is not known without.
+
+        Raises:
+            NotHere: another process may have it.
+        """
+        if self._picture.absent:
+            raise NotHere("model_not_here", ELSEWHERE_S)
 
     def _stands(self, standings: Standings) -> Iterator[tuple[str, Version]]:
         return ((name, version) for name in self._sites for version in standings.of(name).warm)
@@ -255,7 +305,7 @@ class Fleet(Mapping[str, RunningModel]):
         """Let what stands score from now on, in every track at once. `load` first: what is not loaded is absent."""
         before = self._picture
         tracks: dict[str, RunningModel] = {}
-        canaries: dict[str, tuple[RunningModel, Canary]] = {}
+        canaries: dict[str, tuple[RunningModel | None, Canary]] = {}
         absent: set[str] = set()
         for name in self._sites:
             self._place(name, standings.of(name), (tracks, canaries, absent))
@@ -267,7 +317,7 @@ class Fleet(Mapping[str, RunningModel]):
         self,
         name: str,
         standing: Standing,
-        into: tuple[dict[str, RunningModel], dict[str, tuple[RunningModel, Canary]], set[str]],
+        into: tuple[dict[str, RunningModel], dict[str, tuple[RunningModel | None, Canary]], set[str]],
     ) -> None:
         tracks, canaries, absent = into
         writes = Arm.SHADOW if standing.suspended else Arm.CHAMPION
@@ -281,12 +331,10 @@ class Fleet(Mapping[str, RunningModel]):
             tracks[name] = self._as(main, name, writes if standing.champion else Arm.SHADOW)
         else:
             absent.add(name)
-        canary = standing.canary
-        if canary is not None and canary.version.digest in self._loaded:
+        if (canary := standing.canary) is not None:
             arm = Arm.SHADOW if standing.suspended else Arm.CANARY
-            canaries[name] = self._as(canary.version, name, arm), canary
-        elif canary is not None:
-            absent.add(name)
+            here = canary.version.digest in self._loaded
+            canaries[name] = self._as(canary.version, name, arm) if here else None, canary
         for version in standing.shadows:
             if version != main and version.digest in self._loaded:
                 track = f"{name}{BESIDE}{version.version}"

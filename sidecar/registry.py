@@ -53,13 +53,16 @@ class Registry:
         """Take what stands, and record what the settings say and the log does not know yet.
 
         Raises:
-            Misconfigured: the log was changed, a version is not what it was, or one that writes cannot be loaded.
+            Misconfigured: the log was changed, a version is not what it was, or a champion cannot be loaded. Without a
+                canary the other patients have their champion: that is told, and the start goes on.
             NotStored: the database is away.
         """
         await self.follow_settings()
         await self.look()
         if problems := self.fleet.lacks():
             raise Misconfigured(problems)
+        for problem in self.fleet.lacks_besides():
+            log.get().warning("version not there", problem=problem)
 
     async def follow_settings(self) -> None:
         """Record what the settings file decides, as far as no person has decided otherwise.

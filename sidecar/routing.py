@@ -72,6 +72,7 @@ class Router:
     async def _run(self, batch: Batch) -> None:
         try:
             await self._rooms.leases.must_lead()
+            self._rooms.models.must_have_each()
         except NotHere as other:
             for event in batch:
                 await self._rooms.events.release(event, time.time() + other.delay_s, tried=False)

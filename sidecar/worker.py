@@ -15,6 +15,7 @@ from sidecar.aftermath import PATIENCE, aftermath
 from sidecar.context import unit_of
 from sidecar.deid import instant, joined
 from sidecar.errors import NotHere, NotStored, Rejected, Retryable, SidecarError
+from sidecar.evidence import charted
 from sidecar.explanation import reason_in_words
 from sidecar.fhir import references
 from sidecar.inbox import WorkItem
@@ -182,7 +183,7 @@ class Worker:
             assessment_id, identity, steps = await self._keep(conclusion, item, model)
         else:
             assessment_id, identity, steps = newer.id, newer.identity, []
-        new, revised = bool(steps), {identity}
+        new, revised = bool(steps), {identity} if identity is not None else set()
         for old in resting:
             if old.identity != identity:
                 done, more = await self._correct(old, item, model, ending)
@@ -193,14 +194,21 @@ class Worker:
                 steps += await self._end(old, ending, item, model)
         return assessment_id, steps, new
 
-    async def _keep(self, conclusion: Conclusion, item: WorkItem, model: RunningModel) -> tuple[str, bytes, list[Step]]:
-        """Id and identity of the stored assessment, and what must be stored: nothing when it says nothing new."""
+    async def _keep(
+        self, conclusion: Conclusion, item: WorkItem, model: RunningModel
+    ) -> tuple[str, bytes | None, list[Step]]:
+        """Id and identity of the stored assessment, and what must be stored: nothing when it says nothing new.
+
+        There is no identity when what is charted is another version's, and not this one's to say again.
+        """
         archive = self._rooms.archive
         spread_s = model.extractor.spread_s
         scored = conclusion.assessment.outcome is not Outcome.NOT_SCORED
         previous = await (
             archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
         )
+        if previous is not None and await self._is_anothers(previous, model):
+            return previous.id, None, []
         if previous is None or self._is_news(conclusion, previous, model):
             status = _status(conclusion, previous if await self._is_told(previous) else None)
             assessment_id, steps = await self._revise(conclusion, previous, status, item, model)
@@ -210,6 +218,16 @@ class Worker:
         if model.arm.writes and is_chartable(a.outcome, urgent=a.urgent):
             steps.append(self._rooms.outbox.requeue(previous.id, time.time()))
         return previous.id, previous.identity, steps
+
+    async def _is_anothers(self, previous: Stored, model: RunningModel) -> bool:
+        """Whether the chart holds what another version said and `model` does not write: no numbers of its own then.
+
+        What is there may be ended and withdrawn.
+        """
+        if model.arm.writes:
+            return False
+        there = await charted(self._rooms.archive, previous.identity, previous.revision + 1)
+        return there is not None and there.conclusion.assessment.model_digest != model.loaded.digest
 
     async def _is_told(self, previous: Stored | None) -> bool:
         """Whether anybody may have read it: what was only in shadow is no former result to a reader."""
@@ -228,9 +246,9 @@ class Worker:
         assessment_id, steps = archive.store(conclusion, previous, status, model.arm)
         a = conclusion.assessment
         identity = previous.identity if previous else archive.identity(conclusion)
-        charted = previous is not None and await outbox.was_queued(identity)
+        is_charted = previous is not None and await outbox.was_queued(identity)
         first = model.arm.writes and is_chartable(a.outcome, urgent=a.urgent) and not a.vector.ended
-        if charted or first:
+        if is_charted or first:
             steps += outbox.queue(assessment_id, identity, item.heard_at, time.time())
         return assessment_id, steps
 
@@ -276,7 +294,10 @@ class Worker:
         if all(_unchanged(r, there) for r in old.conclusion.evidence.basis):
             return False, []
         again = await pipeline.reckon(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
-        if again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
+        anothers = await self._is_anothers(old, model)
+        if anothers and _same_readings(again, old):
+            return False, rooms.archive.touched(old, again)
+        if anothers or again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
             _, steps = await self._revise(old.conclusion, old, "entered-in-error", item, model)
             return True, steps
         again = _still_ended(again, old)
@@ -336,6 +357,16 @@ def _same_versions(conclusion: Conclusion, previous: Stored) -> bool:
 def _same_moment(again: Conclusion, old: Stored) -> bool:
     moved = again.evidence.occurred_at - old.conclusion.evidence.occurred_at
     return abs(moved.total_seconds()) < 0.001
+
+
+def _same_readings(again: Conclusion, old: Stored) -> bool:
+    """Whether the inputs of an older result say what they said, as far as another version reads the same ones."""
+    before, now = old.conclusion, again
+    if {r.relative for r in before.evidence.basis} != {r.relative for r in now.evidence.basis}:
+        return False
+    said = {f.name: (f.unit, repr(f.value), repr(f.shown)) for f in now.assessment.vector.features}
+    features = before.assessment.vector.features
+    return all(said.get(f.name) == (f.unit, repr(f.value), repr(f.shown)) for f in features)
 
 
 def _is_older(version: str | None, than: str) -> bool:

@@ -189,6 +189,8 @@ def _print_state(found: Mapping[str, Any], *, as_json: bool) -> None:
         sys.stdout.write("writing is stopped everywhere\n")
     for model, standing in found["models"].items():
         sys.stdout.write(f"{model}: {_in_words(standing)}\n")
+    for problem in found["lacks"]:
+        sys.stdout.write(f"not there: {problem}\n")
 
 
 def _print_json(found: object) -> None:

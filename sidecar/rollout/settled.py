@@ -16,11 +16,11 @@ def asked_by_settings(model: str, version: Version, promoted: tuple[str, str] | 
 
     `promoted` is who promoted `version` and why. A promotion that is taken out of the settings suspends the model.
     """
-    follows = now.by_settings or (not now.champions and now.canary is None)
+    follows = not now.by_people
     if promoted is None:
         if follows and now.champions and not now.suspended:
             return Ask(What.SUSPEND, model, NOBODY, UNNAMED, evidence=SETTINGS)
-    elif follows and version != now.champion:
+    elif follows and version != now.champion and version.digest not in now.withdrawn:
         return Ask(What.PROMOTE, model, *promoted, version, evidence=SETTINGS, override=OVERRIDE)
     elif follows and now.suspended:
         return Ask(What.RESUME, model, *promoted, evidence=SETTINGS)

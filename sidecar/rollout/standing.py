@@ -12,7 +12,7 @@ from types import MappingProxyType
 EVERYTHING = ""
 """The model of an entry that is about all of them."""
 SETTINGS = "settings"
-"""The evidence of what a settings file decided. A decision of a person is not undone by one."""
+"""The evidence of what a settings file decided, and of nothing else. A decision of a person is not undone by one."""
 
 
 class What(StrEnum):
@@ -84,7 +84,7 @@ class Standing:
     """How the versions of one model stand. `champions` is a stack: the last is in force, a rollback takes it away.
 
     Without a champion, the first of the `shadows` speaks for the model, to nobody. `withdrawn` are the digests of
-    versions that were rolled back. `by_settings` says that the settings decided last who writes.
+    versions that were rolled back. `by_people` says that somebody has decided by a command who writes.
     """
 
     champions: tuple[Version, ...] = ()
@@ -92,7 +92,7 @@ class Standing:
     shadows: tuple[Version, ...] = ()
     suspended: bool = False
     withdrawn: frozenset[str] = frozenset()
-    by_settings: bool = False
+    by_people: bool = False
     known: frozenset[Version] = frozenset()
 
     @property
@@ -148,8 +148,9 @@ def stand(entries: Iterable[Entry], since: Standings | None = None) -> Standings
 
 def _after(now: Standing, ask: Ask) -> Standing:
     if ask.what in OF_A_VERSION and ask.version is not None:
-        now = replace(now, known=now.known | {ask.version})
-        return _settled(_of_a_version(now, ask, ask.version), ask)
+        then = _of_a_version(replace(now, known=now.known | {ask.version}), ask, ask.version)
+        # What begins or ends in shadow decides nothing, unless it wrote as a canary.
+        return then if ask.what not in WRITES and then.canary == now.canary else _decided(then, ask)
     match ask.what:
         case What.ROLLBACK if now.canary is not None:
             now = _withdrawn(replace(now, canary=None), now.canary.version)
@@ -159,13 +160,14 @@ def _after(now: Standing, ask: Ask) -> Standing:
             now = replace(now, suspended=True)
         case What.RESUME:
             now = replace(now, suspended=False)
-    return _settled(now, ask)
+    return _decided(now, ask)
 
 
 def _withdrawn(now: Standing, version: Version) -> Standing:
     """Without `version` among the champions: a later rollback must not bring back what was taken back before."""
     champions = tuple(v for v in now.champions if v != version)
-    return replace(now, champions=champions, withdrawn=now.withdrawn | {version.digest})
+    shadows = tuple(v for v in now.shadows if v not in champions[-1:])  # who writes again is in shadow no more
+    return replace(now, champions=champions, shadows=shadows, withdrawn=now.withdrawn | {version.digest})
 
 
 def _of_a_version(now: Standing, ask: Ask, version: Version) -> Standing:
@@ -190,11 +192,9 @@ def _of_a_version(now: Standing, ask: Ask, version: Version) -> Standing:
             )  # fmt: skip
 
 
-def _settled(now: Standing, ask: Ask) -> Standing:
-    """Who decided last about writing."""
-    if ask.what in {What.SHADOW, What.END_SHADOW}:
-        return now
-    return replace(now, by_settings=ask.evidence == SETTINGS)
+def _decided(now: Standing, ask: Ask) -> Standing:
+    """Who has decided about writing."""
+    return replace(now, by_people=now.by_people or ask.evidence != SETTINGS)
 
 
 def stood(entries: Iterable[Entry], at: float) -> Standings:

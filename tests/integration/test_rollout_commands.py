@@ -148,6 +148,14 @@ def test_a_version_whose_card_is_not_whole_is_not_promoted_whatever_somebody_say
     said(site, "shadow", "news2", "--version", "2.0.0", *SIGNED)
 
 
+def test_nobody_can_give_the_settings_file_as_the_evidence_of_a_decision(site):
+    words = ("promote", "news2", "--version", "1.0.0", "--override", "x", *SIGNED)
+    done = run(site, *words, "--evidence", " settings ")
+    assert done.returncode == 2
+    assert "is what the settings file decided" in done.stderr
+    assert said(site, "history") == []
+
+
 async def test_a_serving_process_takes_what_is_asked_through_its_door(tmp_path):
     async with house(tmp_path, promoted=False, models_dir=models(tmp_path)) as served:
         config = tmp_path / "sidecar.toml"

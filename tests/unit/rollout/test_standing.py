@@ -54,6 +54,11 @@ def test_a_rollback_does_not_bring_back_a_version_that_was_taken_back_as_a_canar
     assert (standing.champion, standing.withdrawn) == (V1, {V2.digest, V3.digest})
 
 
+def test_an_earlier_champion_that_ran_in_shadow_again_leaves_it_when_a_rollback_returns_to_it():
+    standing = after(ask(What.PROMOTE, V1), ask(What.PROMOTE, V2), ask(What.SHADOW, V1), ask(What.ROLLBACK))
+    assert (standing.champion, standing.shadows) == (V1, ())
+
+
 def test_what_a_rollback_may_bring_back_is_kept_warm():
     standing = after(ask(What.PROMOTE, V1), ask(What.PROMOTE, V2), ask(What.SHADOW, V3))
     assert set(standing.warm) == {V1, V2, V3}
@@ -168,6 +173,18 @@ def test_what_a_person_decided_is_not_undone_by_a_restart():
     assert recorded((V2, NAMED), log_before=decided) == []
     assert recorded((V1, None), log_before=decided) == []
     assert recorded((V1, NAMED), log_before=(ask(What.PROMOTE, V1), ask(What.SUSPEND))) == []
+
+
+def test_a_rollback_that_leaves_nobody_who_writes_is_not_undone_by_a_promotion_in_the_settings():
+    decided = (ask(What.SHADOW, V1), ask(What.CANARY, V1, percent=5.0))
+    for end in (ask(What.ROLLBACK), ask(What.SHADOW, V1)):
+        assert recorded((V1, NAMED), log_before=(*decided, end)) == []
+        assert What.PROMOTE not in {each.what for each in recorded((V2, NAMED), log_before=(*decided, end))}
+
+
+def test_the_settings_are_followed_while_people_have_only_let_versions_run_in_shadow():
+    decided = (ask(What.SHADOW, V1), ask(What.SHADOW, V2), ask(What.END_SHADOW, V2))
+    assert [each.what for each in recorded((V1, NAMED), log_before=decided)] == [What.PROMOTE]
 
 
 def test_a_new_version_in_the_folder_begins_in_shadow_beside_the_champion():
