@@ -1,8 +1,9 @@
 """`sidecar models check --vectors`: does a model folder agree with test vectors made by somebody else?
 
 The values of a vector take the place of what extraction reads: from there on it is the path that serves, with the same
-equations and the same verified graph. A vector that expects a number tests the equation, also for patients whom the
-path would refuse, which is counted and said; one that expects null is of a patient who must get no result.
+equations and the same verified graph, without what a site has recalibrated: vectors hold the answers of the model as
+it was made. A vector that expects a number tests the equation, also for patients whom the path would refuse, which is
+counted and said; one that expects null is of a patient who must get no result.
 """
 
 import math
@@ -53,7 +54,7 @@ def check_vectors(model: LoadedModel, file: Path, *, as_json: bool) -> int:
 
 
 def tally_of(model: LoadedModel, file: Path) -> Tally:
-    """How the vectors of `file` agree with the model.
+    """How the vectors of `file` agree with the model as it was made.
 
     Raises:
         Misconfigured: see `check_vectors`.
@@ -63,7 +64,7 @@ def tally_of(model: LoadedModel, file: Path) -> Tally:
         raise Misconfigured(
             [f"{model.manifest.name}: the manifest has no [vectors] table, so the names in {file} mean nothing"]
         )
-    content = _read(file)
+    model, content = model.as_trained, _read(file)
     mapping = mapping.of_file(content.get("model"))
     tally = Tally(total=len(content["vectors"]))
     tally.ignored |= set(content) - _OF_A_FILE
