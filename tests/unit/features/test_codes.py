@@ -1,6 +1,10 @@
 """The codes by which the shipped equations know what they need: each of them, in the units that charts use."""
 
+from datetime import timedelta
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sidecar.scoring import load_model
 from tests.unit.chart import REPO, SCT, judge_set, measured, person
@@ -116,3 +120,31 @@ def test_the_note_says_what_absence_of_a_code_means():
 @pytest.mark.parametrize("code", ["714152005", "737295003"])
 def test_dialysis_and_a_transplanted_kidney_weigh_as_severe_kidney_disease(code):
     assert told("lace", diagnosis(f"{SCT}|{code}"))["comorbidity"].value == 4
+
+
+def test_the_latest_creatinine_decides_about_the_kidneys_and_a_diagnosis_does_beside_it():
+    high, low = (
+        (measured("2160-0", 3.1, "mg/dL", timedelta(days=n)) for n in (90, 10)),
+        measured("2160-0", 1.0, "mg/dL"),
+    )
+    recovered = told("has_bled", *high, low)["renal"]
+    assert (recovered.value, recovered.reason) == (0, None)
+    assert told("has_bled", low, diagnosis(f"{ICD}|Z99.2"))["renal"].value == 1
+    before = measured("2160-0", 1.0, "mg/dL", timedelta(days=90))
+    assert told("has_bled", before, measured("14682-9", 280, "umol/L"))["renal"].value == 1
+    unread = measured("2160-0", 1.0, "furlong")
+    assert (
+        told("has_bled", measured("2160-0", 3.1, "mg/dL", timedelta(days=90)), unread)["renal"].reason == "unit:renal"
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 400), st.floats(0.5, 6)), min_size=1, max_size=6, unique_by=lambda p: p[0]))
+def test_what_an_older_creatinine_was_changes_nothing(series):
+    (newest, value), *older = sorted(series)
+    charted = [measured("2160-0", v, "mg/dL", timedelta(days=n)) for n, v in older]
+    last = measured("2160-0", value, "mg/dL", timedelta(days=newest))
+    alone, among = told("has_bled", last)["renal"], told("has_bled", *charted, last)["renal"]
+    assert (alone.reason, alone.value if alone.reason is None else None) == (
+        among.reason,
+        among.value if among.reason is None else None,
+    )
