@@ -114,7 +114,7 @@ def _run(model: LoadedModel, mapping: Vectors, vector: object, tally: Tally) -> 
     tally.refused += found.refused is not None
     far = []
     for name, agreement in wanted.items():
-        atol = number("atol", expected.get("atol", agreement.atol))
+        atol = number("atol", expected["atol"]) if "atol" in expected else found.tolerance(agreement, expected[name])
         off = found.apart(name, agreement, expected[name])
         tally.worst = off if tally.worst is None or not off <= tally.worst else tally.worst
         if not off <= atol:
@@ -151,6 +151,11 @@ class _Found:
             return 0.0 if self.refused is not None or math.isnan(found) else math.inf
         return abs(found - number(name, expected))
 
+    @staticmethod
+    def tolerance(agreement: Agreement, expected: object) -> float:
+        """How far apart they may be; words, and a result that must not be, not at all."""
+        return agreement.tolerance(float(expected)) if isinstance(expected, int | float) else agreement.atol
+
     def said(self, agreement: Agreement) -> str:
         """What is found, for the sentence about a difference."""
         if agreement.of == "risk":
@@ -163,7 +168,8 @@ class _Found:
             return self.refused is not None or found is None
         if not isinstance(expected, str):
             raise UnusableVector(f"{plain(name)}: not a word, and it is compared with a band")
-        return found == agreement.words.get(expected, expected)
+        words = {word.casefold(): risk for word, risk in agreement.words.items()}
+        return found is not None and found.casefold() == words.get(expected.casefold(), expected).casefold()
 
     def _number(self, agreement: Agreement) -> float:
         if agreement.of == "total":
