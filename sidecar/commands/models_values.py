@@ -50,13 +50,17 @@ def values_of(manifest: Manifest, mapping: Vectors, inputs: Mapping[str, Any]) -
 
 
 def _meant(manifest: Manifest, mapping: Vectors, name: str, given: object) -> float:
-    """A value as a number. Words, and true and false, may be mapped."""
-    target = mapping.inputs[name]
-    words = mapping.values.get(name, {})
+    """A value as a number. Words, and true and false, may be mapped; their case means nothing."""
+    if not isinstance(given, bool | str):
+        return number(name, given)
+    target, word = mapping.inputs[name], str(given).casefold()
+    words = {w.casefold(): value for w, value in mapping.values.get(name, {}).items()}
     if target in manifest.choices:
-        words = {**manifest.choices[target].values, **words}
-    word = str(given).lower() if isinstance(given, bool) else given
-    return words[word] if isinstance(word, str) and word in words else number(name, given)
+        words = {**{w.casefold(): value for w, value in manifest.choices[target].values.items()}, **words}
+    if word in words:
+        return words[word]
+    yes_or_no = target in manifest.features and set(manifest.features[target].words) == {"0", "1"}
+    return float(word == "true") if yes_or_no and word in {"true", "false"} else number(name, given)
 
 
 def _in_own_unit(manifest: Manifest, name: str, target: str, given: float, unit: object) -> float:

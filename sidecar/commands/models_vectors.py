@@ -1,8 +1,9 @@
 """`sidecar models check --vectors`: does a model folder agree with test vectors made by somebody else?
 
 The values of a vector take the place of what extraction reads: from there on it is the path that serves, with the same
-equations and the same verified graph. A vector that expects a number tests the equation, also for patients whom the
-path would refuse, which is counted and said; one that expects null is of a patient who must get no result.
+equations and the same verified graph, without what a site has recalibrated: vectors hold the answers of the model as
+it was made. A vector that expects a number tests the equation, also for patients whom the path would refuse, which is
+counted and said; one that expects null is of a patient who must get no result.
 """
 
 import math
@@ -53,7 +54,7 @@ def check_vectors(model: LoadedModel, file: Path, *, as_json: bool) -> int:
 
 
 def tally_of(model: LoadedModel, file: Path) -> Tally:
-    """How the vectors of `file` agree with the model.
+    """How the vectors of `file` agree with the model as it was made.
 
     Raises:
         Misconfigured: see `check_vectors`.
@@ -63,7 +64,7 @@ def tally_of(model: LoadedModel, file: Path) -> Tally:
         raise Misconfigured(
             [f"{model.manifest.name}: the manifest has no [vectors] table, so the names in {file} mean nothing"]
         )
-    content = _read(file)
+    model, content = model.as_trained, _read(file)
     mapping = mapping.of_file(content.get("model"))
     tally = Tally(total=len(content["vectors"]))
     tally.ignored |= set(content) - _OF_A_FILE
@@ -113,7 +114,7 @@ def _run(model: LoadedModel, mapping: Vectors, vector: object, tally: Tally) -> 
     tally.refused += found.refused is not None
     far = []
     for name, agreement in wanted.items():
-        atol = number("atol", expected.get("atol", agreement.atol))
+        atol = number("atol", expected["atol"]) if "atol" in expected else found.tolerance(agreement, expected[name])
         off = found.apart(name, agreement, expected[name])
         tally.worst = off if tally.worst is None or not off <= tally.worst else tally.worst
         if not off <= atol:
@@ -150,6 +151,11 @@ class _Found:
             return 0.0 if self.refused is not None or math.isnan(found) else math.inf
         return abs(found - number(name, expected))
 
+    @staticmethod
+    def tolerance(agreement: Agreement, expected: object) -> float:
+        """How far apart they may be; words, and a result that must not be, not at all."""
+        return agreement.tolerance(float(expected)) if isinstance(expected, int | float) else agreement.atol
+
     def said(self, agreement: Agreement) -> str:
         """What is found, for the sentence about a difference."""
         if agreement.of == "risk":
@@ -162,7 +168,8 @@ class _Found:
             return self.refused is not None or found is None
         if not isinstance(expected, str):
             raise UnusableVector(f"{plain(name)}: not a word, and it is compared with a band")
-        return found == agreement.words.get(expected, expected)
+        words = {word.casefold(): risk for word, risk in agreement.words.items()}
+        return found is not None and found.casefold() == words.get(expected.casefold(), expected).casefold()
 
     def _number(self, agreement: Agreement) -> float:
         if agreement.of == "total":

@@ -89,7 +89,7 @@ class Channels:
                     if reading.seconds == -math.inf:
                         reading = msgspec.structs.replace(reading, seconds=way.undated_s)
                     keyed[way.channel].append((_key(reading, fact, way), reading))
-        return [_newest_first(each) for each in keyed]
+        return [_without_the_older(_newest_first(each)) for each in keyed]
 
     def _ways_of(self, fact: Fact) -> Sequence[_Way]:
         """How a fact is read: by each channel once, by the first of its codes that the channel reads."""
@@ -172,6 +172,14 @@ def _newest_first(keyed: list[tuple[Key, Reading]]) -> list[Reading]:
     if not ordered or ordered[0].seconds <= FAR_FUTURE_S:
         return ordered
     return [r for r in ordered if r.seconds <= FAR_FUTURE_S or r.source.type == "Appointment"] or ordered
+
+
+def _without_the_older(readings: list[Reading]) -> list[Reading]:
+    """The readings without what a newer one of the same source takes the place of, where the source says that."""
+    if not any(r.source.only_newest for r in readings):
+        return readings
+    newest = {id(r.source): r for r in reversed(readings)}
+    return [r for r in readings if not r.source.only_newest or newest[id(r.source)] is r]
 
 
 def _weight(value: float, trouble: str | None) -> float:

@@ -23,15 +23,21 @@ NO_STAY = "missing:encounter"
 
 
 class Window(msgspec.Struct, frozen=True, gc=False):
-    """From `low` to `high`, in seconds relative to the trigger; `stay` is what it is measured from."""
+    """From `low` to `high`, in seconds relative to the trigger; `stay` is what it is, or what it is measured from."""
 
     low: float
     high: float
     stay: Stay | None = None
     joined: float = 0.0
+    is_the_stay: bool = False
 
     def holds(self, reading: Reading) -> bool | None:
-        """Whether a reading is inside; None when its date is too imprecise to tell."""
+        """Whether a reading is inside; None when its date is too imprecise to tell.
+
+        Of Encounters the stay itself is in the window that is the stay, and none other that falls into it.
+        """
+        if self.stay is not None and self.is_the_stay and reading.source.type == "Encounter":
+            return reading.index == self.stay.index
         if self.stay is not None and self._is_of_the_stay(reading):
             return False
         if reading.source.type in STATES and reading.source.placed == "happened":
@@ -74,6 +80,8 @@ class Summary:
         window = self._bounds(person, moment)
         if isinstance(window, str):
             return self._missing(window)
+        if window.is_the_stay:  # another Encounter says nothing of this one, not even that it is too old
+            readings = [r for r in readings if r.source.type != "Encounter" or window.holds(r)]
         held = [(r, window.holds(r)) for r in readings]
         if self._spec.select == "any":
             return self._any(held, readings)
@@ -139,7 +147,7 @@ class Summary:
             return NO_STAY
         if self._window is not None:
             return Window(stay.began - self._window, stay.began, stay, self._spec.joined.total_seconds())
-        return Window(stay.began, math.inf if stay.ended is None else stay.ended)
+        return Window(stay.began, math.inf if stay.ended is None else stay.ended, stay, is_the_stay=True)
 
     def _of_nothing(self, readings: Sequence[Reading]) -> Feature:
         """Nothing inside: absent, or too old. Of diagnoses, stays and the like that is none; of measurements not."""

@@ -7,7 +7,7 @@ Codes are `system|code`; units are UCUM (https://ucum.org/ucum); durations are a
 from sidecar.manifest.card import Card, load_card, missing_mandatory
 from sidecar.manifest.codes import Group, ValueSet
 from sidecar.manifest.cohort import Cohort, CohortFact, CohortNeed
-from sidecar.manifest.declaration import Agreement, Manifest, Rollout, Vectors, load
+from sidecar.manifest.declaration import Manifest, Rollout, load
 from sidecar.manifest.folder import ModelFolder, files_in, read_file, read_folder
 from sidecar.manifest.inputs import (
     OF_A_STAY,
@@ -34,6 +34,7 @@ from sidecar.manifest.outputs import (
     Remark,
     Result,
 )
+from sidecar.manifest.vectors import Agreement, Vectors
 from sidecar.manifest.wanted import ANY, PathRead, Wanted, wanted
 
 __all__ = [

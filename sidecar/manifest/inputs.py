@@ -82,7 +82,8 @@ class Source(Closed):
     site turned `ambiguous_switch` on; otherwise they leave the feature missing, whatever was charted before.
     `derive` computes the feature from the value, which `factor` brings from `unit` into the equation's; `above` and
     `below` then judge the result. `name` and `label` say what the value itself is called in reasons, and `remark` what
-    the note says when it is used: `{value}` stands for the value in `unit`.
+    the note says when it is used: `{value}` stands for the value in `unit`. With `only_newest` an older reading of the
+    same source says nothing beside the newest one, also where `select` looks at a window.
 
     A statement of another type than Observation has no number: it is 1 where it is there, or what `values` say of its
     code. What its codes are by type: of an Encounter its class, type, service type, priority, admit source and
@@ -111,6 +112,7 @@ class Source(Closed):
     derive: Literal["egfr_ckd_epi_2021"] | None = None
     factor: float = 1.0
     history: bool = False
+    only_newest: bool = False
     placed: Literal["happened", "charted"] = "happened"
     fhirpath: str | None = None
     name: Name | None = None

@@ -95,6 +95,7 @@ SOURCE: Mapping[str, Sentence] = {
     "derive": lambda s: f"and from it {_DERIVED[s.derive]}",
     "factor": lambda s: f"the equation takes it times {s.factor:.6g}",
     "history": lambda s: "also what is over (a resolved diagnosis, a stopped medicine)" if s.history else "",
+    "only_newest": lambda s: "only the newest of them" if s.only_newest else "",
     "placed": lambda s: f"at the moment that it {'was charted' if s.placed == 'charted' else 'happened'}",
     "fhirpath": lambda s: f"the value found by the FHIRPath {s.fhirpath}",
     "name": lambda s: f"called {s.name}",

@@ -81,7 +81,7 @@ class LoadedGraph:
         """
         total, points, *more = self.run(_row(values, self.dtype)[np.newaxis])
         further = dict(zip(self.further, (float(t.reshape(-1)[0]) for t in more[bool(self.outputs) :]), strict=True))
-        said = dict(zip(self.outputs, self._said(more[0])[0].tolist(), strict=True)) if self.outputs else {}
+        said = dict(zip(self.outputs, self.said(more[0])[0].tolist(), strict=True)) if self.outputs else {}
         if not self.each:
             return Score(float(total.reshape(-1)[0]), self._named(points[0]), said, further=further)
         terms = {name: self._named(points[0, at]) for name, at in zip(self.outputs, self.columns, strict=True)}
@@ -91,19 +91,19 @@ class LoadedGraph:
         return dict(zip(self.points, points.tolist(), strict=True))
 
     def _shared(self, row: Any) -> Score:
-        found = shapley(lambda rows: self._said(self.run(rows)[0])[:, 0], row, self.prototypes)
+        found = shapley(lambda rows: self.said(self.run(rows)[0])[:, 0], row, self.prototypes)
         values = dict(zip(self.features, found.values.tolist(), strict=True))
         probability = {self.outputs[0]: found.probability}
         return Score(math.nan, {}, probability, values, found.baseline, float(found.errors.max()))
 
     def _occluded(self, row: Any) -> Score:
         """Shapes: features [F + 1, F] in the type the graph declares; probabilities [F + 1, C]."""
-        said = self._said(self.run(self.occlusions(row))[0])[:, 0].tolist()
+        said = self.said(self.run(self.occlusions(row))[0])[:, 0].tolist()
         found = said[0]
         changes = {name: found - other for name, other in zip(self.features, said[1:], strict=True)}
         return Score(math.nan, {}, {self.outputs[0]: found}, changes)
 
-    def _said(self, table: Any) -> Any:
+    def said(self, table: Any) -> Any:
         """The outputs' probabilities [N, O], float64, of what the graph says [N, C], as the site has recalibrated them.
 
         Raises:

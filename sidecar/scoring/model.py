@@ -8,7 +8,7 @@ import contextlib
 import difflib
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -37,6 +37,18 @@ class LoadedModel:
     def is_slow(self) -> bool:
         """Whether a score takes milliseconds, and should not keep other patients waiting."""
         return self._graph.prototypes is not None
+
+    @property
+    def as_trained(self) -> "LoadedModel":
+        """The same without what a site has recalibrated: what says the trained model's own answers."""
+        if not any(output.recalibration for output in self.manifest.outputs):
+            return self
+        outputs = tuple(o.model_copy(update={"recalibration": None}) for o in self.manifest.outputs)
+        return replace(
+            self,
+            manifest=self.manifest.model_copy(update={"outputs": outputs}),
+            _graph=replace(self._graph, recalibrations=()),
+        )
 
     def score(self, vector: FeatureVector) -> Score:
         """Run the graph on one patient. NaN in, NaN out: what is missing is never scored as normal.

@@ -1,4 +1,4 @@
-"""The shipped graph, run on many rows at once, from the bytes whose digest its manifest pins."""
+"""The shipped graph, run on many rows at once, from the bytes whose digest its manifest pins, as it serves."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ _ROWS = 8192
 
 
 class Shipped:
-    """A model's graph as it serves.
+    """A model's graph as it serves: what a site has recalibrated is.
 
     Raises:
         Misconfigured: the folder is not the reviewed one, or the graph not the one that its manifest declares.
@@ -27,10 +27,10 @@ class Shipped:
         self._graph = open_graph(found.files[declared.file], found.manifest, folder / MANIFEST)
 
     def run(self, inputs: Floats) -> tuple[Floats, Floats, Floats]:
-        """Of `inputs` [N, P]: the linear predictor [N], the terms [N, P] and the probabilities [N]."""
+        """Of `inputs` [N, P]: the linear predictor [N] and the terms [N, P] of the graph, and the probabilities [N]."""
         parts = [self._graph.run(inputs[at : at + _ROWS]) for at in range(0, len(inputs), _ROWS)]
         totals, terms, probabilities = (np.concatenate(found) for found in zip(*parts, strict=True))
-        return totals[:, 0], terms, probabilities[:, 0]
+        return totals[:, 0], terms, self._graph.said(probabilities)[:, 0]
 
     def probability(self, inputs: Floats) -> Floats:
         """The probabilities [N]; NaN where the model gives none."""

@@ -8,7 +8,8 @@ import pytest
 from click.testing import CliRunner
 
 from sidecar.cli import main
-from tests.unit.chart import NEWS2
+from tests.unit.chart import NEWS2, REPO
+from tests.unit.equations import score
 from tests.unit.kidney import KFRE
 from tests.unit.opaque import MANIFEST, SICK, install, probability
 
@@ -16,6 +17,10 @@ NORMAL = {
     "respiratory_rate": 16, "spo2": 97, "spo2_scale": 1, "on_oxygen": False, "systolic_bp": 120, "pulse": 70,
     "consciousness": "alert", "temperature": 37.0,
 }  # fmt: skip
+BLEEDING = (
+    "hypertension_uncontrolled", "abnormal_renal_function", "abnormal_liver_function", "stroke", "bleeding_history",
+    "labile_inr", "drugs_antiplatelet_nsaid", "alcohol_excess",
+)  # fmt: skip
 KIDNEY = {"age_years": 55, "male": 1, "egfr": 45, "uacr_mg_per_g": 120, "region": "north_america", "years": 2}
 
 
@@ -112,6 +117,54 @@ score = { of = "total" }
 def test_the_band_of_a_total_is_compared_in_the_words_of_the_file(tmp_path, changes, said, agrees):
     folder = with_vectors(tmp_path, NEWS2, BANDS)
     assert (check(tmp_path, folder, one({**NORMAL, **changes}, group=said))[0] == 0) is agrees
+
+
+@pytest.mark.parametrize("word", ["Calm", "LOW", "Low"])
+def test_words_for_bands_compare_without_case(tmp_path, word):
+    folder = with_vectors(tmp_path, NEWS2, BANDS.replace("calm =", "CALM ="))
+    assert check(tmp_path, folder, one(NORMAL, group=word))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "points"),
+    [
+        ("A", 0), ("alert", 0), ("Alert", 0), ("C", 3), ("V", 3), ("P", 3), ("U", 3), ("v", 3), ("confusion", 3),
+        ("New confusion", 3), ("VOICE", 3), ("Pain", 3), ("unresponsive", 3), ("confusion-or-VPU", 3),
+    ],
+)  # fmt: skip
+def test_consciousness_is_understood_in_the_words_and_letters_of_the_chart(tmp_path, word, points):
+    assert check(tmp_path, NEWS2, one({**NORMAL, "consciousness": word}, score=points))[0] == 0
+
+
+@pytest.mark.parametrize(("word", "points"), [("true", 2), ("True", 2), ("FALSE", 0), ("false", 0), (True, 2), (1, 2)])
+def test_true_and_false_are_understood_as_words_where_an_input_is_yes_or_no(tmp_path, word, points):
+    assert check(tmp_path, NEWS2, one({**NORMAL, "on_oxygen": word}, score=points))[0] == 0
+
+
+def test_true_is_no_number_of_what_is_measured(tmp_path):
+    code, _, said = check(tmp_path, NEWS2, one({**NORMAL, "pulse": "true"}, score=0))
+    assert code == 1
+    assert "vector 1: pulse: not a number" in said
+
+
+def test_what_a_file_makes_of_true_comes_before_what_it_is_otherwise(tmp_path):
+    for word, points in (("True", 1), ("false", 0)):
+        inputs = {**dict.fromkeys(BLEEDING, False), "elderly_over_65": word}
+        assert check(tmp_path, REPO / "models" / "has_bled", one(inputs, score=points))[0] == 0
+
+
+def test_the_region_is_understood_without_case(tmp_path):
+    assert check(tmp_path, KFRE, one({**KIDNEY, "region": "North_America"}, risk=0.0124707))[0] == 0
+
+
+def test_only_what_was_published_rounded_may_differ_by_half_of_its_last_digit(tmp_path):
+    person = {"sex": "Male", "age": 50, "tc": 200, "hdl": 50, "sbp": 120, "dm": "false", "smk": False, "bmi": 25}
+    person |= {"egfr": 90, "bp": False, "st": False}
+    risk = score("aha_prevent", 50, 1, 200, 50, 120, 0, 0, 25, 90, 0, 0).probabilities["total_cvd_10yr"]
+    near = {round(risk, 3): True, round(risk, 3) + 0.001: False, risk: True, risk + 9e-7: True, risk + 2e-6: False}
+    for expected, agrees in near.items():
+        found = check(tmp_path, REPO / "models" / "aha_prevent", one(person, total_cvd_10yr=expected))
+        assert (expected, found[0] == 0) == (expected, agrees)
 
 
 def test_a_band_that_is_no_word_is_refused(tmp_path):

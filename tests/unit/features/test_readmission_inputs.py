@@ -1,10 +1,12 @@
 """The inputs of readmission_30d, as a chart holds them when a stay has ended."""
 
 import math
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from sidecar.explanation import limits_that_act
 from sidecar.records import FeatureVector
 from sidecar.scoring import load_model
 from tests.unit.chart import concept
@@ -78,6 +80,39 @@ def test_before_it_is_charted_where_the_patient_goes_there_is_no_score():
 @pytest.mark.parametrize("charted", [f"{HL7}|exp", f"{HL7}|hosp", f"{CLAIM}|20", f"{CLAIM}|50"])
 def test_a_stay_that_ended_in_death_or_hospice_is_told_apart(charted):
     assert told(stay(charted))["died_or_hospice"].value == 1
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("2026-02-20T22:00:00Z", "counts as one day"),
+        ("2026-02-21T08:00:00Z", None),
+        ("2026-03-06T08:00:00Z", None),
+        ("2026-03-07T08:00:00Z", "counts as 14"),
+    ],
+)
+def test_the_note_says_when_a_stay_counts_as_a_shorter_or_a_longer_one(left, said):
+    model = load_model(MODEL)
+    ended = visit("e1", BEGAN, left, hospitalization={"dischargeDisposition": concept(f"{HL7}|home")})
+    found = all_told(model.manifest, ended, at=datetime(2026, 3, 8, tzinfo=UTC))
+    row = FeatureVector(tuple(found[n] for n in model.manifest.graph.features))
+    remarks = limits_that_act(model.manifest, row)
+    assert [said in r for r in remarks] == ([True] if said else [])
+
+
+def test_another_visit_that_falls_into_the_stay_does_not_say_where_the_stay_ended():
+    gone = {"hospitalization": {"dischargeDisposition": concept(f"{CLAIM}|41")}}
+    dialysis = visit("e9", "2026-02-24T08:00:00Z", "2026-02-24T12:00:00Z", kind="AMB", **gone)
+    found = told(stay(f"{HL7}|snf"), dialysis)
+    assert (found["discharge_to"].value, found["died_or_hospice"].value) == (2, 0)
+    home = {"hospitalization": {"dischargeDisposition": concept(f"{HL7}|home")}}
+    found = told(stay(None), visit("e9", "2026-02-24T08:00:00Z", "2026-02-24T12:00:00Z", kind="AMB", **home))
+    assert found["discharge_to"].reason == "missing:discharge_to"
+
+
+def test_a_diagnosis_of_the_stay_that_resolved_during_it_is_one_of_the_stay():
+    during = {"onsetDateTime": "2026-02-21", "abatementDateTime": "2026-02-24", "recordedDate": "2026-02-21T09:00:00Z"}
+    assert told(stay(), diagnosis(f"{ICD}|J18.9", **during, **clinically("resolved")))["pneumonia"].value == 1
 
 
 def test_what_was_over_before_the_stay_is_none_of_it_and_what_goes_on_is():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 
@@ -49,6 +50,21 @@ def test_the_graph_says_what_the_training_code_said_absence_included(model):
     assert np.isnan(inputs).any()
     assert np.isnan(said).any()
     assert np.abs(Shipped(folder(model)).probability(inputs) - said)[~np.isnan(said)].max() < 1e-9
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_what_a_site_recalibrates_is_evaluated_and_vectors_still_hold_the_trained_models_answers(model, tmp_path):
+    own = tmp_path / model / "1.0.0"
+    shutil.copytree(folder(model), own, ignore=shutil.ignore_patterns("__pycache__"))
+    text = (own / "manifest.toml").read_text()
+    own_numbers = "recalibration = { intercept = -0.4, slope = 0.8, date = 2026-05-01, n = 1234 }"
+    (own / "manifest.toml").write_text(text.replace("[[outputs]]\n", f"[[outputs]]\n{own_numbers}\n"))
+    tally = tally_of(load_model(own), own / "vectors.json")
+    assert (tally.agree, tally.total) == (200, 200)
+    inputs, said = rows(model)
+    inputs, said = inputs[~np.isnan(said)], said[~np.isnan(said)]
+    wanted = 1 / (1 + np.exp(0.4 - 0.8 * np.log(said / (1 - said))))
+    assert Shipped(own).probability(inputs) == pytest.approx(wanted, abs=1e-9)
 
 
 @pytest.mark.parametrize("model", MODELS)
