@@ -150,9 +150,7 @@ class ModelSettings(Closed):
         None, description="Version to run; default: the newest in the folder. A promotion names it."
     )
     promoted_by: str | None = Field(None, description="Who promoted it to write into the chart.")
-    promoted_because: str | None = Field(
-        None, description="Why. Kept in the open and never forgotten: it must not name a patient."
-    )
+    promoted_because: str | None = Field(None, description="Why. Kept in the open: it must not name a patient.")
     debounce: Duration | None = Field(None, description="How long events of one patient wait for each other.")
     max_wait: Duration | None = Field(None, description="The longest such wait.")
     spread: Duration | None = Field(None, description="Widest observation set.")
