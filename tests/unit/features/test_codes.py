@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.scoring import load_model
-from tests.unit.chart import REPO, SCT, judge_set, measured, person
+from tests.unit.chart import REPO, SCT, concept, judge_set, measured, person
 from tests.unit.equations import loaded
-from tests.unit.language import ICD, ago, all_told, diagnosis, procedure
+from tests.unit.language import ICD, ago, all_told, diagnosis, procedure, visit
 
 WHO = "http://hl7.org/fhir/sid/icd-10"
 PCS, CPT = "http://www.cms.gov/Medicare/Coding/ICD10", "http://www.ama-assn.org/go/cpt"
@@ -120,6 +120,17 @@ def test_the_note_says_what_absence_of_a_code_means():
 @pytest.mark.parametrize("code", ["714152005", "737295003"])
 def test_dialysis_and_a_transplanted_kidney_weigh_as_severe_kidney_disease(code):
     assert told("lace", diagnosis(f"{SCT}|{code}"))["comorbidity"].value == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "feature"), [("hospital_score", "oncology_service"), ("hospital_simplified", "cancer")]
+)
+def test_a_visit_to_oncology_inside_the_stay_does_not_make_it_a_stay_there(name, feature):
+    oncology = {"serviceType": concept(f"{SCT}|394593009")}
+    began, left = ago(days=9), ago(days=1)
+    seen = visit("e2", ago(days=4), ago(days=3), kind="AMB", **oncology)
+    assert told(name, visit("e1", began, left), seen)[feature].value != 1
+    assert told(name, visit("e1", began, left, **oncology), seen)[feature].value == 1
 
 
 def test_the_latest_creatinine_decides_about_the_kidneys_and_a_diagnosis_does_beside_it():
