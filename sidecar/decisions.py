@@ -12,7 +12,7 @@ from itertools import zip_longest
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from sidecar.errors import Misconfigured
+from sidecar.errors import Misconfigured, NotStored
 from sidecar.evidence import Archive, in_shadow
 from sidecar.fleet import BESIDE, UNHEARD
 from sidecar.manifest import Manifest
@@ -21,6 +21,7 @@ from sidecar.records import Assessment, Outcome
 from sidecar.registry import Registry, unbelievable
 from sidecar.rollout import (
     SETTINGS,
+    UNSURE,
     Alerts,
     Ask,
     Changed,
@@ -45,6 +46,7 @@ _OF_A_PERSON = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 LOWEST_THAT_CALLS = 1
+LOOK_FIRST = "before you repeat it, look at what stands (sidecar models which): a second rollback goes back further"
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Mapping[str, Any]]]
 
@@ -76,8 +78,16 @@ class Decisions:
             entry = await self._book.append(partial(self._decided, ask))
         except Changed as error:
             raise Misconfigured([unbelievable(error)]) from None
-        await self._registry.look()
-        return {"done": _said(entry) if entry else None, **(await self.state({}))}
+        except NotStored as error:
+            if error.reason != UNSURE:
+                raise
+            raise Misconfigured([f"the database did not say whether it was recorded; {LOOK_FIRST}"]) from None
+        try:
+            state = await self.state({})
+        except NotStored:
+            number = entry.number if entry else 0
+            raise Misconfigured([f"recorded as entry {number}; the database is away since; {LOOK_FIRST}"]) from None
+        return {"done": _said(entry) if entry else None, **state}
 
     async def _decided(self, ask: Ask, now: Standings) -> Ask:
         """What is asked for, if it may be as things stand.

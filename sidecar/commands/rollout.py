@@ -175,7 +175,13 @@ def _ask(config: Path, where: str, body: Mapping[str, Any]) -> Any:
 
 
 def _decide(config: Path, body: Mapping[str, Any], *, as_json: bool) -> None:
-    found = _ask(config, "/models/transition", body)
+    from sidecar.errors import Unavailable
+
+    try:
+        found = _ask(config, "/models/transition", body)
+    except Unavailable as error:
+        first = "it may be recorded all the same: look at what stands (sidecar models which) before you repeat it"
+        raise Unavailable(f"{error.reason}; {first}") from None
     if not as_json:
         sys.stdout.write(_line(found["done"]) + "\n")
     _print_state(found, as_json=as_json)

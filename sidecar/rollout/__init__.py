@@ -6,7 +6,7 @@ the EHR; `sidecar.fleet` turns what stands into running models, `sidecar.registr
 
 from sidecar.rollout.alerts import Alerts, Seen
 from sidecar.rollout.arms import in_canary
-from sidecar.rollout.book import Book, Changed
+from sidecar.rollout.book import UNSURE, Book, Changed
 from sidecar.rollout.settled import asked_by_settings, is_followed, new_in_shadow
 from sidecar.rollout.standing import (
     SETTINGS,
@@ -23,6 +23,6 @@ from sidecar.rollout.standing import (
 )
 
 __all__ = [
-    "SETTINGS", "Alerts", "Ask", "Book", "Canary", "Changed", "Entry", "Seen", "Standing", "Standings", "Version",
-    "What", "asked_by_settings", "in_canary", "is_followed", "new_in_shadow", "stand", "stood", "why_not",
+    "SETTINGS", "UNSURE", "Alerts", "Ask", "Book", "Canary", "Changed", "Entry", "Seen", "Standing", "Standings",
+    "Version", "What", "asked_by_settings", "in_canary", "is_followed", "new_in_shadow", "stand", "stood", "why_not",
 ]  # fmt: skip

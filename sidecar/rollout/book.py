@@ -4,16 +4,22 @@ Each entry holds the digest of the one before, keyed with the ring: whoever chan
 the key is found out. An entry's number is its primary key, so that of two who append at once one looks again.
 """
 
+import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sidecar.errors import Misconfigured, Retryable, SidecarError
+from sidecar.errors import Misconfigured, NotStored, Retryable, SidecarError
 from sidecar.rollout.standing import Ask, Entry, Standings, Version, What, stand
 from sidecar.store import Cipher, Row, Statement, Step, Store
 
 TRIES = 20
+UNSURE = "store:unsure"
+"""The database did not say whether it took an entry."""
+PAUSES_S = (0.1, 0.2, 0.4, 0.8)
+"""Between looks at what became of one."""
 
 _COLUMNS = (
     "number, at, what, model, version, model_digest, percent, by_what, who, why, evidence, override_reason, "
@@ -89,7 +95,8 @@ class Book:
 
         Raises:
             Misconfigured: `decide` refuses, or too many others were quicker.
-            Changed, NotStored: as `read`.
+            Changed: as `read`.
+            NotStored: the database is away; with the reason `UNSURE` the entry may be in the log or come into it yet.
         """
         for _ in range(TRIES):
             await self.read()
@@ -100,13 +107,29 @@ class Book:
             at = max(time.time(), previous.at if previous else 0.0)
             entry = Entry(self._last + 1, at, ask, previous.digest if previous else b"")
             row = _row(entry) | {"digest": self._digest(entry)}
-            try:
-                await self._store.commit(Step(APPEND, [row]))
-            except Retryable:  # its number is taken
-                continue
-            await self.read()
-            return self.entries[entry.number - 1]
+            if await self._is_in(row):
+                return self.entries[entry.number - 1]
         raise Misconfigured(["others are changing the models at this moment; look at what they did, and repeat"])
+
+    async def _is_in(self, row: Row) -> bool:
+        """Append `row`; whether it is in the log then, or somebody else's is in its place.
+
+        An answer that was lost says nothing of what was done: an entry is never made twice.
+
+        Raises:
+            NotStored: nobody knows.
+        """
+        with contextlib.suppress(Retryable, NotStored):  # its number may be taken by itself, when the store asked twice
+            await self._store.commit(Step(APPEND, [row]))
+        for pause_s in PAUSES_S:
+            with contextlib.suppress(NotStored):
+                await self.read()
+                break
+            await asyncio.sleep(pause_s)
+        if row["number"] > self._last:
+            raise NotStored(UNSURE)
+        found: Entry = self.entries[row["number"] - 1]
+        return bool(found.digest == row["digest"])
 
     async def seen(self, name: str, version: Version) -> None:
         """Remember a version by its digest.

@@ -1,21 +1,30 @@
 """The log of transitions in a real database: appended to, never changed, the same for everybody who reads it."""
 
 import asyncio
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from zoneinfo import ZoneInfo
 
 import pytest
 
-from sidecar.errors import Misconfigured
-from sidecar.rollout import Ask, Book, Changed, Version, What, stand
-from sidecar.store import Statement, Step, Store
-from tests.harness import ENGINES, cipher_in, open_store
+from sidecar.decisions import Decisions
+from sidecar.errors import Misconfigured, NotStored
+from sidecar.evidence import Archive
+from sidecar.fleet import Fleet
+from sidecar.registry import Registry
+from sidecar.rollout import UNSURE, Ask, Book, Changed, Version, What, stand
+from sidecar.settings import load
+from sidecar.store import Statement, Step, Store, open_store
+from tests import harness
+from tests.harness import ENGINES, cipher_in, until, write_site
+from tests.postgres import Line, cluster, fetch, new_database, skip_when_missing, wait_for
 
 V1, V2 = Version("1.0.0", "1" * 64), Version("2.0.0", "2" * 64)
 
 
 @pytest.fixture(params=ENGINES)
 def store(tmp_path, request) -> Iterator[Store]:
-    with open_store(tmp_path, request.param) as opened:
+    with harness.open_store(tmp_path, request.param) as opened:
         yield opened
 
 
@@ -118,3 +127,74 @@ async def test_one_who_decides_nothing_appends_nothing(book):
 
     assert await book.append(nothing) is None
     assert stand(await book.from_the_first()).models == {}
+
+
+async def test_an_entry_whose_answer_was_lost_is_found_in_the_log_and_not_made_again(tmp_path):
+    async with losing_answers() as (store, line, url):
+        book = Book(store, cipher_in(tmp_path))
+        await book.append(saying(What.PROMOTE, V1))
+        asked = asyncio.create_task(book.append(muting(line)))
+        await until(lambda: entries_in(url) == 2)
+        line.mute = False
+        entry = await asked
+        assert (entry.number, entry.ask.what) == (2, What.ROLLBACK)
+        assert len(await book.from_the_first()) == 2
+
+
+async def test_who_cannot_learn_whether_a_decision_was_recorded_is_told_to_look_before_repeating_it(tmp_path):
+    async with losing_answers() as (store, line, url):
+        book = Book(store, cipher_in(tmp_path))
+        await book.append(saying(What.PROMOTE, V1))
+        with pytest.raises(NotStored) as told:
+            await book.append(muting(line))
+        assert told.value.reason == UNSURE
+        assert entries_in(url) == 2
+        line.mute = False
+        assert [e.ask.what for e in await book.from_the_first()] == [What.PROMOTE, What.ROLLBACK]
+
+
+async def test_the_door_says_to_look_before_a_decision_is_repeated_that_may_be_recorded(tmp_path):
+    class Muting(Book):
+        async def append(self, decide):
+            async def decided(now):
+                line.mute = True
+                return await decide(now)
+
+            return await super().append(decided)
+
+    site = load(write_site(tmp_path, "http://127.0.0.1:1/fhir"))
+    cipher = cipher_in(tmp_path)
+    async with losing_answers() as (store, line, _):
+        await Book(store, cipher).append(saying(What.SHADOW, V1))
+        registry = Registry(Muting(store, cipher), Fleet(site, warm=False))
+        people = Decisions(registry, Archive(store, cipher), ZoneInfo("Europe/London"))
+        with pytest.raises(Misconfigured, match="before you repeat it, look at what stands"):
+            await people.transition({"what": "stop-writes", "who": "Dr A", "why": "because"})
+
+
+def muting(line: Line):
+    """A decision after which the database is heard no more."""
+
+    async def decide(_):
+        line.mute = True
+        return Ask(What.ROLLBACK, "news2", "Dr A", "because")
+
+    return decide
+
+
+def entries_in(url: str) -> int:
+    return wait_for(fetch(url, "SELECT count(*) FROM transition"))[0][0]
+
+
+@contextlib.asynccontextmanager
+async def losing_answers() -> AsyncIterator[tuple[Store, Line, str]]:
+    """A database, the line to it, and its own URL."""
+    skip_when_missing()
+    line = Line()
+    with new_database() as url:
+        store = await asyncio.to_thread(open_store, await line.open(url, cluster().port))
+        try:
+            yield store, line, url
+        finally:
+            await asyncio.to_thread(store.close)
+            await line.close()

@@ -2,13 +2,16 @@
 
 import asyncio
 import shutil
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import orjson
 import pytest
 
+from sidecar.settings import admin_socket, load
 from tests.harness import house, now, observation_set, open_store, until, write_site
 from tests.versions import CARD, card, models, sealed, use
 
@@ -154,6 +157,18 @@ def test_nobody_can_give_the_settings_file_as_the_evidence_of_a_decision(site):
     assert done.returncode == 2
     assert "is what the settings file decided" in done.stderr
     assert said(site, "history") == []
+
+
+def test_a_server_that_does_not_answer_is_no_reason_to_repeat_a_decision_unseen(site):
+    door = admin_socket(load(site))
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(door))
+        listening.listen()
+        hangs_up = threading.Thread(target=lambda: [listening.accept()[0].close() for _ in range(2)], daemon=True)
+        hangs_up.start()
+        done = run(site, "rollback", "news2", *SIGNED)
+    assert done.returncode != 0
+    assert "it may be recorded all the same: look at what stands" in done.stderr
 
 
 async def test_a_serving_process_takes_what_is_asked_through_its_door(tmp_path):

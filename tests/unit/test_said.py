@@ -32,7 +32,7 @@ LOOKED_AT = {
         "self.addresses[0]", "self.name", "self.sealing", "source.name", "type(error).__name__", "type_name",
     },
     "error": REASONS | {
-        "UNSAFE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name", "refused",
+        "UNSAFE", "UNSURE", "durability.UNSAFE", "answer.status", "response.status", "cause", "draft.trouble", "duty", "name", "refused",
         "resource.get('resourceType')", "statement.name", "type(error).__name__", "type(group.failed).__name__", "whole.type.lower()", "why",
     },
     "label": {
