@@ -207,8 +207,10 @@ class Worker:
         previous = await (
             archive.find(conclusion, spread_s) if scored else archive.latest(archive.identity(conclusion))
         )
-        if previous is not None and await self._is_anothers(previous, model):
-            return previous.id, None, []
+        if previous is not None and await self._anothers(previous, model) is not None:
+            withdrawn = previous.status == "entered-in-error"
+            done, steps = (True, []) if withdrawn else await self._correct(previous, item, model, None)
+            return previous.id, previous.identity if done else None, steps
         if previous is None or self._is_news(conclusion, previous, model):
             status = _status(conclusion, previous if await self._is_told(previous) else None)
             assessment_id, steps = await self._revise(conclusion, previous, status, item, model)
@@ -219,15 +221,17 @@ class Worker:
             steps.append(self._rooms.outbox.requeue(previous.id, time.time()))
         return previous.id, previous.identity, steps
 
-    async def _is_anothers(self, previous: Stored, model: RunningModel) -> bool:
-        """Whether the chart holds what another version said and `model` does not write: no numbers of its own then.
+    async def _anothers(self, previous: Stored, model: RunningModel) -> Stored | None:
+        """What the chart holds, if another version said it and `model` does not write: no numbers of its own then.
 
-        What is there may be ended and withdrawn.
+        What is there may be ended and withdrawn. It has the newest revision's number, and may be older.
         """
         if model.arm.writes:
-            return False
+            return None
         there = await charted(self._rooms.archive, previous.identity, previous.revision + 1)
-        return there is not None and there.conclusion.assessment.model_digest != model.loaded.digest
+        if there is None or there.conclusion.assessment.model_digest == model.loaded.digest:
+            return None
+        return replace(there, revision=previous.revision)
 
     async def _is_told(self, previous: Stored | None) -> bool:
         """Whether anybody may have read it: what was only in shadow is no former result to a reader."""
@@ -284,6 +288,8 @@ class Worker:
 
         It is computed again at its own moment, from what had been charted by then and what its readings say now.
         """
+        newest, anothers = old.id, await self._anothers(old, model)
+        old = anothers or old
         rooms, then = self._rooms, old.conclusion.evidence.at
         try:
             snapshot = await rooms.reader.read(item.patient, model.need, then, until=later(then, CLOCK_SKEW))
@@ -294,9 +300,8 @@ class Worker:
         if all(_unchanged(r, there) for r in old.conclusion.evidence.basis):
             return False, []
         again = await pipeline.reckon(_as_of(snapshot, old, then), model, rooms.rules, still_in_cohort=True)
-        anothers = await self._is_anothers(old, model)
         if anothers and _same_readings(again, old):
-            return False, rooms.archive.touched(old, again)
+            return False, rooms.archive.touched(old, again) if old.id == newest else []
         if anothers or again.assessment.outcome is Outcome.NOT_SCORED or not _same_moment(again, old):
             _, steps = await self._revise(old.conclusion, old, "entered-in-error", item, model)
             return True, steps

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.acceptance.test_rollout import decide, scored, site, touch, versions
-from tests.harness import House, now, observation_set
+from tests.harness import House, now, observation_set, until
 
 pytestmark = pytest.mark.timeout(180)
 OLD = 'version = "1.0.0"'
@@ -32,6 +32,8 @@ async def test_a_version_that_was_never_promoted_puts_no_numbers_in_the_place_of
         (risk,) = found.risk_assessments()
         assert risk["status"] == "entered-in-error"
         assert risk["prediction"][0]["rationale"] == before["prediction"][0]["rationale"]
+        await touch(found, "p1", at)
+        assert found.risk_assessments() == [risk]
         assert versions(found) == ["2.0.0"]
 
 
@@ -70,3 +72,23 @@ async def test_a_patient_who_leaves_the_wards_of_a_canary_keeps_its_numbers_wher
         assert versions(found) == ["2.0.0"]
         (risk,) = found.risk_assessments()
         assert (risk["status"], risk["prediction"]) == ("final", before["prediction"])
+
+
+async def test_a_correction_that_is_withdrawn_before_it_is_charted_leaves_no_result_of_a_changed_reading(tmp_path):
+    async with site(tmp_path, "2.0.0", promoted=False, models__news2=OLD) as found:
+        at = now(5)
+        await decide(found, "shadow", "2.0.0")
+        await decide(found, "canary", "2.0.0", percent=100)
+        await scored(found, "p1", at)
+        await decide(found, "stop-writes")
+        await found.ehr.write(observation_set("p1", at, c9279_1=26)[0])
+        await until(lambda: corrected(found))
+        await decide(found, "rollback")
+        await decide(found, "allow-writes")
+        await until(lambda: found.risk_assessments()[0]["status"] == "entered-in-error")
+        await found.settled()
+        assert versions(found) == ["2.0.0"]
+
+
+async def corrected(found: House) -> bool:
+    return bool(await found.rows("SELECT id FROM assessment WHERE status = 'corrected' AND arm = 'canary'"))
