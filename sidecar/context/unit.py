@@ -36,11 +36,15 @@ def _began(stay: Mapping[str, Any]) -> str:
 def _unit(stay: Mapping[str, Any], base_url: str) -> str | None:
     listed = stay.get("location")
     there = [place for place in listed if isinstance(place, Mapping)] if isinstance(listed, list) else []
-    now = [p for p in there if p.get("status") in {None, "active"} and not (p.get("period") or {}).get("end")]
+    now = [p for p in there if p.get("status") in {None, "active"} and not _has_ended(p.get("period"))]
     wards = [p for p in now if WARD in _codes(p.get("physicalType"))]
     places = [p.get("location") for p in wards or now] + [stay.get("serviceProvider")]
     named = (references.of(place, base_url) for place in places)
     return next((reference.relative for reference in named if reference is not None), None)
+
+
+def _has_ended(period: object) -> bool:
+    return isinstance(period, Mapping) and bool(period.get("end"))
 
 
 def _codes(concept: object) -> Iterable[object]:

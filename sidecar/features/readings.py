@@ -75,7 +75,11 @@ def _stated(fact: Fact, person: Person, source: Source, read: Read) -> Reading |
         return _undated(fact, person, source, got)
     ahead = seconds > CLOCK_SKEW_S and fact.type != "Appointment"
     value, trouble, shown = (math.nan, "future", math.nan) if ahead else got
-    goes_on = fact.type in STATES and not fact.over
+    # "Active" is what nobody has changed since; a medicine whose time has ended is taken no more.
+    is_over = fact.over or (fact.type == "MedicationStatement" and fact.ended is not None and fact.ended <= 0)
+    if is_over and not source.history:
+        return None
+    goes_on = fact.type in STATES and not is_over
     until = math.inf if goes_on or (fact.type == "Encounter" and fact.ended is None) else fact.ended
     began = seconds if charted else fact.began
     return Reading(seconds, value, trouble, fact.index, source, source.unit or "1", shown, began, fact.confirmed, until)

@@ -137,6 +137,19 @@ def test_other_types_count_by_their_own_status(kind, codes, charted, value):
         assert told(spec, statement(kind, **charted)).value == value
 
 
+def test_a_medicine_whose_time_has_ended_is_taken_no_more_whatever_its_status_says():
+    code = f"{RXNORM}|36567"
+    past = {"start": ago(days=900), "end": ago(days=890)}
+    charted = statement(
+        "MedicationStatement", status="active", medicationCodeableConcept=concept(code), effectivePeriod=past
+    )
+    spec = {"from": [{"type": "MedicationStatement", "codes": [code]}], "select": "any", "max_age": "3650d"}
+    history = {**spec, "from": [{**spec["from"][0], "history": True}]}
+    assert (told(spec, charted).value, told(history, charted).value) == (0, 1)
+    ahead = {**charted, "effectivePeriod": {"start": ago(days=900), "end": ago(days=-30)}}
+    assert told(spec, ahead).value == 1
+
+
 def test_an_allergy_and_a_vaccination_name_the_patient_in_their_own_way():
     allergy = {
         "resourceType": "AllergyIntolerance", "id": "a1", "patient": SUBJECT, "code": concept("http://snomed.info/sct|91936005"),
