@@ -58,7 +58,7 @@ async def test_newer_results_end_the_ones_before_and_only_the_newest_predicts(tm
     ("unreadable", "why"),
     [
         (
-            result("2160-0", 180, timedelta(hours=2), valueQuantity={"value": 180, "unit": "umol/L"}),
+            result("2160-0", 2, timedelta(hours=2), valueQuantity={"value": 2, "unit": "U/L"}),
             "serum creatinine charted in a unit that cannot be read safely",
         ),
         (

@@ -1,30 +1,33 @@
 """Look-ups that are asked for together: each gets its own rows, in their order, on either engine."""
 
 import asyncio
+import importlib
+import pkgutil
 from collections.abc import Iterator
 
 import pytest
 
-from sidecar import worker
+import sidecar
 from sidecar.errors import NotStored
-from sidecar.evidence import archive
-from sidecar.inbox import work
-from sidecar.intake import states
 from sidecar.store import Statement, Step, Store
 from sidecar.store.lookups import of_many
-from sidecar.writeback import devices, outbox
 from tests.harness import ENGINES, open_store
+
+
+def _is_quick(found: object) -> bool:
+    return isinstance(found, Statement) and found.quick
+
 
 ADD = Statement("add", "INSERT INTO device (model_digest, remote_id) VALUES (:name, :value)")
 UP_TO = Statement(
     "up_to", "SELECT remote_id FROM device WHERE model_digest <= :digest ORDER BY model_digest DESC LIMIT 3", quick=True
 )
-QUICK = [
-    found
-    for module in (archive, work, states, devices, outbox, worker)
-    for found in vars(module).values()
-    if isinstance(found, Statement) and found.quick
+MODULES = [
+    importlib.import_module(found.name)
+    for found in pkgutil.walk_packages(sidecar.__path__, "sidecar.")
+    if not found.name.startswith("sidecar.store.migrations") and not found.name.endswith("__main__")
 ]
+QUICK = list({found.name: found for module in MODULES for found in vars(module).values() if _is_quick(found)}.values())
 
 
 @pytest.fixture(params=ENGINES)
