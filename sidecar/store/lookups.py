@@ -15,8 +15,8 @@ from sidecar.store.engine import MAX_GROUP, Job, Row, Statement, Step, settle
 
 TYPES = {
     "assessment_id": "text", "before": "int8", "claim": "text", "digest": "text", "id": "text", "identity": "bytea",
-    "model": "text", "now": "float8", "number": "int8", "patient_key": "bytea", "resource_key": "bytea", "since": "float8",
-    "source": "text", "until": "float8",
+    "model": "text", "now": "float8", "number": "int8", "patient_key": "bytea", "resource_key": "bytea",
+    "since": "float8", "source": "text", "until": "float8",
 }  # fmt: skip
 """Of the parameters of quick statements, by their names."""
 
