@@ -14,6 +14,11 @@ from sidecar.deid.rules import Rules
 from sidecar.deid.sensitive import Sensitive
 
 CONFIDENTIALITY = "http://terminology.hl7.org/CodeSystem/v3-Confidentiality"
+# References, quantities, periods, identifiers, meta and narrative: no coding of a condition is in any of these types.
+_NO_CODE = frozenset({
+    "meta", "text", "identifier", "subject", "patient", "encounter", "performer", "recorder", "asserter", "requester",
+    "valueQuantity", "valueRange", "valuePeriod", "effectivePeriod", "period", "device", "specimen", "basedOn",
+})  # fmt: skip
 _ASCENDING = "ULMNRV"
 
 
@@ -46,7 +51,9 @@ def _holds_told(resource: Mapping[str, Any], sensitive: Sensitive) -> bool:
     # A stack and no recursion: how deep a chart is nested is not ours to say.
     stack: list[Any] = [resource]
     while stack:
-        for value in stack.pop().values():
+        for name, value in stack.pop().items():
+            if type(value) is str or name in _NO_CODE:
+                continue
             for each in value if type(value) is list else (value,):
                 if type(each) is dict:
                     if _tells(each, sensitive):
